@@ -1,0 +1,99 @@
+//! Lock ranks and their check.
+
+/// The order in which locks are taken: ascending. `docs/locking.md` says what each protects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Rank {
+    /// Moves of directories, so that none becomes its own ancestor.
+    Rename = 10,
+    /// One inode's content and attributes; several in ascending inode number.
+    Inode = 20,
+    /// One mapping's invalidate lock; several in ascending inode number.
+    Invalidate = 30,
+    /// A DAX entry or folio lock; ascending index.
+    Entry = 40,
+    /// The tree of orphans.
+    Orphans = 50,
+    /// The inode table's tree.
+    InodeTable = 60,
+    /// The caches of inodes and directory entries.
+    Cache = 70,
+    /// The publishing of checkpoints.
+    Checkpoint = 80,
+    /// One journal lane.
+    Lane = 90,
+    /// Freed blocks that wait for a checkpoint.
+    Quarantine = 100,
+    /// One allocation group.
+    Allocator = 110,
+    /// A mapping's index.
+    Index = 120,
+    /// Nothing is taken under it.
+    Leaf = 200,
+}
+
+/// The order within a rank: the inode number, the page index, the lane.
+pub type Order = u64;
+
+/// What a guard keeps to undo its entry in the thread's stack of held ranks.
+#[derive(Debug)]
+pub(crate) struct Held {
+    #[cfg(debug_assertions)]
+    entry: (Rank, Order),
+    // A guard belongs to the thread whose stack names it.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static STACK: std::cell::RefCell<Vec<(Rank, Order)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Held {
+    /// Notes that the thread takes a lock by waiting for it.
+    ///
+    /// # Panics
+    /// In debug builds, when the thread holds a lock of the same or a higher (rank, order).
+    #[inline]
+    #[track_caller]
+    pub(crate) fn take(rank: Rank, order: Order) -> Self {
+        #[cfg(debug_assertions)]
+        STACK.with_borrow(|stack| {
+            if let Some(held) = stack.iter().max()
+                && *held >= (rank, order)
+            {
+                panic!(
+                    "lock order: taking {rank:?}/{order} while holding {:?}/{}",
+                    held.0, held.1
+                );
+            }
+        });
+        Self::note(rank, order)
+    }
+
+    /// Notes a lock taken without waiting: that cannot deadlock, so its order is free.
+    #[inline]
+    pub(crate) fn note(rank: Rank, order: Order) -> Self {
+        #[cfg(debug_assertions)]
+        STACK.with_borrow_mut(|stack| stack.push((rank, order)));
+        #[cfg(not(debug_assertions))]
+        let _ = (rank, order);
+        Self {
+            #[cfg(debug_assertions)]
+            entry: (rank, order),
+            _not_send: std::marker::PhantomData,
+        }
+    }
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        STACK.with_borrow_mut(|stack| {
+            if let Some(at) = stack.iter().rposition(|held| *held == self.entry) {
+                stack.remove(at);
+            }
+        });
+    }
+}
