@@ -1,0 +1,147 @@
+//! Why an operation of the filesystem failed.
+
+use nix::errno::Errno;
+use udax_journal::JournalError;
+use udax_media::{FormatError, InodeNo, Place};
+use udax_pmem::RegionError;
+
+/// Why an operation of the filesystem failed. [`Error::errno`] gives the POSIX number.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `ENOENT`: a component of the path does not exist.
+    #[error("no such file or directory")]
+    NotFound,
+    /// `EEXIST`: the name is taken.
+    #[error("file exists")]
+    Exists,
+    /// `ENOTDIR`: a component of the path is no directory.
+    #[error("not a directory")]
+    NotDirectory,
+    /// `EISDIR`: a directory where a file is needed.
+    #[error("is a directory")]
+    IsDirectory,
+    /// `ENOTEMPTY`: the directory has entries.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// `ENOSPC`: no free blocks; nothing was changed.
+    #[error("no space left in the pool: {needed} blocks needed, {free} free")]
+    NoSpace {
+        /// Blocks that the operation needed.
+        needed: u64,
+        /// Blocks that were free.
+        free: u64,
+    },
+    /// `ENAMETOOLONG`: a name of more than 255 bytes or a path or target of more than 4095.
+    #[error("name or path of {length} bytes is too long (limit {limit})")]
+    NameTooLong {
+        /// Bytes given.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// `EINVAL`: an argument is out of its range.
+    #[error("invalid argument: {0}")]
+    Invalid(&'static str),
+    /// `ELOOP`: too many symbolic links, or one where none may be.
+    #[error("too many levels of symbolic links")]
+    SymlinkLoop,
+    /// `EMLINK`: the inode has as many names as it can.
+    #[error("too many links")]
+    TooManyLinks,
+    /// `EFBIG`: beyond the largest file.
+    #[error("file too large")]
+    FileTooLarge,
+    /// `EBADF`: the handle was not opened for this.
+    #[error("file not opened for {0}")]
+    BadHandle(&'static str),
+    /// `EPERM`: the operation is not allowed on this kind of inode.
+    #[error("operation not permitted: {0}")]
+    NotPermitted(&'static str),
+    /// `EROFS`: the pool is opened read-only, or became so after a media error.
+    #[error("read-only pool")]
+    ReadOnly,
+    /// `ENODATA`: no such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// `EOPNOTSUPP`: not supported for this kind of inode or namespace.
+    #[error("operation not supported: {0}")]
+    NotSupported(&'static str),
+    /// `ENXIO`: no data or hole at or after the offset.
+    #[error("no such data or hole")]
+    NoSuchRange,
+    /// `E2BIG` or `ERANGE`: a value longer than 65536 bytes.
+    #[error("attribute value of {length} bytes is too large (limit 65536)")]
+    AttributeTooLarge {
+        /// Bytes given.
+        length: usize,
+    },
+    /// `EBUSY`: the root directory, or something in use.
+    #[error("busy: {0}")]
+    Busy(&'static str),
+    /// `EUCLEAN`: what is on the medium does not follow the format.
+    #[error("corrupt pool: {0}; run fsck")]
+    Corrupt(#[from] FormatError),
+    /// `EUCLEAN`: structures disagree.
+    #[error("corrupt pool: {place}: {what}; run fsck")]
+    Inconsistent {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// `ESTALE`: the inode does not exist any more.
+    #[error("inode {0} is gone")]
+    Stale(InodeNo),
+    /// `EIO` and others: the medium or its mapping failed.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(JournalError),
+}
+
+/// What operations give.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Region(region) => Self::Region(region),
+            JournalError::Format(format) => Self::Corrupt(format),
+            JournalError::Stopped => Self::ReadOnly,
+            other => Self::Journal(other),
+        }
+    }
+}
+
+impl Error {
+    /// The POSIX error number.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound => Errno::ENOENT,
+            Self::Exists => Errno::EEXIST,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::IsDirectory => Errno::EISDIR,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::NoSpace { .. } => Errno::ENOSPC,
+            Self::NameTooLong { .. } => Errno::ENAMETOOLONG,
+            Self::Invalid(_) => Errno::EINVAL,
+            Self::SymlinkLoop => Errno::ELOOP,
+            Self::TooManyLinks => Errno::EMLINK,
+            Self::FileTooLarge => Errno::EFBIG,
+            Self::BadHandle(_) => Errno::EBADF,
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::ReadOnly => Errno::EROFS,
+            Self::NoAttribute => Errno::ENODATA,
+            Self::NotSupported(_) => Errno::EOPNOTSUPP,
+            Self::NoSuchRange => Errno::ENXIO,
+            Self::AttributeTooLarge { .. } => Errno::E2BIG,
+            Self::Busy(_) => Errno::EBUSY,
+            Self::Corrupt(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
+            Self::Stale(_) => Errno::ESTALE,
+            Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
+            Self::Region(_) | Self::Journal(_) => Errno::EIO,
+        }
+    }
+}
