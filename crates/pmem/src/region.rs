@@ -47,7 +47,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// Maps `path` (file or device) as it is, and locks it against other openers.
+    /// Maps `path` (file or device) as it is, and locks it against other openers. A file with holes keeps them: a
+    /// store into one that finds no space is a media error.
     ///
     /// # Errors
     /// `Busy`: somebody has it open for writing, or open at all while we want to write; `Io`: it cannot be opened or
@@ -79,10 +80,17 @@ impl Region {
             });
         }
         let source = Source::open(path, Mode::Create)?;
-        if let Err(error) = source.set_len(len) {
-            source.discard_new();
-            return Err(error);
+        let new_path = source.new_path();
+        let result = Self::create_on(source, len, options);
+        if let (Err(_), Some(new_path)) = (&result, new_path) {
+            // The error that is told is the first one.
+            let _ = std::fs::remove_file(new_path);
         }
+        result
+    }
+
+    fn create_on(source: Source, len: u64, options: RegionOptions) -> Result<Self> {
+        source.set_len(len)?;
         let len = source.len()?;
         let region = Self::map(Some(source), len, options)?;
         region.sync_length()?;

@@ -2,9 +2,11 @@
 //!
 //! The routines keep `to`, `from` and `len` as "what is still to do" in rdi, rsi and rdx at every instruction that may
 //! fault. A copy that faults goes on byte by byte from there, which finds the exact byte; that stores the same bytes
-//! again where the group of the fault was half done. Order and sizes: Intel SDM volume 1 chapter 11.6.13 (non-temporal
-//! stores are weakly ordered: sfence), volume 3 chapter 9.2.3 (aligned 8-byte accesses are atomic). The slow way uses
-//! no `rep movs`, because poison met in a fast string operation is fatal on some processors.
+//! again where the group of the fault was half done. The slow way uses no `rep movs`: poison met in a fast string
+//! operation is fatal on some processors.
+//!
+//! Intel SDM: stores past the cache are weakly ordered and need sfence ("Caching of Temporal vs. Non-Temporal Data");
+//! aligned 8-byte accesses are atomic ("Guaranteed Atomic Operations").
 //!
 //! movdir64b is not used: nothing may rely on 64-byte atomicity, since most processors lack it, and for throughput a
 //! line of vector stores is as good.
