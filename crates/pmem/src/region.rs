@@ -32,8 +32,9 @@ const PAGE: u64 = 4096;
 
 /// A mapping of persistent memory.
 ///
-/// Threads may access it at once, in any way. Bytes that one stores while another reads them are seen old or new, each
-/// aligned 8-byte word as a whole.
+/// Threads may access it at once, in any way. A byte that one stores while another reads it is seen old or new. Aligned
+/// 8-byte words are stored whole by all stores, and seen whole by [`Region::read_u64`] and [`Region::read_words`];
+/// [`Region::read`] may see parts of two.
 #[derive(Debug)]
 pub struct Region {
     mapping: Mapping,
@@ -153,7 +154,7 @@ impl Region {
     ///
     /// # Errors
     /// `TooSmall`: a device, or beyond [`RegionOptions::reserve`], or the file was cut short; `ReadOnly`; `Io`: no
-    /// space. Then nothing has changed.
+    /// space. Then the region has not changed.
     pub fn grow(&self, len: u64) -> Result<()> {
         if self.is_read_only {
             return Err(self.read_only_error());
