@@ -85,7 +85,7 @@ pub(super) fn greatest<S: NodeSource>(source: &S, node: Node, key: u64) -> Resul
         let found = source.word(node.block, slot_offset(index))?;
         if found <= key && best.is_none_or(|best| best.key < found) {
             best = Some(read_slot(source, node, index)?)
-                .filter(|slot| slot.is_used)
+                .filter(|slot| slot.is_used && slot.key == found)
                 .or(best);
         }
     }
@@ -99,7 +99,7 @@ pub(super) fn least<S: NodeSource>(source: &S, node: Node, key: u64) -> Result<O
         let found = source.word(node.block, slot_offset(index))?;
         if found >= key && best.is_none_or(|best| best.key > found) {
             best = Some(read_slot(source, node, index)?)
-                .filter(|slot| slot.is_used)
+                .filter(|slot| slot.is_used && slot.key == found)
                 .or(best);
         }
     }
