@@ -1,4 +1,5 @@
 //! What is encoded comes back, at the limits of every field too, and what is beyond them is refused.
+#![expect(clippy::unwrap_used, reason = "what does not unwrap fails the test")]
 
 use proptest::prelude::*;
 use udax_media::checkpoint::Checkpoint;
@@ -432,6 +433,10 @@ fn node_words_come_back_at_their_limits() {
         Some(BlockNo((1 << 48) - 1))
     );
     assert_eq!(TreeRoot::EMPTY.block(), None);
+}
+
+#[test]
+fn slot_comes_back_at_its_limits() {
     let slot = Slot {
         key: u64::MAX,
         offset: 2112,
