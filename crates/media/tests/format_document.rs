@@ -99,32 +99,11 @@ macro_rules! layout {
     }};
 }
 
-fn structures() -> [(&'static str, Layout); 11] {
-    [
+type Structure = (&'static str, Layout);
+
+fn pool_structures() -> Vec<Structure> {
+    vec![
         layout!(Prefix { magic, checksum }),
-        layout!(RawSuperblock {
-            prefix,
-            version,
-            block_shift,
-            segment_count,
-            uuid,
-            generation,
-            compat,
-            ro_compat,
-            incompat,
-            total_blocks,
-            journal_start,
-            lane_count,
-            lane_blocks,
-            roots,
-            hash_key,
-            created_seconds,
-            created_nanoseconds,
-            reserved0,
-            label,
-            reserved1,
-            segments,
-        }),
         layout!(RawSegment {
             first_block,
             block_count,
@@ -155,6 +134,21 @@ fn structures() -> [(&'static str, Layout); 11] {
             block_count,
             reserved
         }),
+        layout!(RawRecordHeader {
+            prefix,
+            sequence,
+            length,
+            lane,
+            reserved,
+            free_blocks_delta,
+            inodes_delta,
+            reserved1
+        }),
+    ]
+}
+
+fn tree_structures() -> Vec<Structure> {
+    vec![
         layout!(RawNodeHeader {
             prefix,
             own_block,
@@ -171,50 +165,71 @@ fn structures() -> [(&'static str, Layout); 11] {
             used
         }),
         layout!(RawEntry { key, child }),
-        layout!(RawInode {
-            prefix,
-            ino,
-            generation,
-            mode,
-            flags,
-            uid,
-            gid,
-            rdev,
-            btime,
-            btime_nanoseconds,
-            reserved0,
-            size,
-            blocks,
-            mtime,
-            ctime,
-            atime,
-            mtime_nanoseconds,
-            ctime_nanoseconds,
-            atime_nanoseconds,
-            nlink,
-            change,
-            xattr_root,
-            parent,
-            root,
-            inline_count,
-            target_checksum,
-            inline,
-        }),
-        layout!(RawRecordHeader {
-            prefix,
-            sequence,
-            length,
-            lane,
-            reserved,
-            free_blocks_delta,
-            inodes_delta,
-            reserved1,
-        }),
     ]
 }
 
-/// A value without a structure of its own: its bytes, and what each documented field of them must be.
-fn values() -> [(&'static str, Vec<u8>, Vec<(&'static str, Vec<u8>)>); 5] {
+fn superblock_structure() -> Structure {
+    layout!(RawSuperblock {
+        prefix,
+        version,
+        block_shift,
+        segment_count,
+        uuid,
+        generation,
+        compat,
+        ro_compat,
+        incompat,
+        total_blocks,
+        journal_start,
+        lane_count,
+        lane_blocks,
+        roots,
+        hash_key,
+        created_seconds,
+        created_nanoseconds,
+        reserved0,
+        label,
+        reserved1,
+        segments
+    })
+}
+
+fn inode_structure() -> Structure {
+    layout!(RawInode {
+        prefix,
+        ino,
+        generation,
+        mode,
+        flags,
+        uid,
+        gid,
+        rdev,
+        btime,
+        btime_nanoseconds,
+        reserved0,
+        size,
+        blocks,
+        mtime,
+        ctime,
+        atime,
+        mtime_nanoseconds,
+        ctime_nanoseconds,
+        atime_nanoseconds,
+        nlink,
+        change,
+        xattr_root,
+        parent,
+        root,
+        inline_count,
+        target_checksum,
+        inline
+    })
+}
+
+/// A value without a structure of its own: its heading, its bytes, and what each documented field of them must be.
+type Sample = (&'static str, Vec<u8>, Vec<(&'static str, Vec<u8>)>);
+
+fn extent_samples() -> [Sample; 2] {
     let extent = Extent {
         first: FileBlock(0x0102),
         start: BlockNo(0x0304),
@@ -223,6 +238,27 @@ fn values() -> [(&'static str, Vec<u8>, Vec<(&'static str, Vec<u8>)>); 5] {
     };
     let word: u64 = 0x0304 | 1 << 60 | 1 << 61;
     let word_and_count = [word.to_le_bytes(), 0x0506_u64.to_le_bytes()].concat();
+    [
+        (
+            "Extent value",
+            extent.encode().to_vec(),
+            vec![
+                ("word", word.to_le_bytes().to_vec()),
+                ("count", 0x0506_u64.to_le_bytes().to_vec()),
+            ],
+        ),
+        (
+            "Inline extent",
+            extent.encode_inline().to_vec(),
+            vec![
+                ("first", 0x0102_u64.to_le_bytes().to_vec()),
+                ("value", word_and_count),
+            ],
+        ),
+    ]
+}
+
+fn named_samples() -> [Sample; 3] {
     let dentry = Dentry {
         ino: InodeNo(0x0708),
         kind: FileKind::Regular,
@@ -246,22 +282,6 @@ fn values() -> [(&'static str, Vec<u8>, Vec<(&'static str, Vec<u8>)>); 5] {
         },
     };
     [
-        (
-            "Extent value",
-            extent.encode().to_vec(),
-            vec![
-                ("word", word.to_le_bytes().to_vec()),
-                ("count", 0x0506_u64.to_le_bytes().to_vec()),
-            ],
-        ),
-        (
-            "Inline extent",
-            extent.encode_inline().to_vec(),
-            vec![
-                ("first", 0x0102_u64.to_le_bytes().to_vec()),
-                ("value", word_and_count),
-            ],
-        ),
         (
             "Directory entry value",
             dentry.encode(&mut [0; dentry::MAX_SIZE]).to_vec(),
@@ -298,10 +318,15 @@ fn values() -> [(&'static str, Vec<u8>, Vec<(&'static str, Vec<u8>)>); 5] {
 #[test]
 fn structures_are_documented_field_by_field() {
     let mut documented = documented();
-    for (name, fields) in structures() {
+    let structures = [
+        pool_structures(),
+        tree_structures(),
+        vec![superblock_structure(), inode_structure()],
+    ];
+    for (name, fields) in structures.into_iter().flatten() {
         assert_eq!(documented.remove(name).as_ref(), Some(&fields), "{name}");
     }
-    for (name, bytes, fields) in values() {
+    for (name, bytes, fields) in extent_samples().into_iter().chain(named_samples()) {
         let layout = documented.remove(name).unwrap_or_else(|| panic!("no {name}"));
         assert_eq!(layout.len(), fields.len(), "{name}");
         let mut next = 0;
