@@ -1,6 +1,7 @@
 //! The tree against a model, against failing stores and against damage.
 
 mod damage;
+mod edges;
 mod memory;
 mod model;
 mod shape;
