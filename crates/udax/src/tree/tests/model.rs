@@ -1,6 +1,7 @@
 //! Random operations, compared with a `BTreeMap`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -59,11 +60,12 @@ impl Pair {
         let Self { tree, store, model } = self;
         match *step {
             Step::Insert(key, len) => {
-                let expected = if model.contains_key(&key) {
-                    Insertion::Exists
-                } else {
-                    model.insert(key, value(key, len));
-                    Insertion::Inserted
+                let expected = match model.entry(key) {
+                    Entry::Occupied(_) => Insertion::Exists,
+                    Entry::Vacant(place) => {
+                        place.insert(value(key, len));
+                        Insertion::Inserted
+                    }
                 };
                 assert_eq!(tree.insert(store, key, &value(key, len)).unwrap(), expected);
             }
