@@ -5,6 +5,7 @@ pub mod error;
 mod file;
 mod filesystem;
 mod options;
+mod tree;
 
 pub use error::{Error, Result};
 pub use file::File;
