@@ -1,0 +1,2 @@
+//! Runs random operations on a pool and compares them with the model.
+fn main() {}
