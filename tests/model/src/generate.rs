@@ -14,6 +14,8 @@ use crate::operation::{Data, FileOperation, NameOperation, NodeOperation, Operat
 const BLOCK: u64 = 4096;
 const HUGE_PAGE: u64 = 2 << 20;
 const MAX_SIZE: u64 = (1 << 63) - 1;
+/// Files of kernel file systems may be this large, with room to spare.
+const KERNEL_SIZE: u64 = 1 << 42;
 /// More than any pool of the tests can give.
 pub const TOO_MUCH: u64 = 1 << 40;
 
@@ -47,7 +49,10 @@ impl Generator {
     }
 
     fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices.choose(&mut self.random).expect("choices are never empty").clone()
+        choices
+            .choose(&mut self.random)
+            .expect("choices are never empty")
+            .clone()
     }
 
     /// The next operation on what `model` describes.
@@ -57,7 +62,10 @@ impl Generator {
             140..190 => Operation::Close { slot: self.slot() },
             190..560 => {
                 let slot = self.open_slot(model);
-                Operation::File { slot, what: self.file_operation(model, slot) }
+                Operation::File {
+                    slot,
+                    what: self.file_operation(model, slot),
+                }
             }
             560..600 => self.copy_range(model),
             600..840 => Operation::Name(self.name_operation(model)),
@@ -75,7 +83,11 @@ impl Generator {
 
     fn open_slot(&mut self, model: &Model) -> usize {
         let open: Vec<usize> = (0..SLOTS).filter(|slot| model.handle(*slot).is_some()).collect();
-        if open.is_empty() || self.chance(2) { self.slot() } else { self.pick(&open) }
+        if open.is_empty() || self.chance(2) {
+            self.slot()
+        } else {
+            self.pick(&open)
+        }
     }
 
     fn open(&mut self, model: &Model) -> Operation {
@@ -110,41 +122,80 @@ impl Generator {
         } else {
             self.path(model)
         };
-        Operation::Open { slot: self.slot(), path, flags, new: self.new_inode() }
+        Operation::Open {
+            slot: self.slot(),
+            path,
+            flags,
+            new: self.new_inode(),
+        }
     }
 
     fn new_inode(&mut self) -> NewInode {
         NewInode {
-            permissions: self.pick(&[0o644, 0o600, 0o755, 0o777, 0o000, 0o1777]),
-            owner: Owner { uid: self.pick(&[0, 1, 1000]), gid: self.pick(&[0, 100, 1000]) },
+            permissions: self.permissions(&[0o644, 0o600, 0o755, 0o777, 0o000, 0o1777]),
+            owner: Owner {
+                uid: self.pick(&[0, 1, 1000]),
+                gid: self.pick(&[0, 100, 1000]),
+            },
+        }
+    }
+
+    fn permissions(&mut self, choices: &[u32]) -> u32 {
+        let permissions = self.pick(choices);
+        match self.profile {
+            Profile::Whole => permissions,
+            // Kernels refuse to open others' files in sticky directories (`fs.protected_regular`).
+            Profile::Confined => permissions & !0o1000,
         }
     }
 
     fn file_operation(&mut self, model: &Model, slot: usize) -> FileOperation {
         let size = file_size(model, slot);
         match self.random.random_range(0..100) {
-            0..15 => FileOperation::Read { offset: self.offset(size), len: self.length() },
+            0..15 => FileOperation::Read {
+                offset: self.offset(size),
+                len: self.length(),
+            },
             15..18 => FileOperation::ReadVectored {
                 offset: self.offset(size),
-                lens: (0..self.random.random_range(0..5)).map(|_| self.length()).collect(),
+                lens: (0..self.random.random_range(0..5))
+                    .map(|_| self.length())
+                    .collect(),
             },
-            18..38 => FileOperation::Write { offset: self.offset(size), data: self.data() },
+            18..38 => FileOperation::Write {
+                offset: self.offset(size),
+                data: self.data(),
+            },
             38..41 => FileOperation::WriteVectored {
                 offset: self.offset(size),
                 parts: (0..self.random.random_range(0..5)).map(|_| self.data()).collect(),
             },
             41..48 => FileOperation::Append { data: self.data() },
-            48..55 => FileOperation::Truncate { size: self.offset(size) },
+            48..55 => FileOperation::Truncate {
+                size: self.offset(size),
+            },
             55..70 => self.allocate(size),
-            70..75 => FileOperation::SeekData { offset: self.offset(size) },
-            75..80 => FileOperation::SeekHole { offset: self.offset(size) },
+            70..75 => FileOperation::SeekData {
+                offset: self.offset(size),
+            },
+            75..80 => FileOperation::SeekHole {
+                offset: self.offset(size),
+            },
             80..84 => FileOperation::Stat,
             84..87 => FileOperation::SetAttributes(self.set_attributes()),
-            87..89 => FileOperation::ReadDirectory { limit: self.random.random_range(1..9) },
-            89..94 => FileOperation::StreamDirectory { limit: self.random.random_range(1..5) },
-            94..96 => FileOperation::Xattr { name: self.xattr_name() },
+            87..89 => FileOperation::ReadDirectory {
+                limit: self.random.random_range(1..9),
+            },
+            89..94 => FileOperation::StreamDirectory {
+                limit: self.random.random_range(1..5),
+            },
+            94..96 => FileOperation::Xattr {
+                name: self.xattr_name(),
+            },
             96..98 => FileOperation::Sync,
-            _ => FileOperation::Link { path: self.path(model) },
+            _ => FileOperation::Link {
+                path: self.path(model),
+            },
         }
     }
 
@@ -175,14 +226,22 @@ impl Generator {
                 | AllocateMode::ZeroRange
                 | AllocateMode::ZeroRangeKeepSize
         );
-        if allocates && len > 4 * HUGE_PAGE && (len < TOO_MUCH || self.profile == Profile::Confined) {
-            len %= 4 * HUGE_PAGE;
+        if self.profile == Profile::Confined || (allocates && len < TOO_MUCH) {
+            len = len.min(4 * HUGE_PAGE);
         }
         FileOperation::Allocate { mode, offset, len }
     }
 
     /// An offset near what matters: block edges, huge page edges, the end of the file, the end of all files.
     fn offset(&mut self, size: u64) -> u64 {
+        let offset = self.any_offset(size);
+        match self.profile {
+            Profile::Whole => offset,
+            Profile::Confined => offset.min(KERNEL_SIZE),
+        }
+    }
+
+    fn any_offset(&mut self, size: u64) -> u64 {
         let near = self.random.random_range(0..5);
         let edge = match self.random.random_range(0..100) {
             0..15 => return 0,
@@ -213,7 +272,10 @@ impl Generator {
     }
 
     fn data(&mut self) -> Data {
-        Data { seed: self.random.random_range(0..1 << 32), len: self.length() }
+        Data {
+            seed: self.random.random_range(0..1 << 32),
+            len: self.length(),
+        }
     }
 
     fn range_length(&mut self, size: u64) -> u64 {
@@ -230,7 +292,11 @@ impl Generator {
 
     fn copy_range(&mut self, model: &Model) -> Operation {
         let from = self.open_slot(model);
-        let to = if self.chance(20) { from } else { self.open_slot(model) };
+        let to = if self.chance(20) {
+            from
+        } else {
+            self.open_slot(model)
+        };
         let len = match self.random.random_range(0..100) {
             0..3 => 0,
             3..60 => self.random.random_range(1..9) * BLOCK,
@@ -248,9 +314,16 @@ impl Generator {
 
     fn name_operation(&mut self, model: &Model) -> NameOperation {
         match self.random.random_range(0..100) {
-            0..18 => NameOperation::CreateDir { path: self.path(model), new: self.new_inode() },
-            18..28 => NameOperation::RemoveDir { path: self.path(model) },
-            28..48 => NameOperation::Unlink { path: self.path(model) },
+            0..18 => NameOperation::CreateDir {
+                path: self.path(model),
+                new: self.new_inode(),
+            },
+            18..28 => NameOperation::RemoveDir {
+                path: self.path(model),
+            },
+            28..48 => NameOperation::Unlink {
+                path: self.path(model),
+            },
             48..78 => NameOperation::Rename {
                 from: self.path(model),
                 to: self.path(model),
@@ -261,7 +334,10 @@ impl Generator {
                     RenameMode::Exchange,
                 ]),
             },
-            78..88 => NameOperation::Link { existing: self.path(model), new: self.path(model) },
+            78..88 => NameOperation::Link {
+                existing: self.path(model),
+                new: self.path(model),
+            },
             88..96 => NameOperation::Symlink {
                 target: self.target(model),
                 path: self.path(model),
@@ -277,7 +353,12 @@ impl Generator {
                 let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
                 // 1:3 and 1:5 are /dev/null and /dev/zero: harmless where a kernel would open them.
                 let rdev = if is_device { self.pick(&[0x103, 0x105]) } else { 0 };
-                NameOperation::MakeNode { path: self.path(model), kind, rdev, new: self.new_inode() }
+                NameOperation::MakeNode {
+                    path: self.path(model),
+                    kind,
+                    rdev,
+                    new: self.new_inode(),
+                }
             }
         }
     }
@@ -290,16 +371,24 @@ impl Generator {
             36..48 => NodeOperation::SetAttributes(self.set_attributes()),
             48..54 => {
                 let size = file_size(model, 0);
-                NodeOperation::Truncate { size: self.offset(size) }
+                NodeOperation::Truncate {
+                    size: self.offset(size),
+                }
             }
-            54..66 => NodeOperation::ReadDirectory { limit: self.random.random_range(1..12) },
-            66..73 => NodeOperation::Xattr { name: self.xattr_name() },
+            54..66 => NodeOperation::ReadDirectory {
+                limit: self.random.random_range(1..12),
+            },
+            66..73 => NodeOperation::Xattr {
+                name: self.xattr_name(),
+            },
             73..88 => NodeOperation::SetXattr {
                 name: self.xattr_name(),
                 value: self.xattr_value(),
                 mode: self.pick(&[XattrMode::Either, XattrMode::Create, XattrMode::Replace]),
             },
-            88..94 => NodeOperation::RemoveXattr { name: self.xattr_name() },
+            88..94 => NodeOperation::RemoveXattr {
+                name: self.xattr_name(),
+            },
             _ => NodeOperation::ListXattrs,
         }
     }
@@ -307,7 +396,7 @@ impl Generator {
     fn set_attributes(&mut self) -> SetAttributes {
         let mut set = SetAttributes::default();
         if self.chance(40) {
-            set.permissions = Some(self.pick(&[0o644, 0o600, 0o1777, 0o2775, 0o4755, 0o000]));
+            set.permissions = Some(self.permissions(&[0o644, 0o600, 0o1777, 0o2775, 0o4755, 0o000]));
         }
         if self.chance(25) {
             set.uid = Some(self.pick(&[0, 1, 1000, u32::MAX - 1]));
@@ -362,11 +451,24 @@ impl Generator {
             (98, _) => 65_536,
             _ => 65_537,
         };
-        Data { seed: self.random.random_range(0..1 << 32), len }
+        Data {
+            seed: self.random.random_range(0..1 << 32),
+            len,
+        }
     }
 
     fn name(&mut self) -> Vec<u8> {
-        let short: [&[u8]; 9] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"\xff\xfe", b"with space"];
+        let short: [&[u8]; 9] = [
+            b"a",
+            b"b",
+            b"c",
+            b"d",
+            b"e",
+            b"f",
+            b"g",
+            b"\xff\xfe",
+            b"with space",
+        ];
         match self.random.random_range(0..200) {
             0..190 => self.pick(&short).to_vec(),
             190..194 => vec![b'n'; 255],

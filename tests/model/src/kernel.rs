@@ -7,8 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use rustix::fs::{self as sys, AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags};
-use udax::{AllocateMode, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, SetTime, Timestamp, XattrMode};
+use rustix::fs::{
+    self as sys, AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags,
+};
+use udax::{
+    AllocateMode, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, SetTime, Timestamp, XattrMode,
+};
 
 use crate::operation::{
     Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text, View,
@@ -33,7 +37,10 @@ struct Open {
 impl Kernel {
     /// All below the directory `base`.
     pub fn new(base: &Path) -> Self {
-        Self { base: base.to_owned(), slots: (0..=SLOTS).map(|_| None).collect() }
+        Self {
+            base: base.to_owned(),
+            slots: (0..=SLOTS).map(|_| None).collect(),
+        }
     }
 
     fn full(&self, path: &Text) -> PathBuf {
@@ -47,7 +54,11 @@ impl Kernel {
     }
 
     fn file(&self, slot: usize) -> Result<&OwnedFd> {
-        let open = self.slots.get(slot).and_then(Option::as_ref).ok_or(rustix::io::Errno::BADF)?;
+        let open = self
+            .slots
+            .get(slot)
+            .and_then(Option::as_ref)
+            .ok_or(rustix::io::Errno::BADF)?;
         Ok(&open.file)
     }
 
@@ -75,11 +86,16 @@ impl Kernel {
         let existed = sys::stat(self.full(path)).is_ok() && !flags.contains(OpenFlags::TEMPORARY);
         let file = sys::open(self.full(path), how, Mode::from_raw_mode(new.permissions))?;
         let stat = sys::fstat(&file)?;
-        if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+        if !matches!(
+            FileType::from_raw_mode(stat.st_mode),
+            FileType::RegularFile | FileType::Directory
+        ) {
             return Err(rustix::io::Errno::NXIO);
         }
         if !existed {
-            let gid = if stat.st_gid == 0 { new.owner.gid } else { stat.st_gid };
+            let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let path = sys::readlink(link, Vec::new())?.into_bytes();
+            let gid = inherited_group(Text(path).path(), new)?;
             sys::fchown(&file, uid(Some(new.owner.uid)), group(Some(gid)))?;
             sys::fchmod(&file, Mode::from_raw_mode(new.permissions))?;
         }
@@ -111,8 +127,8 @@ impl Kernel {
             FileOperation::Allocate { mode, offset, len } => {
                 done(sys::fallocate(file, allocate_flags(*mode), *offset, *len)?)
             }
-            FileOperation::SeekData { offset } => Reply::Count(sys::seek(file, SeekFrom::Data(*offset))?),
-            FileOperation::SeekHole { offset } => Reply::Count(sys::seek(file, SeekFrom::Hole(*offset))?),
+            FileOperation::SeekData { offset } => seek(file, SeekFrom::Data(*offset))?,
+            FileOperation::SeekHole { offset } => seek(file, SeekFrom::Hole(*offset))?,
             FileOperation::Stat => view(&statx(file, "", AtFlags::EMPTY_PATH)?),
             FileOperation::SetAttributes(set) => {
                 let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)));
@@ -128,9 +144,13 @@ impl Kernel {
                 Reply::Bytes(value)
             }
             FileOperation::Sync => Reply::Done,
-            FileOperation::Link { path } => {
-                done(sys::linkat(file, "", sys::CWD, self.full(path), AtFlags::EMPTY_PATH)?)
-            }
+            FileOperation::Link { path } => done(sys::linkat(
+                file,
+                "",
+                sys::CWD,
+                self.full(path),
+                AtFlags::EMPTY_PATH,
+            )?),
         })
     }
 
@@ -167,7 +187,13 @@ impl Kernel {
                     RenameMode::NoReplace => RenameFlags::NOREPLACE,
                     RenameMode::Exchange => RenameFlags::EXCHANGE,
                 };
-                done(sys::renameat_with(sys::CWD, self.full(from), sys::CWD, self.full(to), flags)?)
+                done(sys::renameat_with(
+                    sys::CWD,
+                    self.full(from),
+                    sys::CWD,
+                    self.full(to),
+                    flags,
+                )?)
             }
             NameOperation::Link { existing, new } => done(sys::linkat(
                 sys::CWD,
@@ -180,9 +206,20 @@ impl Kernel {
                 sys::symlink(target.path(), self.full(path))?;
                 self.own(path, *new, 0)?
             }
-            NameOperation::MakeNode { path, kind, rdev, new } => {
+            NameOperation::MakeNode {
+                path,
+                kind,
+                rdev,
+                new,
+            } => {
                 let kind = FileType::from_raw_mode(u32::from(kind.raw()) << 12);
-                sys::mknodat(sys::CWD, self.full(path), kind, Mode::from_raw_mode(new.permissions), *rdev)?;
+                sys::mknodat(
+                    sys::CWD,
+                    self.full(path),
+                    kind,
+                    Mode::from_raw_mode(new.permissions),
+                    *rdev,
+                )?;
                 self.own(path, *new, 0o7777)?
             }
         })
@@ -197,7 +234,7 @@ impl Kernel {
         let path = self.full(&path);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let made = statx(sys::CWD, &path, flags)?;
-        let gid = if made.stx_gid == 0 { new.owner.gid } else { made.stx_gid };
+        let gid = inherited_group(&path, new)?;
         sys::chownat(sys::CWD, &path, uid(Some(new.owner.uid)), group(Some(gid)), flags)?;
         if mask != 0 {
             let kept = u32::from(made.stx_mode) & 0o2000;
@@ -218,7 +255,10 @@ impl Kernel {
             }
             NodeOperation::Truncate { size } => {
                 let kind = statx(sys::CWD, &full, AtFlags::SYMLINK_NOFOLLOW)?.stx_mode;
-                if !matches!(FileType::from_raw_mode(kind.into()), FileType::RegularFile | FileType::Directory) {
+                if !matches!(
+                    FileType::from_raw_mode(kind.into()),
+                    FileType::RegularFile | FileType::Directory
+                ) {
                     return Err(rustix::io::Errno::INVAL);
                 }
                 let file = sys::open(&full, OFlags::WRONLY | OFlags::NOFOLLOW, Mode::empty())?;
@@ -246,7 +286,9 @@ impl Kernel {
             NodeOperation::ListXattrs => {
                 let mut names = vec![0; 70_000];
                 let len = sys::llistxattr(&full, &mut names)?;
-                let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+                let names = names[..len]
+                    .split(|byte| *byte == 0)
+                    .filter(|name| !name.is_empty());
                 Reply::Names(names.map(Text::from).collect())
             }
         })
@@ -254,13 +296,24 @@ impl Kernel {
 
     fn try_apply(&mut self, operation: &Operation) -> Result<Reply> {
         match operation {
-            Operation::Open { slot, path, flags, new } => self.open(*slot, path, *flags, *new),
+            Operation::Open {
+                slot,
+                path,
+                flags,
+                new,
+            } => self.open(*slot, path, *flags, *new),
             Operation::Close { slot } => {
                 self.slots[*slot] = None;
                 Ok(Reply::Done)
             }
             Operation::File { slot, what } => self.file_operation(*slot, what),
-            Operation::CopyRange { from, offset, to, to_offset, len } => {
+            Operation::CopyRange {
+                from,
+                offset,
+                to,
+                to_offset,
+                len,
+            } => {
                 let (mut offset, mut to_offset) = (*offset, *to_offset);
                 let len = usize::try_from(*len).unwrap_or(usize::MAX);
                 let (from, to) = (self.file(*from)?, self.file(*to)?);
@@ -282,7 +335,8 @@ impl Kernel {
 
 impl Target for Kernel {
     fn apply(&mut self, operation: &Operation) -> Outcome {
-        self.try_apply(operation).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+        self.try_apply(operation)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
@@ -298,7 +352,17 @@ fn read(file: &OwnedFd, offset: u64, len: usize) -> Result<Vec<u8>> {
 }
 
 fn write(file: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<Reply> {
-    Ok(Reply::Count(u64::try_from(rustix::io::pwrite(file, bytes, offset)?).unwrap_or(u64::MAX)))
+    Ok(Reply::Count(
+        u64::try_from(rustix::io::pwrite(file, bytes, offset)?).unwrap_or(u64::MAX),
+    ))
+}
+
+/// Data and holes of regular files: in directories they mean something else to each file system.
+fn seek(file: &OwnedFd, to: SeekFrom) -> Result<Reply> {
+    if FileType::from_raw_mode(sys::fstat(file)?.st_mode) != FileType::RegularFile {
+        return Err(rustix::io::Errno::INVAL);
+    }
+    Ok(Reply::Count(sys::seek(file, to)?))
 }
 
 fn allocate_flags(mode: AllocateMode) -> FallocateFlags {
@@ -311,6 +375,13 @@ fn allocate_flags(mode: AllocateMode) -> FallocateFlags {
         AllocateMode::Collapse => FallocateFlags::COLLAPSE_RANGE,
         AllocateMode::Insert => FallocateFlags::INSERT_RANGE,
     }
+}
+
+/// The group of a new inode at `path`: its directory's where that has the set-group-id bit.
+fn inherited_group(path: &Path, new: NewInode) -> Result<u32> {
+    let parent = sys::stat(path.parent().unwrap_or(path))?;
+    let inherits = parent.st_mode & 0o2000 != 0;
+    Ok(if inherits { parent.st_gid } else { new.owner.gid })
 }
 
 fn uid(uid: Option<u32>) -> Option<sys::Uid> {
@@ -333,11 +404,23 @@ fn set_attributes(path: &Path, flags: AtFlags, set: SetAttributes) -> Result<()>
         set_owner(path, flags, set)?;
     }
     let time = |time: Option<SetTime>| match time {
-        None => sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT },
-        Some(SetTime::Now) => sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_NOW },
-        Some(SetTime::To(time)) => sys::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() },
+        None => sys::Timespec {
+            tv_sec: 0,
+            tv_nsec: sys::UTIME_OMIT,
+        },
+        Some(SetTime::Now) => sys::Timespec {
+            tv_sec: 0,
+            tv_nsec: sys::UTIME_NOW,
+        },
+        Some(SetTime::To(time)) => sys::Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds.into(),
+        },
     };
-    let times = sys::Timestamps { last_access: time(set.atime), last_modification: time(set.mtime) };
+    let times = sys::Timestamps {
+        last_access: time(set.atime),
+        last_modification: time(set.mtime),
+    };
     sys::utimensat(sys::CWD, path, &times, flags)
 }
 
@@ -353,7 +436,10 @@ fn statx(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg, flags: AtFlag
 }
 
 fn view(stat: &sys::Statx) -> Reply {
-    let time = |time: sys::StatxTimestamp| Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec };
+    let time = |time: sys::StatxTimestamp| Timestamp {
+        seconds: time.tv_sec,
+        nanoseconds: time.tv_nsec,
+    };
     Reply::Stat(Box::new(View {
         ino: stat.stx_ino,
         generation: 0,

@@ -17,8 +17,9 @@ use nix::errno::Errno;
 use udax::OpenFlags;
 
 use crate::operation::{Operation, SLOTS};
+use crate::pool::Target;
 
-pub use content::Content;
+pub use content::{Content, Holes};
 pub use inode::{Body, Inode, Moment, Stamp};
 pub use stream::Stream;
 
@@ -109,15 +110,24 @@ impl Model {
     pub fn apply(&mut self, operation: &Operation, now: Moment) -> Prediction {
         self.now = now;
         match operation {
-            Operation::Open { slot, path, flags, new } => self.open(*slot, &path.0, *flags, *new),
+            Operation::Open {
+                slot,
+                path,
+                flags,
+                new,
+            } => self.open(*slot, &path.0, *flags, *new),
             Operation::Close { slot } => {
                 self.close(*slot);
                 Ok(Expected::Done)
             }
             Operation::File { slot, what } => self.file_operation(*slot, what),
-            Operation::CopyRange { from, offset, to, to_offset, len } => {
-                self.copy_range((*from, *offset), (*to, *to_offset), *len)
-            }
+            Operation::CopyRange {
+                from,
+                offset,
+                to,
+                to_offset,
+                len,
+            } => self.copy_range((*from, *offset), (*to, *to_offset), *len),
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(&path.0, what),
             Operation::Sync => Ok(Expected::Done),
@@ -162,6 +172,33 @@ impl Model {
         self.handles.get_mut(slot)?.as_mut()
     }
 
+    /// `id` was read outside the sequence: its access time is not known any more.
+    pub fn forget_access(&mut self, id: Id) {
+        self.inode_mut(id).atime = Stamp::Unknown;
+    }
+
+    /// Sets all files to the bytes that `target` has, after an overwrite of one of them was cut off.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn adopt_bytes(&mut self, target: &mut dyn Target) -> Result<(), String> {
+        for (id, path) in self.paths() {
+            let Body::File(content) = &mut self.inode_mut(id).body else {
+                continue;
+            };
+            crate::verify::adopt(target, &path, content)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the file in `slot` have been stamped as modified though the operation failed, as ext4 does.
+    pub fn forgive_stamp(&mut self, slot: usize) {
+        let now = self.now;
+        if let Some(id) = self.handle(slot).map(|handle| handle.id) {
+            self.inode_mut(id).perhaps_modify(now);
+        }
+    }
+
     fn open_handle(&self, slot: usize) -> Result<&Handle, Fault> {
         self.handle(slot).ok_or_else(|| Fault::from(Errno::EBADF))
     }
@@ -196,7 +233,10 @@ impl Model {
 
     /// A path of `id` from the root; `None` when it has no name.
     pub fn path_of(&self, id: Id) -> Option<Vec<u8>> {
-        self.paths().into_iter().find(|(found, _)| *found == id).map(|(_, path)| path)
+        self.paths()
+            .into_iter()
+            .find(|(found, _)| *found == id)
+            .map(|(_, path)| path)
     }
 
     /// Every name in the tree: the inode and its path, parents before children; the root first.

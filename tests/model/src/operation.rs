@@ -63,7 +63,10 @@ impl Data {
 
 /// One operation.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(missing_docs, reason = "each field is the argument of that name of the library's operation")]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name of the library's operation"
+)]
 pub enum Operation {
     /// Opens into a slot, closing what was open there.
     Open {
@@ -98,55 +101,131 @@ pub enum Operation {
 
 /// An operation on an open file.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(missing_docs, reason = "each field is the argument of that name of the library's operation")]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name of the library's operation"
+)]
 pub enum FileOperation {
-    Read { offset: u64, len: usize },
-    ReadVectored { offset: u64, lens: Vec<usize> },
-    Write { offset: u64, data: Data },
-    WriteVectored { offset: u64, parts: Vec<Data> },
-    Append { data: Data },
-    Truncate { size: u64 },
-    Allocate { mode: AllocateMode, offset: u64, len: u64 },
-    SeekData { offset: u64 },
-    SeekHole { offset: u64 },
+    Read {
+        offset: u64,
+        len: usize,
+    },
+    ReadVectored {
+        offset: u64,
+        lens: Vec<usize>,
+    },
+    Write {
+        offset: u64,
+        data: Data,
+    },
+    WriteVectored {
+        offset: u64,
+        parts: Vec<Data>,
+    },
+    Append {
+        data: Data,
+    },
+    Truncate {
+        size: u64,
+    },
+    Allocate {
+        mode: AllocateMode,
+        offset: u64,
+        len: u64,
+    },
+    SeekData {
+        offset: u64,
+    },
+    SeekHole {
+        offset: u64,
+    },
     Stat,
     SetAttributes(SetAttributes),
     /// The whole directory, `limit` entries at a time.
-    ReadDirectory { limit: usize },
+    ReadDirectory {
+        limit: usize,
+    },
     /// The next `limit` entries of a listing that goes on while the directory changes.
-    StreamDirectory { limit: usize },
-    Xattr { name: Text },
+    StreamDirectory {
+        limit: usize,
+    },
+    Xattr {
+        name: Text,
+    },
     Sync,
     /// Gives the file a (further) name.
-    Link { path: Text },
+    Link {
+        path: Text,
+    },
 }
 
 /// An operation that changes names.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(missing_docs, reason = "each field is the argument of that name of the library's operation")]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name of the library's operation"
+)]
 pub enum NameOperation {
-    CreateDir { path: Text, new: NewInode },
-    RemoveDir { path: Text },
-    Unlink { path: Text },
-    Rename { from: Text, to: Text, mode: RenameMode },
-    Link { existing: Text, new: Text },
-    Symlink { target: Text, path: Text, new: NewInode },
-    MakeNode { path: Text, kind: FileKind, rdev: u64, new: NewInode },
+    CreateDir {
+        path: Text,
+        new: NewInode,
+    },
+    RemoveDir {
+        path: Text,
+    },
+    Unlink {
+        path: Text,
+    },
+    Rename {
+        from: Text,
+        to: Text,
+        mode: RenameMode,
+    },
+    Link {
+        existing: Text,
+        new: Text,
+    },
+    Symlink {
+        target: Text,
+        path: Text,
+        new: NewInode,
+    },
+    MakeNode {
+        path: Text,
+        kind: FileKind,
+        rdev: u64,
+        new: NewInode,
+    },
 }
 
 /// An operation on what a path names.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(missing_docs, reason = "each field is the argument of that name of the library's operation")]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name of the library's operation"
+)]
 pub enum NodeOperation {
     Stat,
     StatLink,
     ReadLink,
     SetAttributes(SetAttributes),
-    Truncate { size: u64 },
-    ReadDirectory { limit: usize },
-    Xattr { name: Text },
-    SetXattr { name: Text, value: Data, mode: XattrMode },
-    RemoveXattr { name: Text },
+    Truncate {
+        size: u64,
+    },
+    ReadDirectory {
+        limit: usize,
+    },
+    Xattr {
+        name: Text,
+    },
+    SetXattr {
+        name: Text,
+        value: Data,
+        mode: XattrMode,
+    },
+    RemoveXattr {
+        name: Text,
+    },
     ListXattrs,
 }
 

@@ -78,7 +78,9 @@ impl Pool {
     /// # Panics
     /// After a remount that failed.
     pub fn filesystem(&self) -> &Filesystem {
-        self.filesystem.as_ref().expect("only a failed remount leaves it closed")
+        self.filesystem
+            .as_ref()
+            .expect("only a failed remount leaves it closed")
     }
 
     fn close_files(&mut self) {
@@ -94,7 +96,10 @@ impl Pool {
     pub fn remount(&mut self) -> anyhow::Result<()> {
         self.close()?;
         let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("open")?;
-        ensure!(filesystem.recovery().was_clean, "closed cleanly, but opens as not clean");
+        ensure!(
+            filesystem.recovery().was_clean,
+            "closed cleanly, but opens as not clean"
+        );
         self.filesystem = Some(filesystem);
         Ok(())
     }
@@ -131,7 +136,11 @@ impl Pool {
     }
 
     fn file(&self, slot: usize) -> Result<&File, Errno> {
-        let open = self.slots.get(slot).and_then(Option::as_ref).ok_or(Errno::EBADF)?;
+        let open = self
+            .slots
+            .get(slot)
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EBADF)?;
         Ok(&open.file)
     }
 
@@ -159,9 +168,7 @@ impl Pool {
                 bytes.truncate(count);
                 Reply::Bytes(bytes)
             }
-            FileOperation::ReadVectored { offset, lens } => {
-                Reply::Bytes(read_vectored(file, *offset, lens)?)
-            }
+            FileOperation::ReadVectored { offset, lens } => Reply::Bytes(read_vectored(file, *offset, lens)?),
             FileOperation::Write { offset, data } => count(file.write_at(&data.bytes(), *offset)?),
             FileOperation::WriteVectored { offset, parts } => {
                 let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.bytes()).collect();
@@ -179,9 +186,7 @@ impl Pool {
             FileOperation::StreamDirectory { .. } => Reply::Done,
             FileOperation::Xattr { name } => Reply::Bytes(file.xattr(&name.0)?),
             FileOperation::Sync => done(file.sync()?),
-            FileOperation::Link { path } => {
-                done(self.filesystem().link_file(file, self.full(path).path())?)
-            }
+            FileOperation::Link { path } => done(self.filesystem().link_file(file, self.full(path).path())?),
         })
     }
 
@@ -210,9 +215,12 @@ impl Pool {
             NameOperation::Symlink { target, path, new } => {
                 view(&filesystem.symlink(&target.0, full(path).path(), *new)?)
             }
-            NameOperation::MakeNode { path, kind, rdev, new } => {
-                view(&filesystem.make_node(full(path).path(), *kind, *rdev, *new)?)
-            }
+            NameOperation::MakeNode {
+                path,
+                kind,
+                rdev,
+                new,
+            } => view(&filesystem.make_node(full(path).path(), *kind, *rdev, *new)?),
         })
     }
 
@@ -242,7 +250,12 @@ impl Pool {
 
     fn try_apply(&mut self, operation: &Operation) -> Result<Reply, udax::Error> {
         match operation {
-            Operation::Open { slot, path, flags, new } => {
+            Operation::Open {
+                slot,
+                path,
+                flags,
+                new,
+            } => {
                 let path = self.full(path);
                 let file = {
                     self.slots[*slot] = None;
@@ -256,11 +269,19 @@ impl Pool {
                 Ok(Reply::Done)
             }
             Operation::File { slot, what } => self.file_operation(*slot, what),
-            Operation::CopyRange { from, offset, to, to_offset, len } => {
+            Operation::CopyRange {
+                from,
+                offset,
+                to,
+                to_offset,
+                len,
+            } => {
                 let (Ok(source), Ok(target)) = (self.file(*from), self.file(*to)) else {
                     return Err(udax::Error::BadHandle("anything"));
                 };
-                Ok(Reply::Count(source.copy_range(*offset, target, *to_offset, *len)?))
+                Ok(Reply::Count(
+                    source.copy_range(*offset, target, *to_offset, *len)?,
+                ))
             }
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(path, what),
@@ -284,10 +305,17 @@ impl Target for Pool {
 /// # Errors
 /// When the check cannot be done or finds a problem.
 pub fn check(path: &Path) -> anyhow::Result<()> {
-    let options = RegionOptions { read_only: true, ..RegionOptions::default() };
+    let options = RegionOptions {
+        read_only: true,
+        ..RegionOptions::default()
+    };
     let region = Region::open(path, options).context("open for the check")?;
     let report = udax_check::check(&region, &CheckOptions::default(), &Silent).context("check")?;
-    ensure!(report.problems.is_empty(), "the check finds {:#?}", report.problems);
+    ensure!(
+        report.problems.is_empty(),
+        "the check finds {:#?}",
+        report.problems
+    );
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use udax::{AllocateMode, Owner, Timestamp};
 
 use crate::compare::{Comparer, Scope, Times};
 use crate::generate::{Generator, Profile, TOO_MUCH};
+use crate::kernel::Kernel;
 use crate::model::{Model, Moment};
 use crate::operation::{FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply};
 use crate::pool::{Pool, Target};
@@ -16,6 +17,8 @@ use crate::verify::verify;
 
 /// How coarse the clock may be that stamps inodes (the kernel's tick is at most 10 ms).
 const CLOCK_SLACK_NANOSECONDS: i64 = 20_000_000;
+/// The most operations of a failing sequence that are printed.
+const SHOWN: usize = 200;
 /// Operations between two remounts.
 const REMOUNT_EVERY: usize = 9_973;
 /// Operations between two crashes.
@@ -48,7 +51,7 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "operation {}: {}", self.trace.len(), self.difference)?;
-        let shown = self.trace.len().saturating_sub(40);
+        let shown = self.trace.len().saturating_sub(SHOWN);
         if shown > 0 {
             writeln!(f, "  ({shown} operations before)")?;
         }
@@ -103,7 +106,9 @@ impl Plan {
     pub fn replay(&self, operations: &[Operation]) -> Option<String> {
         let mut summary = Summary::default();
         let result = self.start().and_then(|mut session| {
-            operations.iter().try_for_each(|operation| session.step(operation, &mut summary))
+            operations
+                .iter()
+                .try_for_each(|operation| session.step(operation, &mut summary))
         });
         result.err()
     }
@@ -113,7 +118,12 @@ impl Plan {
         let pool = Pool::create(&self.pool, self.pool_bytes).map_err(|error| format!("{error:#}"))?;
         let is_small = self.pool_bytes <= SMALL_POOL;
         let model = Model::new(0o755, Owner::default(), since(before));
-        Ok(Session { target: pool, model, comparer: Comparer::new(Times::Compared, Scope::Whole), is_small })
+        Ok(Session {
+            target: pool,
+            model,
+            comparer: Comparer::new(Times::Compared, Scope::Whole),
+            is_small,
+        })
     }
 }
 
@@ -140,7 +150,10 @@ pub struct Session<T> {
 impl Session<Pool> {
     fn step(&mut self, operation: &Operation, summary: &mut Summary) -> Result<(), String> {
         match operation {
-            Operation::Remount => self.target.remount().map_err(|error| format!("remount: {error:#}"))?,
+            Operation::Remount => self
+                .target
+                .remount()
+                .map_err(|error| format!("remount: {error:#}"))?,
             Operation::Crash => {
                 self.target.crash().map_err(|error| format!("crash: {error:#}"))?;
                 self.comparer.forget_changes();
@@ -171,13 +184,20 @@ impl<T: Target> Session<T> {
             }
             return Ok(());
         }
-        let done = if self.is_small { shortened(operation, &found) } else { operation.clone() };
+        let done = if self.is_small {
+            shortened(operation, &found)
+        } else {
+            operation.clone()
+        };
         let expected = self.model.apply(&done, since(before));
         self.comparer.compare(&mut self.model, &expected, &found)
     }
 
     fn may_be_full(&self, operation: &Operation) -> bool {
-        if let Operation::File { what: FileOperation::Allocate { mode, len, .. }, .. } = operation
+        if let Operation::File {
+            what: FileOperation::Allocate { mode, len, .. },
+            ..
+        } = operation
             && *len >= TOO_MUCH
         {
             return !matches!(mode, AllocateMode::PunchHole | AllocateMode::Collapse);
@@ -196,11 +216,15 @@ impl<T: Target> Session<T> {
                     | FileOperation::Xattr { .. }
                     | FileOperation::Sync
             ),
-            Operation::Name(what) => {
-                !matches!(what, NameOperation::Unlink { .. } | NameOperation::RemoveDir { .. })
-            }
+            Operation::Name(what) => !matches!(
+                what,
+                NameOperation::Unlink { .. } | NameOperation::RemoveDir { .. }
+            ),
             Operation::Node { what, .. } => {
-                matches!(what, NodeOperation::SetXattr { .. } | NodeOperation::Truncate { .. })
+                matches!(
+                    what,
+                    NodeOperation::SetXattr { .. } | NodeOperation::Truncate { .. }
+                )
             }
             Operation::Open { .. } | Operation::CopyRange { .. } => true,
             Operation::Close { .. } | Operation::Sync | Operation::Remount | Operation::Crash => false,
@@ -216,18 +240,51 @@ fn shortened(operation: &Operation, found: &Outcome) -> Operation {
     };
     let len = usize::try_from(*count).unwrap_or(usize::MAX);
     match operation.clone() {
-        Operation::File { slot, what: FileOperation::Write { offset, mut data } } if len > 0 => {
+        Operation::File {
+            slot,
+            what: FileOperation::Write { offset, mut data },
+        } if len > 0 => {
             data.len = data.len.min(len);
-            Operation::File { slot, what: FileOperation::Write { offset, data } }
+            Operation::File {
+                slot,
+                what: FileOperation::Write { offset, data },
+            }
         }
-        Operation::CopyRange { from, offset, to, to_offset, len } if *count > 0 => {
-            Operation::CopyRange { from, offset, to, to_offset, len: len.min(*count) }
+        Operation::File {
+            slot,
+            what: FileOperation::WriteVectored { offset, mut parts },
+        } if len > 0 => {
+            let mut left = len;
+            for part in &mut parts {
+                part.len = part.len.min(left);
+                left -= part.len;
+            }
+            Operation::File {
+                slot,
+                what: FileOperation::WriteVectored { offset, parts },
+            }
         }
+        Operation::CopyRange {
+            from,
+            offset,
+            to,
+            to_offset,
+            len,
+        } if *count > 0 => Operation::CopyRange {
+            from,
+            offset,
+            to,
+            to_offset,
+            len: len.min(*count),
+        },
         other => other,
     }
 }
 
 /// The present.
+///
+/// # Panics
+/// When the system has no clock.
 pub fn now() -> Timestamp {
     let time = clock_gettime(ClockId::CLOCK_REALTIME).expect("the clock can be read");
     Timestamp {
@@ -243,12 +300,82 @@ pub fn since(before: Timestamp) -> Moment {
         seconds: before.seconds + nanoseconds.div_euclid(1_000_000_000),
         nanoseconds: u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or(0),
     };
-    Moment { earliest, latest: now() }
+    Moment {
+        earliest,
+        latest: now(),
+    }
+}
+
+/// Does `operations` random operations in the empty directory `base` of the kernel's file system: when it differs from
+/// the model, the model is wrong, or the kernel does more than POSIX asks.
+///
+/// # Errors
+/// The first difference, with all operations that led to it.
+pub fn judge_model(base: &Path, seed: u64, operations: usize) -> Result<Summary, Box<Failure>> {
+    let mut generator = Generator::new(seed, Profile::Confined);
+    let mut session = Session::of_kernel(base);
+    let mut summary = Summary::default();
+    let mut trace = Vec::with_capacity(operations);
+    for index in 1..=operations {
+        let is_end = index % REMOUNT_EVERY == 0 || index == operations;
+        let operation = if is_end {
+            Operation::Remount
+        } else {
+            generator.next(&session.model)
+        };
+        trace.push(operation.clone());
+        if let Err(difference) = session.step_on_kernel(&operation, &mut summary) {
+            return Err(Box::new(Failure { trace, difference }));
+        }
+    }
+    Ok(summary)
+}
+
+/// Does these operations in the empty directory `base`; the difference, if there is one.
+pub fn replay_on_kernel(base: &Path, operations: &[Operation]) -> Option<String> {
+    let mut session = Session::of_kernel(base);
+    let mut summary = Summary::default();
+    let mut steps = operations.iter();
+    steps
+        .try_for_each(|operation| session.step_on_kernel(operation, &mut summary))
+        .err()
+}
+
+impl Session<Kernel> {
+    fn of_kernel(base: &Path) -> Self {
+        Self {
+            target: Kernel::new(base),
+            model: Model::new(0o755, Owner::default(), since(now())),
+            comparer: Comparer::new(Times::Compared, Scope::Subtree).with_loose_holes(),
+            is_small: false,
+        }
+    }
+
+    fn step_on_kernel(&mut self, operation: &Operation, summary: &mut Summary) -> Result<(), String> {
+        let successes = summary.successes;
+        self.apply(operation, summary)?;
+        if let Operation::File {
+            slot,
+            what: FileOperation::Allocate { .. },
+        } = operation
+            && summary.successes == successes
+        {
+            self.model.forgive_stamp(*slot);
+        }
+        if *operation == Operation::Remount {
+            verify(&mut self.target, &mut self.model, None, &mut self.comparer)?;
+        }
+        Ok(())
+    }
 }
 
 /// A file for a pool in memory where that is possible, unique to this process and `name`.
 pub fn pool_path(name: &str) -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let directory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let directory = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
     directory.join(format!("udax-{name}-{}.pool", std::process::id()))
 }

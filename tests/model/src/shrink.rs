@@ -50,13 +50,18 @@ mod tests {
         let kept = shrink(&operations, Duration::from_secs(10), |candidate| {
             has(candidate, 17) && has(candidate, 90)
         });
-        assert_eq!(kept, [Operation::Close { slot: 17 }, Operation::Close { slot: 90 }]);
+        assert_eq!(
+            kept,
+            [Operation::Close { slot: 17 }, Operation::Close { slot: 90 }]
+        );
     }
 
     #[test]
     fn nothing_is_left_out_when_all_is_needed() {
         let operations: Vec<Operation> = (0..10).map(|slot| Operation::Close { slot }).collect();
-        let kept = shrink(&operations, Duration::from_secs(10), |candidate| candidate.len() == 10);
+        let kept = shrink(&operations, Duration::from_secs(10), |candidate| {
+            candidate.len() == 10
+        });
         assert_eq!(kept, operations);
     }
 }

@@ -26,9 +26,42 @@ pub fn verify(
 ) -> Result<(), String> {
     for (id, path) in model.paths() {
         let path = Text(path);
-        let mut tree = Tree { target, model, comparer, path: &path };
+        let mut tree = Tree {
+            target,
+            model,
+            comparer,
+            path: &path,
+        };
         tree.inode(id, torn).map_err(|what| format!("{path:?}: {what}"))?;
     }
+    Ok(())
+}
+
+/// Sets the blocks of `content` to the bytes that the file `path` has.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn adopt(target: &mut dyn Target, path: &[u8], content: &mut Content) -> Result<(), String> {
+    let open = Operation::Open {
+        slot: SLOTS,
+        path: Text::from(path),
+        flags: OpenFlags::READ,
+        new: NewInode {
+            permissions: 0,
+            owner: udax::Owner::default(),
+        },
+    };
+    target.apply(&open).map_err(|errno| format!("open: {errno}"))?;
+    let numbers: Vec<u64> = content.block_numbers().collect();
+    for offset in numbers.into_iter().map(|number| number * BLOCK) {
+        let what = FileOperation::Read { offset, len: 4096 };
+        match target.apply(&Operation::File { slot: SLOTS, what }) {
+            Ok(Reply::Bytes(bytes)) if bytes.is_empty() => {}
+            Ok(Reply::Bytes(bytes)) => content.write(offset, &bytes),
+            other => return Err(format!("read at {offset}: {other:?}")),
+        }
+    }
+    let _ = target.apply(&Operation::Close { slot: SLOTS });
     Ok(())
 }
 
@@ -47,6 +80,7 @@ impl Tree<'_> {
         for (name, value) in self.model.inode(id).xattrs.clone() {
             self.expect(NodeOperation::Xattr { name: Text(name) }, Expected::Bytes(value))?;
         }
+        self.model.forget_access(id);
         match self.model.inode(id).body.clone() {
             Body::Directory { .. } => {
                 self.expect(NodeOperation::ReadDirectory { limit: 7 }, Expected::Directory(id))
@@ -66,7 +100,10 @@ impl Tree<'_> {
 
     fn expect(&mut self, what: NodeOperation, expected: Expected) -> Result<(), String> {
         let path = self.path.clone();
-        let found = self.target.apply(&Operation::Node { path, what: what.clone() });
+        let found = self.target.apply(&Operation::Node {
+            path,
+            what: what.clone(),
+        });
         let expected = Ok(expected);
         self.comparer
             .compare(self.model, &expected, &found)
@@ -78,9 +115,14 @@ impl Tree<'_> {
             slot: SLOTS,
             path: self.path.clone(),
             flags: OpenFlags::READ,
-            new: NewInode { permissions: 0, owner: udax::Owner::default() },
+            new: NewInode {
+                permissions: 0,
+                owner: udax::Owner::default(),
+            },
         };
-        self.target.apply(&open).map_err(|errno| format!("open: {errno}"))?;
+        self.target
+            .apply(&open)
+            .map_err(|errno| format!("open: {errno}"))?;
         let result = self.data(content, torn);
         let _ = self.target.apply(&Operation::Close { slot: SLOTS });
         result
@@ -118,7 +160,11 @@ impl Tree<'_> {
             return Ok(());
         }
         if found.len() != expected.len() {
-            return Err(format!("{} bytes at {at} instead of {}", found.len(), expected.len()));
+            return Err(format!(
+                "{} bytes at {at} instead of {}",
+                found.len(),
+                expected.len()
+            ));
         }
         let mut other = torn.map(|torn| torn.read(at, len)).unwrap_or_default();
         other.resize(expected.len(), 0);
@@ -128,7 +174,11 @@ impl Tree<'_> {
                 return Err(format!(
                     "the word at {} is {found:02x?} instead of {expected:02x?}{}",
                     at + index * 8,
-                    if torn.is_some() { " or the one being written" } else { "" }
+                    if torn.is_some() {
+                        " or the one being written"
+                    } else {
+                        ""
+                    }
                 ));
             }
         }

@@ -9,6 +9,7 @@ use crate::operation::{Data, NodeOperation};
 
 const MAX_XATTR_NAME: usize = 255;
 const MAX_XATTR_VALUE: usize = 65536;
+const BAD_NAME: [Errno; 3] = [Errno::ERANGE, Errno::ENAMETOOLONG, Errno::EINVAL];
 const SET_ID_BITS: u32 = 0o6000;
 
 /// What is asked of an attribute: the errors differ.
@@ -20,8 +21,16 @@ enum Access {
 
 impl Model {
     pub(super) fn node_operation(&mut self, path: &[u8], what: &NodeOperation) -> Prediction {
-        let follow = if *what == NodeOperation::Stat { Follow::Yes } else { Follow::No };
-        let id = self.lookup(path, follow)?;
+        let follow = if *what == NodeOperation::Stat {
+            Follow::Yes
+        } else {
+            Follow::No
+        };
+        let id = self.lookup(path, follow).map_err(|mut fault| {
+            // Which of two errors comes first is open: the path's or the attribute's.
+            fault.0.extend(attribute_fault(what));
+            fault
+        })?;
         match what {
             NodeOperation::Stat | NodeOperation::StatLink => Ok(Expected::Inode(id)),
             NodeOperation::ReadLink => match &self.inode(id).body {
@@ -44,9 +53,7 @@ impl Model {
             NodeOperation::Xattr { name } => self.xattr(id, &name.0),
             NodeOperation::SetXattr { name, value, mode } => self.set_xattr(id, &name.0, *value, *mode),
             NodeOperation::RemoveXattr { name } => self.remove_xattr(id, &name.0),
-            NodeOperation::ListXattrs => {
-                Ok(Expected::Names(self.inode(id).xattrs.keys().cloned().collect()))
-            }
+            NodeOperation::ListXattrs => Ok(Expected::Names(self.inode(id).xattrs.keys().cloned().collect())),
         }
     }
 
@@ -90,10 +97,15 @@ impl Model {
     }
 
     fn set_xattr(&mut self, id: Id, name: &[u8], value: Data, mode: XattrMode) -> Prediction {
-        if value.len > MAX_XATTR_VALUE {
-            return Err(Errno::E2BIG.into());
+        if let Err(mut fault) = self.admit_xattr(id, name, Access::Write) {
+            fault
+                .0
+                .extend((value.len > MAX_XATTR_VALUE).then_some(Errno::E2BIG));
+            return Err(fault);
         }
-        self.admit_xattr(id, name, Access::Write)?;
+        if value.len > MAX_XATTR_VALUE {
+            return Err([Errno::E2BIG, Errno::EEXIST, Errno::ENODATA].into());
+        }
         let now = self.now;
         let inode = self.inode_mut(id);
         match (mode, inode.xattrs.contains_key(name)) {
@@ -118,13 +130,16 @@ impl Model {
     /// xattr(7): which names there are, and that `user.` is for files and directories only.
     fn admit_xattr(&self, id: Id, name: &[u8], access: Access) -> Result<(), Fault> {
         if name.is_empty() || name.len() > MAX_XATTR_NAME {
-            return Err([Errno::ERANGE, Errno::ENAMETOOLONG, Errno::EINVAL].into());
+            return Err(BAD_NAME.into());
         }
         let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
         let Some(prefix) = prefixes.into_iter().find(|prefix| name.starts_with(prefix)) else {
             return Err(Errno::EOPNOTSUPP.into());
         };
-        let takes_user = matches!(self.inode(id).body.kind(), FileKind::Regular | FileKind::Directory);
+        let takes_user = matches!(
+            self.inode(id).body.kind(),
+            FileKind::Regular | FileKind::Directory
+        );
         if prefix == b"user." && !takes_user {
             return Err(match access {
                 Access::Read => Errno::ENODATA.into(),
@@ -136,4 +151,22 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// The errors that the arguments have by themselves, whatever the path names.
+fn attribute_fault(what: &NodeOperation) -> Vec<Errno> {
+    let mut errnos = Vec::new();
+    if let NodeOperation::Xattr { name }
+    | NodeOperation::SetXattr { name, .. }
+    | NodeOperation::RemoveXattr { name } = what
+        && (name.0.is_empty() || name.0.len() > MAX_XATTR_NAME)
+    {
+        errnos.extend(BAD_NAME);
+    }
+    if let NodeOperation::SetXattr { value, .. } = what
+        && value.len > MAX_XATTR_VALUE
+    {
+        errnos.push(Errno::E2BIG);
+    }
+    errnos
 }

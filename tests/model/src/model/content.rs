@@ -6,16 +6,25 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 /// Bytes of a block.
-pub const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 
 /// The largest file, in bytes.
-pub const MAX_SIZE: u64 = (1 << 63) - 1;
+pub(super) const MAX_SIZE: u64 = (1 << 63) - 1;
 
 #[derive(Clone, Debug)]
 struct Block {
     bytes: Arc<[u8; 4096]>,
     // A copy of a hole may be made as a hole or as zeros: then nobody can tell.
     is_certainly_data: bool,
+}
+
+/// Whether a hole may be told to be data that is zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holes {
+    /// No.
+    Exact,
+    /// Yes: ext4 writes zeros to small unwritten extents.
+    MayBeData,
 }
 
 /// A file's bytes and which of its blocks hold data. What is not there is a hole (unwritten space counts as one).
@@ -26,7 +35,11 @@ pub struct Content {
 }
 
 fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("offsets within a block fit")
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+fn length(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 impl Content {
@@ -37,7 +50,11 @@ impl Content {
 
     /// Blocks that certainly hold data.
     pub fn data_blocks(&self) -> u64 {
-        let count = self.blocks.values().filter(|block| block.is_certainly_data).count();
+        let count = self
+            .blocks
+            .values()
+            .filter(|block| block.is_certainly_data)
+            .count();
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
@@ -64,7 +81,7 @@ impl Content {
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         let mut done = 0;
         while done < bytes.len() {
-            let at = offset + u64::try_from(done).expect("fits");
+            let at = offset + length(done);
             let within = index(at % BLOCK);
             let count = (4096 - within).min(bytes.len() - done);
             let block = self.blocks.entry(at / BLOCK).or_insert_with(|| Block {
@@ -72,10 +89,11 @@ impl Content {
                 is_certainly_data: true,
             });
             block.is_certainly_data = true;
-            Arc::make_mut(&mut block.bytes)[within..within + count].copy_from_slice(&bytes[done..done + count]);
+            Arc::make_mut(&mut block.bytes)[within..within + count]
+                .copy_from_slice(&bytes[done..done + count]);
             done += count;
         }
-        self.size = self.size.max(offset + u64::try_from(bytes.len()).expect("fits"));
+        self.size = self.size.max(offset + length(bytes.len()));
     }
 
     /// Sets the size; what is cut off is gone and reads as zeros when the file grows again.
@@ -103,7 +121,11 @@ impl Content {
         }
         self.clear_within_block(offset, first * BLOCK);
         self.clear_within_block(last * BLOCK, end);
-        let inside: Vec<u64> = self.blocks.range(first..last).map(|(number, _)| *number).collect();
+        let inside: Vec<u64> = self
+            .blocks
+            .range(first..last)
+            .map(|(number, _)| *number)
+            .collect();
         for number in inside {
             self.blocks.remove(&number);
         }
@@ -121,16 +143,22 @@ impl Content {
     pub fn collapse(&mut self, offset: u64, len: u64) {
         self.punch(offset, len);
         let after = self.blocks.split_off(&(offset / BLOCK));
-        self.blocks
-            .extend(after.into_iter().map(|(number, block)| (number - len / BLOCK, block)));
+        self.blocks.extend(
+            after
+                .into_iter()
+                .map(|(number, block)| (number - len / BLOCK, block)),
+        );
         self.size -= len;
     }
 
     /// Puts a hole of `len` bytes in at `offset`, both multiples of [`BLOCK`].
     pub fn insert(&mut self, offset: u64, len: u64) {
         let after = self.blocks.split_off(&(offset / BLOCK));
-        self.blocks
-            .extend(after.into_iter().map(|(number, block)| (number + len / BLOCK, block)));
+        self.blocks.extend(
+            after
+                .into_iter()
+                .map(|(number, block)| (number + len / BLOCK, block)),
+        );
         self.size += len;
     }
 
@@ -146,7 +174,8 @@ impl Content {
         for number in to_offset / BLOCK..(to_offset + len).div_ceil(BLOCK) {
             let start = (number * BLOCK).max(to_offset) - to_offset + offset;
             let end = (number * BLOCK + BLOCK).min(to_offset + len) - to_offset + offset;
-            let is_from_hole = (start / BLOCK..end.div_ceil(BLOCK)).all(|from| !source.is_certainly_data(from));
+            let is_from_hole =
+                (start / BLOCK..end.div_ceil(BLOCK)).all(|from| !source.is_certainly_data(from));
             let is_whole = end - start == BLOCK;
             let was_data = before.get(&number).is_some_and(|block| block.is_certainly_data);
             if is_from_hole
@@ -159,11 +188,13 @@ impl Content {
     }
 
     fn is_certainly_data(&self, number: u64) -> bool {
-        self.blocks.get(&number).is_some_and(|block| block.is_certainly_data)
+        self.blocks
+            .get(&number)
+            .is_some_and(|block| block.is_certainly_data)
     }
 
     /// Whether `found` is a right answer of `SEEK_DATA`.
-    pub fn is_seek_data(&self, offset: u64, found: Result<u64, Errno>) -> bool {
+    pub fn is_seek_data(&self, offset: u64, found: Result<u64, Errno>, holes: Holes) -> bool {
         let certain_data_before = |end: u64| {
             let mut range = self.blocks.range(offset / BLOCK..end.max(offset / BLOCK));
             range.any(|(_, block)| block.is_certainly_data)
@@ -173,7 +204,7 @@ impl Content {
                 at >= offset
                     && at < self.size
                     && (at == offset || at.is_multiple_of(BLOCK))
-                    && self.blocks.contains_key(&(at / BLOCK))
+                    && (holes == Holes::MayBeData || self.blocks.contains_key(&(at / BLOCK)))
                     && !certain_data_before(at / BLOCK)
             }
             Err(Errno::ENXIO) => offset >= self.size || !certain_data_before(self.size.div_ceil(BLOCK)),
@@ -182,14 +213,16 @@ impl Content {
     }
 
     /// Whether `found` is a right answer of `SEEK_HOLE`.
-    pub fn is_seek_hole(&self, offset: u64, found: Result<u64, Errno>) -> bool {
+    pub fn is_seek_hole(&self, offset: u64, found: Result<u64, Errno>, holes: Holes) -> bool {
         let all_maybe_data_before = |end: u64| {
             let first = offset / BLOCK;
             let count = u64::try_from(self.blocks.range(first..end.max(first)).count()).unwrap_or(u64::MAX);
-            count == end.saturating_sub(first)
+            holes == Holes::MayBeData || count == end.saturating_sub(first)
         };
         match found {
-            Ok(at) if offset < self.size && at == self.size => all_maybe_data_before(self.size.div_ceil(BLOCK)),
+            Ok(at) if offset < self.size && at == self.size => {
+                all_maybe_data_before(self.size.div_ceil(BLOCK))
+            }
             Ok(at) => {
                 at >= offset
                     && at < self.size
@@ -224,9 +257,9 @@ mod tests {
         let mut content = Content::default();
         content.write(0, &[1; 3 * 4096]);
         content.punch(100, 2 * 4096);
-        assert!(content.is_seek_hole(0, Ok(4096)));
-        assert!(!content.is_seek_hole(0, Ok(3 * 4096)));
-        assert!(content.is_seek_data(4096, Ok(8192)));
+        assert!(content.is_seek_hole(0, Ok(4096), Holes::Exact));
+        assert!(!content.is_seek_hole(0, Ok(3 * 4096), Holes::Exact));
+        assert!(content.is_seek_data(4096, Ok(8192), Holes::Exact));
         assert_eq!(content.read(99, 2), [1, 0]);
     }
 
@@ -259,7 +292,10 @@ mod tests {
         source.extend(8192);
         let mut copy = Content::default();
         copy.copy_from(&source, 0, 0, 8192);
-        assert!(copy.is_seek_data(0, Ok(0)) && copy.is_seek_data(0, Err(Errno::ENXIO)));
-        assert!(copy.is_seek_hole(0, Ok(0)) && copy.is_seek_hole(0, Ok(8192)));
+        assert!(
+            copy.is_seek_data(0, Ok(0), Holes::Exact)
+                && copy.is_seek_data(0, Err(Errno::ENXIO), Holes::Exact)
+        );
+        assert!(copy.is_seek_hole(0, Ok(0), Holes::Exact) && copy.is_seek_hole(0, Ok(8192), Holes::Exact));
     }
 }

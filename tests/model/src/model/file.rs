@@ -36,7 +36,11 @@ impl Model {
             }
         }
         if let Some(place) = self.handles.get_mut(slot) {
-            *place = Some(Handle { id, flags, stream: None });
+            *place = Some(Handle {
+                id,
+                flags,
+                stream: None,
+            });
         }
         Ok(Expected::Done)
     }
@@ -192,7 +196,11 @@ impl Model {
             return Err(Errno::EBADF.into());
         }
         let size = self.content(id)?.size();
-        let at = if flags.contains(OpenFlags::APPEND) { size } else { offset };
+        let at = if flags.contains(OpenFlags::APPEND) {
+            size
+        } else {
+            offset
+        };
         Ok(Expected::Count(self.store(id, at, bytes)?))
     }
 
@@ -305,8 +313,12 @@ impl Model {
         (to_slot, to_offset): (usize, u64),
         len: u64,
     ) -> Prediction {
-        let (from, from_flags) = self.open_handle(from_slot).map(|handle| (handle.id, handle.flags))?;
-        let (to, to_flags) = self.open_handle(to_slot).map(|handle| (handle.id, handle.flags))?;
+        let (from, from_flags) = self
+            .open_handle(from_slot)
+            .map(|handle| (handle.id, handle.flags))?;
+        let (to, to_flags) = self
+            .open_handle(to_slot)
+            .map(|handle| (handle.id, handle.flags))?;
         let source = self.content(from)?.clone();
         self.content(to)?;
         let is_readable = from_flags.contains(OpenFlags::READ);

@@ -27,7 +27,10 @@ pub enum Stamp {
 impl Stamp {
     /// Exactly `time`.
     pub fn exactly(time: Timestamp) -> Self {
-        Self::Between(Moment { earliest: time, latest: time })
+        Self::Between(Moment {
+            earliest: time,
+            latest: time,
+        })
     }
 
     /// Whether `time` can be it.

@@ -23,9 +23,17 @@ impl Model {
                 self.link(id, &new.0)
             }
             NameOperation::Symlink { target, path, new } => self.symlink(&target.0, &path.0, *new),
-            NameOperation::MakeNode { path, kind, rdev, new } => {
+            NameOperation::MakeNode {
+                path,
+                kind,
+                rdev,
+                new,
+            } => {
                 let (directory, name) = self.free_name(&path.0, Slashes::Refused)?;
-                let body = Body::Node { kind: *kind, rdev: *rdev };
+                let body = Body::Node {
+                    kind: *kind,
+                    rdev: *rdev,
+                };
                 Ok(Expected::Inode(self.create(directory, &name, body, *new)))
             }
         }
@@ -33,7 +41,12 @@ impl Model {
 
     fn create_dir(&mut self, path: &[u8], new: NewInode) -> Prediction {
         let (directory, name) = self.free_name(path, Slashes::Allowed)?;
-        Ok(Expected::Inode(self.create(directory, &name, Body::directory(directory), new)))
+        Ok(Expected::Inode(self.create(
+            directory,
+            &name,
+            Body::directory(directory),
+            new,
+        )))
     }
 
     fn symlink(&mut self, target: &[u8], path: &[u8], new: NewInode) -> Prediction {
@@ -44,8 +57,16 @@ impl Model {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let (directory, name) = self.free_name(path, Slashes::Refused)?;
-        let new = NewInode { permissions: 0o777, ..new };
-        Ok(Expected::Inode(self.create(directory, &name, Body::Symlink(target.to_vec()), new)))
+        let new = NewInode {
+            permissions: 0o777,
+            ..new
+        };
+        Ok(Expected::Inode(self.create(
+            directory,
+            &name,
+            Body::Symlink(target.to_vec()),
+            new,
+        )))
     }
 
     /// The directory and the name of a path that must not exist yet.
@@ -274,7 +295,10 @@ impl Model {
         let Some(target) = target else {
             return Ok(());
         };
-        match (self.inode(source).is_directory(), self.inode(target).is_directory()) {
+        match (
+            self.inode(source).is_directory(),
+            self.inode(target).is_directory(),
+        ) {
             (true, false) => Err(Errno::ENOTDIR.into()),
             (false, true) => Err(Errno::EISDIR.into()),
             (true, true) if !self.is_empty(target) => Err([Errno::ENOTEMPTY, Errno::EEXIST].into()),

@@ -62,10 +62,16 @@ impl Model {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let mut directory = if path.starts_with(b"/") { ROOT } else { start };
-        let mut components = path.split(|byte| *byte == b'/').filter(|component| !component.is_empty());
+        let mut components = path
+            .split(|byte| *byte == b'/')
+            .filter(|component| !component.is_empty());
         let has_slash = path.ends_with(b"/");
         let Some(mut component) = components.next() else {
-            return Ok(Place { directory, last: Last::Root, has_slash });
+            return Ok(Place {
+                directory,
+                last: Last::Root,
+                has_slash,
+            });
         };
         for next in components {
             directory = self.step(directory, component, links)?;
@@ -76,7 +82,11 @@ impl Model {
             b".." => Last::DotDot,
             name => Last::Name(name.to_vec()),
         };
-        Ok(Place { directory, last, has_slash })
+        Ok(Place {
+            directory,
+            last,
+            has_slash,
+        })
     }
 
     pub(super) fn lookup_from(

@@ -28,7 +28,10 @@ impl Stream {
         if self.owed.remove(name) || self.free.contains(name) {
             return Ok(());
         }
-        Err(format!("{} is given twice, or never was there", name.escape_ascii()))
+        Err(format!(
+            "{} is given twice, or never was there",
+            name.escape_ascii()
+        ))
     }
 
     /// Takes the end of the listing.
@@ -56,7 +59,10 @@ impl Model {
         if let Some(handle) = self.handle_mut(slot)
             && handle.stream.is_none()
         {
-            handle.stream = Some(Stream { owed, free: BTreeSet::new() });
+            handle.stream = Some(Stream {
+                owed,
+                free: BTreeSet::new(),
+            });
         }
     }
 
