@@ -121,6 +121,13 @@ impl Content {
         }
         self.clear_within_block(offset, first * BLOCK);
         self.clear_within_block(last * BLOCK, end);
+        // Where nothing of the file is left behind the range, its last block may be given back too.
+        if end >= self.size
+            && last >= first
+            && let Some(block) = self.blocks.get_mut(&last)
+        {
+            block.is_certainly_data = false;
+        }
         let inside: Vec<u64> = self
             .blocks
             .range(first..last)
