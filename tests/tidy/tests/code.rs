@@ -121,7 +121,9 @@ fn files_and_lines_are_short() {
         for (number, line) in file.lines() {
             let columns = line.chars().count();
             // A string that cannot be broken is longer than the formatter wants; two lines' worth is too much.
-            if columns > MAX_COLUMNS && (line.trim_start().starts_with("//") || columns > 2 * MAX_COLUMNS) {
+            let line = line.trim_start();
+            let is_comment = line.starts_with("//") && !line.starts_with("//! |");
+            if columns > MAX_COLUMNS && (is_comment || columns > 2 * MAX_COLUMNS) {
                 findings.add(file, number, format!("{columns} columns; at most {MAX_COLUMNS}"));
             }
         }
