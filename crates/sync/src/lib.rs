@@ -11,11 +11,13 @@ pub mod atomic;
 mod mutex;
 mod rank;
 mod rwlock;
+mod thread_number;
 
 pub use crossbeam_utils::CachePadded;
 pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use rank::{Order, Rank};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use thread_number::thread_number;
 
 #[cfg(not(any(loom, shuttle)))]
 pub use std::thread;
