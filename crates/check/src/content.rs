@@ -75,7 +75,12 @@ pub(crate) fn walk_inode(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) {
         view,
         run: NameRun::default(),
     };
-    tree::walk(pool, inode.xattr_root, identity(inode, TreeKind::Xattrs), &mut xattrs);
+    tree::walk(
+        pool,
+        inode.xattr_root,
+        identity(inode, TreeKind::Xattrs),
+        &mut xattrs,
+    );
 }
 
 /// The names met so far whose hash is the last one met, to find a name that is there twice.
@@ -109,7 +114,8 @@ fn walk_names(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) {
     }
     impl Visit for Names<'_> {
         fn node(&mut self, block: BlockNo) {
-            self.view.claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Directory));
+            self.view
+                .claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Directory));
         }
         fn entry(&mut self, key: u64, value: &[u8]) {
             let place = Place::Inode(self.inode.ino);
@@ -122,7 +128,9 @@ fn walk_names(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) {
             if !self.run.is_new(keys.first, dentry.name) {
                 let what = format!("name {} is in the directory twice", shown(dentry.name));
                 let lost = format!("its second meaning, inode {}", dentry.ino);
-                return self.view.fault(place, Fault::with_loss(what, lost, Mend::Drop(key)));
+                return self
+                    .view
+                    .fault(place, Fault::with_loss(what, lost, Mend::Drop(key)));
             }
             if !(keys.first..=keys.last).contains(&key) {
                 let what = format!("name {} has key {key}, not one of its hash", shown(dentry.name));
@@ -156,7 +164,10 @@ fn walk_extents(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) {
     if inode.flags.contains(InodeFlags::EXTENT_TREE) {
         tree::walk(pool, inode.root, identity(inode, TreeKind::Extents), &mut extents);
     } else {
-        for extent in inode.collect_inline_extents(pool.total_blocks).unwrap_or_default() {
+        for extent in inode
+            .collect_inline_extents(pool.total_blocks)
+            .unwrap_or_default()
+        {
             extents.accept(&extent);
         }
     }
@@ -188,14 +199,16 @@ impl Extents<'_> {
             return self.view.fault(Place::Inode(self.inode.ino), fault);
         }
         self.next = end;
-        self.view.claim(extent.blocks(), ClaimKind::Data(extent.first, extent.flags));
+        self.view
+            .claim(extent.blocks(), ClaimKind::Data(extent.first, extent.flags));
         self.view.extent(extent);
     }
 }
 
 impl Visit for Extents<'_> {
     fn node(&mut self, block: BlockNo) {
-        self.view.claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Extents));
+        self.view
+            .claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Extents));
     }
     fn entry(&mut self, key: u64, value: &[u8]) {
         match Extent::decode(FileBlock(key), value, self.pool.total_blocks) {
@@ -230,7 +243,9 @@ fn try_walk_target(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) -> Resul
         }
         crc32c::crc32c(inode.inline.get(..size).unwrap_or_default())
     } else {
-        let extents = inode.collect_inline_extents(pool.total_blocks).unwrap_or_default();
+        let extents = inode
+            .collect_inline_extents(pool.total_blocks)
+            .unwrap_or_default();
         let [extent] = extents.as_slice() else {
             return Err(format!("long link target in {} extents", extents.len()));
         };
@@ -265,18 +280,31 @@ impl Xattrs<'_> {
             .ok_or_else(|| (format!("attribute with key {key} is impossible"), unknown()))?;
         let lost = || format!("attribute {} of inode {ino}", shown(xattr.name));
         if !XATTR_PREFIXES.iter().any(|prefix| xattr.name.starts_with(prefix)) {
-            return Err((format!("attribute {} is in no name space", shown(xattr.name)), lost()));
+            return Err((
+                format!("attribute {} is in no name space", shown(xattr.name)),
+                lost(),
+            ));
         }
         let keys = name::keys(&self.pool.superblock.hash_key, xattr.name);
         if !(keys.first..=keys.last).contains(&key) {
-            let what = format!("attribute {} has key {key}, not one of its hash", shown(xattr.name));
+            let what = format!(
+                "attribute {} has key {key}, not one of its hash",
+                shown(xattr.name)
+            );
             return Err((what, lost()));
         }
         if !self.run.is_new(keys.first, xattr.name) {
             return Err((format!("attribute {} is there twice", shown(xattr.name)), lost()));
         }
-        if let XattrValue::External { length, checksum, runs } = &xattr.value {
-            let computed = self.value_checksum(*length, runs).map_err(|what| (what, lost()))?;
+        if let XattrValue::External {
+            length,
+            checksum,
+            runs,
+        } = &xattr.value
+        {
+            let computed = self
+                .value_checksum(*length, runs)
+                .map_err(|what| (what, lost()))?;
             if computed != *checksum {
                 let name = shown(xattr.name);
                 let what = format!(
@@ -307,7 +335,8 @@ impl Xattrs<'_> {
 
 impl Visit for Xattrs<'_> {
     fn node(&mut self, block: BlockNo) {
-        self.view.claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Xattrs));
+        self.view
+            .claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Xattrs));
     }
     fn entry(&mut self, key: u64, value: &[u8]) {
         if let Err((what, lost)) = self.try_entry(key, value) {
@@ -318,7 +347,8 @@ impl Visit for Xattrs<'_> {
     fn lost(&mut self, place: Place, keys: RangeInclusive<u64>, why: String) {
         let (ino, first, last) = (self.inode.ino, keys.start(), keys.end());
         let lost = format!("attributes of inode {ino} with keys {first} to {last}");
-        self.view.fault(place, Fault::with_loss(why, lost, Mend::RebuildXattrs));
+        self.view
+            .fault(place, Fault::with_loss(why, lost, Mend::RebuildXattrs));
     }
 }
 
@@ -326,4 +356,3 @@ impl Visit for Xattrs<'_> {
 pub(crate) fn shown(name: &[u8]) -> String {
     format!("\"{}\"", name.escape_ascii())
 }
-

@@ -99,7 +99,7 @@ impl Plan {
 }
 
 /// One violation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Finding {
     /// Where.
     pub(crate) place: Place,
@@ -203,7 +203,11 @@ pub(crate) struct Fault {
 impl Fault {
     /// A fault by which nothing is lost.
     pub(crate) fn new(what: String, mend: Mend) -> Self {
-        Self { what, lost: None, mend }
+        Self {
+            what,
+            lost: None,
+            mend,
+        }
     }
 
     /// A fault by which something is lost.

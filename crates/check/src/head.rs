@@ -50,7 +50,9 @@ pub(crate) fn read_superblocks(region: &Region) -> Result<Superblocks, CheckErro
             ),
             Err(error) => error.to_string(),
         };
-        found.findings.push(Finding::of_pool(Place::Block(block), what, restored));
+        found
+            .findings
+            .push(Finding::of_pool(Place::Block(block), what, restored));
         found.stale.push(copy);
     }
     Ok(found)
@@ -104,7 +106,9 @@ pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Chec
             slots.push((at, slot, decoded, is_unused));
         }
     }
-    let valid = slots.iter().filter_map(|(_, _, decoded, _)| decoded.as_ref().ok());
+    let valid = slots
+        .iter()
+        .filter_map(|(_, _, decoded, _)| decoded.as_ref().ok());
     let believed = valid.max_by_key(|checkpoint| checkpoint.number).copied();
     let mut findings = Vec::new();
     let remedy = "checkpoint published anew";
@@ -124,10 +128,15 @@ pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Chec
             let twin = slots.iter().find(|(other, twin, ..)| twin == slot && other != at);
             let what = match decoded {
                 Ok(checkpoint) if is_newest && *checkpoint != newest => {
-                    format!("checkpoint {} where {} should be", checkpoint.number, newest.number)
+                    format!(
+                        "checkpoint {} where {} should be",
+                        checkpoint.number, newest.number
+                    )
                 }
                 Ok(_) => continue,
-                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused)| *is_unused) => continue,
+                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused)| *is_unused) => {
+                    continue;
+                }
                 Err(error) => error.clone(),
             };
             findings.push(Finding::of_pool(Place::Byte(*at), what, remedy));

@@ -23,7 +23,7 @@ mod scan;
 mod source;
 mod tree;
 
-use udax_journal::JournalError;
+use udax_journal::{Counters, JournalError};
 use udax_media::checkpoint::Checkpoint;
 use udax_media::{Geometry, Place, Superblock};
 use udax_pmem::Region;
@@ -32,8 +32,7 @@ pub use report::{CheckError, Problem, Report};
 
 use finding::Finding;
 use pool::Pool;
-use scan::Counters;
-use source::Overlay;
+use source::Replayed;
 
 /// How to check.
 #[derive(Clone, Debug, Default)]
@@ -90,59 +89,62 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     let geometry = Geometry::new(superblock);
     let checkpoints = head::read_checkpoints(region, superblock);
     findings.extend(checkpoints.findings);
-    let mut overlay = Overlay::new(region, &geometry);
-    let replayed = match checkpoints.believed {
-        Some(checkpoint) if !checkpoint.is_clean => {
-            replay_in_memory(region, superblock, &mut overlay, &mut findings)?
-        }
-        _ => 0,
+    let replay = match checkpoints.believed {
+        Some(checkpoint) if !checkpoint.is_clean => replay_in_memory(region, superblock, &mut findings)?,
+        _ => None,
+    };
+    let counters = match (&replay, &checkpoints.believed) {
+        (Some(replay), _) => Some(replay.counters),
+        (None, Some(checkpoint)) => Some(counters_of(checkpoint)),
+        (None, None) => None,
+    };
+    let replayed = replay.as_ref().map_or(0, |replay| replay.recovery.records);
+    let source = Replayed {
+        region,
+        blocks: replay.map(|replay| replay.blocks).unwrap_or_default(),
     };
     let pool = Pool {
-        source: &overlay,
+        source: &source,
         superblock,
         geometry: &geometry,
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads,
     };
-    let counters = match &checkpoints.believed {
-        Some(checkpoint) if replayed == 0 => Counters::Compare(checkpoint),
-        _ => Counters::Ignore,
-    };
     let scan = scan::scan(&pool, counters, progress);
     let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.total_blocks);
     report.replayed = replayed;
     findings.extend(scan.findings.list);
-    report.problems = findings.into_iter().map(|finding| finding.into_problem(|_| false)).collect();
+    report.problems = findings
+        .into_iter()
+        .map(|finding| finding.into_problem(|_| false))
+        .collect();
     report.sort();
     Ok(report)
 }
 
-/// Applies the records after the last checkpoint to copies of the blocks they change.
+/// What recovery would make of the pool; `None`, and a finding, when the journal is damaged.
 fn replay_in_memory(
     region: &Region,
     superblock: &Superblock,
-    overlay: &mut Overlay<'_>,
     findings: &mut Vec<Finding>,
-) -> Result<u64, CheckError> {
-    let mut replayed = 0;
-    let mut failure = None;
-    let result = udax_journal::inspect(region, superblock, &mut |_, _, operations| {
-        replayed += 1;
-        for operation in operations {
-            if let Err(error) = overlay.apply(operation) {
-                failure.get_or_insert(error);
-            }
+) -> Result<Option<udax_journal::Overlay>, CheckError> {
+    match udax_journal::overlay(region, superblock) {
+        Ok(overlay) => Ok(Some(overlay)),
+        Err(JournalError::Format(error)) => {
+            findings.push(journal_finding(superblock, &error));
+            Ok(None)
         }
-    });
-    overlay.seal(superblock.seed());
-    match (result, failure) {
-        (Ok(()), None) => {}
-        (Err(JournalError::Format(error)), _) => findings.push(journal_finding(superblock, &error)),
-        (Err(error), _) => return Err(error.into()),
-        (Ok(()), Some(error)) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(replayed)
+}
+
+/// The counters as of `checkpoint`.
+fn counters_of(checkpoint: &Checkpoint) -> Counters {
+    Counters {
+        free_blocks: checkpoint.free_blocks,
+        inodes: checkpoint.inodes,
+    }
 }
 
 /// What is to say when the journal cannot be replayed.
@@ -166,4 +168,3 @@ impl Report {
         }
     }
 }
-

@@ -68,7 +68,9 @@ impl Ownership {
     /// The ownership bits of 64 blocks from `start`; blocks past the pool have none.
     pub(crate) fn bits(&self, start: BlockNo) -> u64 {
         let word = |index: u64| {
-            let word = usize::try_from(index).ok().and_then(|index| self.owned.get(index));
+            let word = usize::try_from(index)
+                .ok()
+                .and_then(|index| self.owned.get(index));
             word.map_or(0, |word| word.load(Ordering::Relaxed))
         };
         let (index, shift) = (start.raw() / 64, start.raw() % 64);
@@ -81,7 +83,10 @@ impl Ownership {
 
     /// How many blocks have an owner.
     pub(crate) fn count(&self) -> u64 {
-        let ones = self.owned.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
+        let ones = self
+            .owned
+            .iter()
+            .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()));
         ones.sum()
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use udax_media::checkpoint::Checkpoint;
+use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
 use udax_media::{BlockNo, InodeNo, roots};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,16 +23,7 @@ use crate::finding::Findings;
 use crate::ownership::Ownership;
 use crate::pool::Pool;
 
-pub(crate) use pool_trees::{Roots, read_roots_unverified};
-
-/// Whether the counters of the checkpoint describe what is scanned.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Counters<'c> {
-    /// They do.
-    Compare(&'c Checkpoint),
-    /// There is no checkpoint, or records follow it.
-    Ignore,
-}
+pub(crate) use pool_trees::{Roots, chunk_block, read_roots_unverified};
 
 /// What a scan found.
 #[derive(Debug)]
@@ -43,8 +34,6 @@ pub(crate) struct Scan {
     pub(crate) ownership: Ownership,
     /// All inodes.
     pub(crate) table: Table,
-    /// The pool's trees, as far as they could be believed.
-    pub(crate) roots: Roots,
     /// Inodes in use.
     pub(crate) inodes: u64,
     /// Directories among them.
@@ -70,7 +59,9 @@ impl Info {
     const BAD: u32 = u32::MAX;
 
     fn kind(&self) -> Option<FileKind> {
-        u8::try_from(self.kind.load(Ordering::Relaxed)).ok().and_then(FileKind::from_raw)
+        u8::try_from(self.kind.load(Ordering::Relaxed))
+            .ok()
+            .and_then(FileKind::from_raw)
     }
 
     /// Whether the slot can take a new inode.
@@ -100,20 +91,27 @@ impl Table {
     /// The block of the chunk of `ino`.
     pub(crate) fn chunk_of(&self, ino: InodeNo) -> Option<BlockNo> {
         let (chunk, _) = inode::chunk_and_slot(ino);
-        let at = self.chunks.binary_search_by_key(&chunk, |(number, _)| *number).ok()?;
+        let at = self
+            .chunks
+            .binary_search_by_key(&chunk, |(number, _)| *number)
+            .ok()?;
         self.chunks.get(at).map(|(_, block)| *block)
     }
 
     /// What is known of `ino`; `None` when no chunk has it.
     fn info(&self, ino: InodeNo) -> Option<&Info> {
         let (chunk, slot) = inode::chunk_and_slot(ino);
-        let at = self.chunks.binary_search_by_key(&chunk, |(number, _)| *number).ok()?;
+        let at = self
+            .chunks
+            .binary_search_by_key(&chunk, |(number, _)| *number)
+            .ok()?;
         self.info_at(at, slot)
     }
 
     fn info_at(&self, chunk_index: usize, slot: u64) -> Option<&Info> {
         let per_chunk = usize::try_from(CHUNK_INODES).ok()?;
-        self.info.get(chunk_index * per_chunk + usize::try_from(slot).ok()?)
+        self.info
+            .get(chunk_index * per_chunk + usize::try_from(slot).ok()?)
     }
 
     /// Every inode number with what is known of it, ascending.
@@ -140,8 +138,8 @@ struct Scanner<'s> {
     orphans: BTreeSet<u64>,
 }
 
-/// Looks at everything.
-pub(crate) fn scan(pool: &Pool<'_>, counters: Counters<'_>, progress: &dyn Progress) -> Scan {
+/// Looks at everything. `counters` are what the pool says it has; `None` when that is unknown.
+pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn Progress) -> Scan {
     let mut findings = Findings::default();
     let ownership = Ownership::new(pool.total_blocks);
     for range in pool.geometry.own_ranges() {
@@ -171,7 +169,6 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Counters<'_>, progress: &dyn Progr
         findings,
         ownership: scanner.ownership,
         table: scanner.table,
-        roots: trees.roots,
         inodes: totals.0,
         directories: totals.1,
     }

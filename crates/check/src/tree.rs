@@ -31,7 +31,11 @@ pub(crate) fn walk(pool: &Pool<'_>, root: TreeRoot, identity: NodeIdentity, visi
                 0 => Place::Block(udax_media::geometry::ROOTS),
                 owner => Place::Inode(InodeNo(owner)),
             };
-            visit.lost(place, 0..=u64::MAX, format!("tree root word {:#x} names no block", root.word()));
+            visit.lost(
+                place,
+                0..=u64::MAX,
+                format!("tree root word {:#x} names no block", root.word()),
+            );
         }
         return;
     };
@@ -77,12 +81,20 @@ impl Walker<'_> {
         }
         let children = entries(&bytes, state.count);
         if let Some((key, _)) = children.iter().skip(1).find(|(key, _)| !keys.contains(key)) {
-            return Err(format!("tree node with key {key} outside its range {}..={}", keys.start(), keys.end()));
+            return Err(format!(
+                "tree node with key {key} outside its range {}..={}",
+                keys.start(),
+                keys.end()
+            ));
         }
         drop(bytes);
         self.seen.insert(block.raw());
         self.visit.node(block);
-        let ends = children.iter().skip(1).map(|(key, _)| key.saturating_sub(1)).chain([*keys.end()]);
+        let ends = children
+            .iter()
+            .skip(1)
+            .map(|(key, _)| key.saturating_sub(1))
+            .chain([*keys.end()]);
         for (index, ((key, child), end)) in children.iter().zip(ends).enumerate() {
             // The first key of an inner node counts as minus infinity.
             let start = if index == 0 { *keys.start() } else { *key };
@@ -92,7 +104,11 @@ impl Walker<'_> {
     }
 
     fn leaf(&mut self, block: BlockNo, bytes: &Block, state: node::NodeState, keys: &RangeInclusive<u64>) {
-        let slots = bytes.get(SLOTS_START..).unwrap_or_default().as_chunks::<SLOT_SIZE>().0;
+        let slots = bytes
+            .get(SLOTS_START..)
+            .unwrap_or_default()
+            .as_chunks::<SLOT_SIZE>()
+            .0;
         let mut used: Vec<Slot> = slots
             .iter()
             .take(usize::from(state.count))
@@ -102,12 +118,19 @@ impl Walker<'_> {
         used.sort_unstable_by_key(|slot| slot.key);
         for slot in used {
             if !keys.contains(&slot.key) {
-                let why = format!("key {} outside its leaf's range {}..={}", slot.key, keys.start(), keys.end());
+                let why = format!(
+                    "key {} outside its leaf's range {}..={}",
+                    slot.key,
+                    keys.start(),
+                    keys.end()
+                );
                 self.visit.lost(Place::Block(block), slot.key..=slot.key, why);
                 continue;
             }
             let start = usize::from(slot.offset);
-            let value = bytes.get(start..start + usize::from(slot.length)).unwrap_or_default();
+            let value = bytes
+                .get(start..start + usize::from(slot.length))
+                .unwrap_or_default();
             self.visit.entry(slot.key, value);
         }
     }

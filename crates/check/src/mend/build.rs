@@ -1,8 +1,6 @@
 //! Building a tree from entries in ascending order, into fresh blocks.
 
-use udax_media::node::{
-    self, MAX_ENTRIES, NodeIdentity, NodeState, SLOT_SIZE, SLOTS_START, Slot, TreeRoot,
-};
+use udax_media::node::{self, MAX_ENTRIES, NodeIdentity, NodeState, SLOT_SIZE, SLOTS_START, Slot, TreeRoot};
 use udax_media::{BLOCK_SIZE, BlockNo, LINE_SIZE, seal};
 
 use super::Failure;
@@ -80,7 +78,12 @@ impl<'b, 's> Builder<'b, 's> {
         Ok(())
     }
 
-    fn store(&mut self, bytes: &mut Block, level: u8, (count, heap_top): (usize, usize)) -> Result<BlockNo, Failure> {
+    fn store(
+        &mut self,
+        bytes: &mut Block,
+        level: u8,
+        (count, heap_top): (usize, usize),
+    ) -> Result<BlockNo, Failure> {
         let block = self.space.take().ok_or(Failure::NoSpace)?;
         let state = NodeState {
             level,
@@ -117,7 +120,9 @@ impl<'b, 's> Builder<'b, 's> {
             }
             nodes = above;
         }
-        Ok(nodes.first().map_or(TreeRoot::EMPTY, |(_, block)| TreeRoot::new(*block, level)))
+        Ok(nodes
+            .first()
+            .map_or(TreeRoot::EMPTY, |(_, block)| TreeRoot::new(*block, level)))
     }
 }
 

@@ -25,7 +25,10 @@ pub(super) struct Write {
 
 impl Write {
     pub(super) fn new(at: ByteOffset, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { at, bytes: bytes.into() }
+        Self {
+            at,
+            bytes: bytes.into(),
+        }
     }
 }
 
@@ -98,7 +101,11 @@ impl<'r> Log<'r> {
             free_blocks_delta: 0,
             inodes_delta: 0,
         };
-        record::finish(self.superblock.seed().with(self.checkpoint.nonce), &mut record, header);
+        record::finish(
+            self.superblock.seed().with(self.checkpoint.nonce),
+            &mut record,
+            header,
+        );
         record.resize(record::padded_len(record.len()), 0);
         let lane = self.superblock.lane(0).start.offset().raw();
         self.region.store_nontemporal(lane, &record)?;
@@ -140,7 +147,8 @@ impl<'r> Log<'r> {
         self.checkpoint.is_clean = is_clean;
         let bytes = self.checkpoint.encode(self.superblock.seed());
         for block in CHECKPOINTS {
-            self.region.store_nontemporal(self.checkpoint.offset_in(block).raw(), &bytes)?;
+            self.region
+                .store_nontemporal(self.checkpoint.offset_in(block).raw(), &bytes)?;
         }
         self.region.fence()?;
         Ok(())

@@ -39,9 +39,10 @@ impl<'s> Space<'s> {
         let groups = (0..pool.geometry.group_count()).filter_map(|index| pool.geometry.group(index));
         let marked = groups
             .map(|group| {
-                let words = pool.read(group.bitmap).ok().and_then(|bytes| {
-                    bitmap::verify(pool.seed, &bytes, group.bitmap, group.covers).ok()
-                });
+                let words = pool
+                    .read(group.bitmap)
+                    .ok()
+                    .and_then(|bytes| bitmap::verify(pool.seed, &bytes, group.bitmap, group.covers).ok());
                 (group, words.unwrap_or_else(|| Box::new([u64::MAX; GROUP_WORDS])))
             })
             .collect();
@@ -73,7 +74,10 @@ impl<'s> Space<'s> {
             }
             self.next = (index, offset + 1);
             let block = BlockNo(group.covers.start.raw() + offset);
-            let word = usize::try_from(offset / 64).ok().and_then(|at| words.get(at)).copied();
+            let word = usize::try_from(offset / 64)
+                .ok()
+                .and_then(|at| words.get(at))
+                .copied();
             let is_marked = (word.unwrap_or(u64::MAX) >> (offset % 64)) & 1 != 0;
             let is_owned = self.ownership.bits(block) & 1 != 0;
             // The first pass has taken what is not marked.
@@ -82,6 +86,19 @@ impl<'s> Space<'s> {
                 return Some(block);
             }
         }
+    }
+
+    /// Whether the free map has `block` in use, as far as it can be believed.
+    pub(super) fn is_marked(&self, block: BlockNo) -> bool {
+        let group = self.marked.iter().find(|(group, _)| group.covers.contains(block));
+        group.is_some_and(|(group, words)| {
+            let offset = block.raw() - group.covers.start.raw();
+            let word = usize::try_from(offset / 64)
+                .ok()
+                .and_then(|at| words.get(at))
+                .copied();
+            word.is_some_and(|word| (word >> (offset % 64)) & 1 != 0)
+        })
     }
 
     /// The blocks taken since the last call.
@@ -134,7 +151,9 @@ pub(super) fn write_bitmaps(
 ) -> Result<u64, CheckError> {
     let mut free = 0;
     for index in 0..pool.geometry.group_count() {
-        let Some(group) = pool.geometry.group(index) else { break };
+        let Some(group) = pool.geometry.group(index) else {
+            break;
+        };
         let found = pool.read(group.bitmap).ok();
         let known = found
             .as_ref()
@@ -145,7 +164,10 @@ pub(super) fn write_bitmaps(
                 *word |= known;
             }
         }
-        free += words.iter().map(|word| u64::from(word.count_zeros())).sum::<u64>();
+        free += words
+            .iter()
+            .map(|word| u64::from(word.count_zeros()))
+            .sum::<u64>();
         if known.as_ref() != Some(&words) {
             let block = encode(pool, group, &words);
             log.commit(&[Write::new(group.bitmap.offset(), block.as_slice())])?;

@@ -89,7 +89,9 @@ impl Scanner<'_> {
 
     /// A directory has one name. The first stray one is believed when its parent has none.
     fn judge(&self, stray: Stray, findings: &mut Findings) {
-        let Some(info) = self.table.info(stray.target) else { return };
+        let Some(info) = self.table.info(stray.target) else {
+            return;
+        };
         let named_in = info.named_in.load(Ordering::Relaxed);
         if named_in == 0 {
             info.named_in.store(stray.directory.raw(), Ordering::Relaxed);
@@ -98,7 +100,10 @@ impl Scanner<'_> {
             let fault = Fault::new(what, Mend::Parent(stray.directory));
             findings.add_edit(stray.target, Place::Inode(stray.target), fault);
         } else {
-            let what = format!("second name of directory {}, which is in {named_in}", stray.target);
+            let what = format!(
+                "second name of directory {}, which is in {named_in}",
+                stray.target
+            );
             let lost = format!("this name of directory {}", stray.target);
             let fault = Fault::with_loss(what, lost, Mend::Drop(stray.key));
             findings.add_edit(stray.directory, Place::Inode(stray.directory), fault);
@@ -120,7 +125,11 @@ impl Names<'_> {
     fn target(&mut self, key: u64, dentry: &Dentry<'_>) -> Result<(), String> {
         let info = self.table.info(dentry.ino);
         let Some((info, kind)) = info.and_then(|info| Some((info, info.kind()?))) else {
-            return Err(format!("{} names inode {}, which is not in use", shown(dentry.name), dentry.ino));
+            return Err(format!(
+                "{} names inode {}, which is not in use",
+                shown(dentry.name),
+                dentry.ino
+            ));
         };
         if kind == FileKind::Directory {
             self.directory(key, dentry, info)?;
@@ -130,7 +139,10 @@ impl Names<'_> {
         self.entries += 1;
         if kind != dentry.kind {
             let (ino, told) = (dentry.ino, dentry.kind);
-            let what = format!("{} says inode {ino} is {told:?}, it is {kind:?}", shown(dentry.name));
+            let what = format!(
+                "{} says inode {ino} is {told:?}, it is {kind:?}",
+                shown(dentry.name)
+            );
             let fault = Fault::new(what, Mend::Retype(key));
             self.accounting.fault(Place::Inode(self.inode.ino), fault);
         }

@@ -151,6 +151,10 @@ fn check_slot_zero(chunk: &Block, findings: &mut Findings) {
     let slot = chunk.first_chunk::<{ udax_media::inode::INODE_SIZE }>();
     if slot.is_some_and(|slot| slot.iter().any(|byte| *byte != 0)) {
         let what = "slot of inode 0, which does not exist, is not zero".to_owned();
-        findings.add_edit(InodeNo(0), Place::Inode(InodeNo(0)), Fault::new(what, Mend::Clear));
+        findings.add_edit(
+            InodeNo(0),
+            Place::Inode(InodeNo(0)),
+            Fault::new(what, Mend::Clear),
+        );
     }
 }

@@ -91,7 +91,9 @@ impl Scanner<'_> {
             let mut path = Vec::new();
             let mut ino = start;
             loop {
-                let Some(way) = self.way_at(ino, &mut ways) else { break };
+                let Some(way) = self.way_at(ino, &mut ways) else {
+                    break;
+                };
                 match *way {
                     Way::Ends => break,
                     Way::Followed => {
@@ -101,7 +103,10 @@ impl Scanner<'_> {
                     Way::Unknown => *way = Way::Followed,
                 }
                 path.push(ino);
-                let named_in = self.table.info(ino).map(|info| info.named_in.load(Ordering::Relaxed));
+                let named_in = self
+                    .table
+                    .info(ino)
+                    .map(|info| info.named_in.load(Ordering::Relaxed));
                 match named_in {
                     None | Some(0) => break,
                     Some(above) => ino = InodeNo(above),
@@ -117,7 +122,11 @@ impl Scanner<'_> {
 
     fn way_at<'w>(&self, ino: InodeNo, ways: &'w mut [Way]) -> Option<&'w mut Way> {
         let (chunk, slot) = inode::chunk_and_slot(ino);
-        let at = self.table.chunks.binary_search_by_key(&chunk, |(number, _)| *number).ok()?;
+        let at = self
+            .table
+            .chunks
+            .binary_search_by_key(&chunk, |(number, _)| *number)
+            .ok()?;
         let per_chunk = usize::try_from(inode::CHUNK_INODES).ok()?;
         ways.get_mut(at * per_chunk + usize::try_from(slot).ok()?)
     }
@@ -135,7 +144,8 @@ impl Scanner<'_> {
             ino = above(ino);
         }
         let directory = above(lowest);
-        let what = format!("directory {lowest} is its own ancestor; its name in {directory} closes the circle");
+        let what =
+            format!("directory {lowest} is its own ancestor; its name in {directory} closes the circle");
         let lost = format!("name of directory {lowest}");
         let fault = Fault::with_loss(what, lost, Mend::DropTarget(lowest));
         findings.add_edit(directory, Place::Inode(directory), fault);
@@ -175,7 +185,11 @@ fn check_file(ino: InodeNo, info: &Info, orphans: &mut BTreeSet<u64>, findings: 
                 findings.add(Finding::of_pool(Place::Inode(ino), what, remedy));
             }
         }
-        (0, _) => unreached(ino, format!("inode {ino} has link count {nlink}, but no name"), findings),
+        (0, _) => unreached(
+            ino,
+            format!("inode {ino} has link count {nlink}, but no name"),
+            findings,
+        ),
         (_, _) if u64::from(nlink) != names => {
             let what = format!("link count {nlink}, but {names} names");
             let links = u32::try_from(names).unwrap_or(u32::MAX);

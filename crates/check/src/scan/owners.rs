@@ -59,7 +59,11 @@ impl Scanner<'_> {
             if !shared.is_damaged {
                 let place = Place::Block(udax_media::geometry::ROOTS);
                 let what = "share counts do not agree with the owners".to_owned();
-                findings.add(Finding::of_pool(place, what, "share counts built anew from the owners"));
+                findings.add(Finding::of_pool(
+                    place,
+                    what,
+                    "share counts built anew from the owners",
+                ));
             }
             findings.plan.shared = Some(expected);
         }
@@ -118,7 +122,10 @@ impl Scanner<'_> {
         for (at, (begins, ends)) in edges {
             let segment = BlockRange::new(BlockNo(previous), at - previous);
             if active.len() > 1 && segment.count > 0 {
-                let owners: Vec<Claim> = active.iter().filter_map(|index| claims.get(*index).copied()).collect();
+                let owners: Vec<Claim> = active
+                    .iter()
+                    .filter_map(|index| claims.get(*index).copied())
+                    .collect();
                 judge_segment(segment, &owners, shared, expected, findings);
             }
             active.extend(begins);
@@ -138,16 +145,22 @@ fn judge_segment(
     findings: &mut Findings,
 ) {
     let count = u64::try_from(owners.len()).unwrap_or(u64::MAX);
-    let is_covered = shared.entries.range(..=segment.start.raw()).next_back().is_some_and(
-        |(start, (length, told))| segment.start.raw() < start + length && *told == count,
-    );
-    let all_data = owners.iter().all(|claim| matches!(claim.kind, ClaimKind::Data(..)));
+    let is_covered = shared
+        .entries
+        .range(..=segment.start.raw())
+        .next_back()
+        .is_some_and(|(start, (length, told))| segment.start.raw() < start + length && *told == count);
+    let all_data = owners
+        .iter()
+        .all(|claim| matches!(claim.kind, ClaimKind::Data(..)));
     if all_data && (is_covered || owners.iter().all(Claim::may_share)) {
         expected.insert(segment.start.raw(), (segment.count, count));
         return;
     }
-    let Some((winner_index, winner)) =
-        owners.iter().enumerate().max_by_key(|(_, claim)| claim.soundness())
+    let Some((winner_index, winner)) = owners
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, claim)| claim.soundness())
     else {
         return;
     };
@@ -165,7 +178,10 @@ fn take_from(claim: &Claim, winner: &Claim, segment: BlockRange, findings: &mut 
     let fault = match claim.kind {
         // Of two extents of one file, cutting the blocks would empty both.
         ClaimKind::Data(first, _) if ino == winner.owner => {
-            let lost = format!("file blocks {first} to {} of inode {ino}", claim.range.count + first.raw() - 1);
+            let lost = format!(
+                "file blocks {first} to {} of inode {ino}",
+                claim.range.count + first.raw() - 1
+            );
             Fault::with_loss(what, lost, Mend::Drop(first.raw()))
         }
         ClaimKind::Data(..) => {
@@ -251,7 +267,8 @@ struct PoolNodes<'n, 'c> {
 
 impl Visit for PoolNodes<'_, '_> {
     fn node(&mut self, block: BlockNo) {
-        self.collector.claim(BlockRange::new(block, 1), ClaimKind::Node(self.kind));
+        self.collector
+            .claim(BlockRange::new(block, 1), ClaimKind::Node(self.kind));
     }
     fn entry(&mut self, _: u64, _: &[u8]) {}
     fn lost(&mut self, _: Place, _: std::ops::RangeInclusive<u64>, _: String) {}

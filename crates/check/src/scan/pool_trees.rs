@@ -122,26 +122,37 @@ fn scan_table(
     trees: &mut PoolTrees,
 ) {
     let mut bad = Vec::new();
-    let lost = walk(pool, (root, PoolTree::InodeTable.kind()), ownership, |chunk, value| {
-        match chunk_block(value, pool.total_blocks) {
+    let lost = walk(
+        pool,
+        (root, PoolTree::InodeTable.kind()),
+        ownership,
+        |chunk, value| match chunk_block(value, pool.total_blocks) {
             Some(block) if chunk <= MAX_CHUNK => {
                 ownership.claim(BlockRange::new(block, 1));
                 trees.chunks.insert(chunk, block);
             }
             _ => bad.push(chunk),
-        }
-    });
+        },
+    );
     for chunk in bad {
         let place = Place::Block(root.block().unwrap_or(ROOTS));
         let remedy = "chunk taken out of the inode table";
-        let mut finding = Finding::of_pool(place, format!("inode table has an impossible chunk {chunk}"), remedy);
+        let mut finding = Finding::of_pool(
+            place,
+            format!("inode table has an impossible chunk {chunk}"),
+            remedy,
+        );
         finding.lost = Some(inodes_of_chunk(chunk));
         findings.add(finding);
         findings.plan.drop_chunks.insert(chunk);
     }
     for (place, keys, why) in lost {
         let remedy = "inode table built anew from the inode chunks in the pool";
-        let what = format!("inode table, chunks {} to {}: {why}", keys.start(), keys.end().min(&MAX_CHUNK));
+        let what = format!(
+            "inode table, chunks {} to {}: {why}",
+            keys.start(),
+            keys.end().min(&MAX_CHUNK)
+        );
         findings.add(Finding::of_pool(place, what, remedy));
         findings.plan.rebuild_table = true;
     }
@@ -182,7 +193,11 @@ fn scan_orphans(
     let remedy = "orphans' tree built anew";
     for ino in odd {
         let place = Place::Inode(udax_media::InodeNo(ino));
-        findings.add(Finding::of_pool(place, "entry in the orphans' tree has a value".to_owned(), remedy));
+        findings.add(Finding::of_pool(
+            place,
+            "entry in the orphans' tree has a value".to_owned(),
+            remedy,
+        ));
         trees.orphans_are_damaged = true;
     }
     for (place, keys, why) in lost {
@@ -202,21 +217,26 @@ fn scan_shared(
     trees: &mut PoolTrees,
 ) {
     let mut bad = Vec::new();
-    let lost = walk(pool, (root, PoolTree::Shared.kind()), ownership, |start, value| {
-        let words = value.as_chunks::<8>();
-        let ([length, count], []) = words else {
-            return bad.push(start);
-        };
-        let (length, count) = (u64::from_le_bytes(*length), u64::from_le_bytes(*count));
-        let range = BlockRange::new(BlockNo(start), length);
-        let before = trees.shared.entries.last_key_value();
-        let is_clear = before.is_none_or(|(first, (length, _))| first + length <= start);
-        if length == 0 || count < 2 || !pool.geometry.contains(range) || !is_clear {
-            return bad.push(start);
-        }
-        ownership.contest(range);
-        trees.shared.entries.insert(start, (length, count));
-    });
+    let lost = walk(
+        pool,
+        (root, PoolTree::Shared.kind()),
+        ownership,
+        |start, value| {
+            let words = value.as_chunks::<8>();
+            let ([length, count], []) = words else {
+                return bad.push(start);
+            };
+            let (length, count) = (u64::from_le_bytes(*length), u64::from_le_bytes(*count));
+            let range = BlockRange::new(BlockNo(start), length);
+            let before = trees.shared.entries.last_key_value();
+            let is_clear = before.is_none_or(|(first, (length, _))| first + length <= start);
+            if length == 0 || count < 2 || !pool.geometry.contains(range) || !is_clear {
+                return bad.push(start);
+            }
+            ownership.contest(range);
+            trees.shared.entries.insert(start, (length, count));
+        },
+    );
     let remedy = "share counts built anew from the owners";
     for start in bad {
         let what = format!("impossible share count of block {start}");

@@ -1,11 +1,12 @@
 //! The free map and the counters against what is owned.
 
+use udax_journal::Counters;
 use udax_media::bitmap::{self, GROUP_WORDS};
 use udax_media::geometry::{CHECKPOINTS, Group};
 use udax_media::{BlockNo, BlockRange, Place};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{Counters, Scanner};
+use super::Scanner;
 use crate::finding::{Finding, Findings};
 
 /// Blocks that disagree, counted, with the first run of them.
@@ -34,13 +35,15 @@ impl Disagreement {
 
 impl Scanner<'_> {
     /// Compares bitmaps with ownership, and the counters with both.
-    pub(super) fn scan_space(&self, counters: Counters<'_>, inodes: u64) -> Findings {
+    pub(super) fn scan_space(&self, counters: Option<Counters>, inodes: u64) -> Findings {
         let groups = usize::try_from(self.pool.geometry.group_count()).unwrap_or(usize::MAX);
         let free = AtomicU64::new(0);
         let is_damaged = AtomicBool::new(false);
         let mut findings = self.in_parallel("free map", groups, &|index, findings| {
             let index = u64::try_from(index).unwrap_or(u64::MAX);
-            let Some(group) = self.pool.geometry.group(index) else { return };
+            let Some(group) = self.pool.geometry.group(index) else {
+                return;
+            };
             match self.scan_group(group, findings) {
                 Some(clear) => {
                     free.fetch_add(clear, Ordering::Relaxed);
@@ -48,15 +51,18 @@ impl Scanner<'_> {
                 None => is_damaged.store(true, Ordering::Relaxed),
             }
         });
-        if let Counters::Compare(checkpoint) = counters {
+        if let Some(counters) = counters {
             let place = Place::Block(CHECKPOINTS[0]);
             let free = free.into_inner();
-            if !is_damaged.into_inner() && checkpoint.free_blocks != free {
-                let what = format!("{} free blocks recorded, {free} in the free map", checkpoint.free_blocks);
+            if !is_damaged.into_inner() && counters.free_blocks != free {
+                let what = format!(
+                    "{} free blocks recorded, {free} in the free map",
+                    counters.free_blocks
+                );
                 add(&mut findings, place, what, "counted anew");
             }
-            if checkpoint.inodes != inodes {
-                let what = format!("{} inodes recorded, {inodes} in use", checkpoint.inodes);
+            if counters.inodes != inodes {
+                let what = format!("{} inodes recorded, {inodes} in use", counters.inodes);
                 add(&mut findings, place, what, "counted anew");
             }
         }
@@ -80,7 +86,11 @@ impl Scanner<'_> {
         let mut unmarked = Disagreement::default();
         let mut leaked = Disagreement::default();
         let mut clear = 0;
-        for (index, (word, should)) in words.iter().zip(should_be(&self.ownership, group).iter()).enumerate() {
+        for (index, (word, should)) in words
+            .iter()
+            .zip(should_be(&self.ownership, group).iter())
+            .enumerate()
+        {
             clear += u64::from(word.count_zeros());
             let start = group.covers.start.raw() + u64::try_from(index * 64).unwrap_or(0);
             unmarked.add(start, should & !word);
@@ -91,7 +101,10 @@ impl Scanner<'_> {
             add(findings, place, what, "free map built anew");
         }
         if let Some(first) = leaked.first {
-            let what = format!("{} blocks are in use, but have no owner, first {first}", leaked.blocks);
+            let what = format!(
+                "{} blocks are in use, but have no owner, first {first}",
+                leaked.blocks
+            );
             add(findings, place, what, "free map built anew");
         }
         Some(clear)
