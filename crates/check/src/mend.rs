@@ -13,6 +13,7 @@ mod pool_trees;
 mod space;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use udax_journal::JournalError;
 use udax_media::geometry::SUPERBLOCKS;
@@ -27,7 +28,7 @@ use crate::source::BlockSource;
 use crate::{CheckError, Progress, Report, counters_of, journal_finding};
 
 use log::Log;
-use space::{Owners, Space, Strictness};
+use space::{Space, Strictness};
 
 /// Scans before what is left is given up. Damage takes three: trees, what they named, link counts; a lost inode
 /// table and a lost root directory one each.
@@ -197,23 +198,20 @@ struct Mender<'m, 'r> {
     pool: Pool<'m>,
     log: &'m mut Log<'r>,
     scan: &'m Scan,
-    space: Space<'m>,
+    space: Space,
 }
 
 impl<'m, 'r> Mender<'m, 'r> {
     fn new(pool: Pool<'m>, log: &'m mut Log<'r>, scan: &'m Scan, plan: &Plan) -> Result<Self, CheckError> {
-        let owners = if plan.rebuild_table {
-            Owners::SomeUnknown
-        } else {
+        if !plan.rebuild_table {
             // Nothing owned may be given away while the repair goes on, or by a mount after it was interrupted.
             space::write_bitmaps(log, &pool, &scan.ownership, Strictness::OnlyMark)?;
-            Owners::AllKnown
-        };
+        }
         Ok(Self {
             pool,
             log,
             scan,
-            space: Space::new(&pool, &scan.ownership, owners),
+            space: Space::new(&pool, Arc::clone(&scan.ownership)),
         })
     }
 

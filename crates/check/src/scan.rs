@@ -11,6 +11,7 @@ mod pool_trees;
 pub(crate) mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
@@ -31,7 +32,7 @@ pub(crate) struct Scan {
     /// Problems and what to do.
     pub(crate) findings: Findings,
     /// Owned blocks.
-    pub(crate) ownership: Ownership,
+    pub(crate) ownership: Arc<Ownership>,
     /// All inodes.
     pub(crate) table: Table,
     /// Inodes in use.
@@ -167,7 +168,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
     }
     Scan {
         findings,
-        ownership: scanner.ownership,
+        ownership: Arc::new(scanner.ownership),
         table: scanner.table,
         inodes: totals.0,
         directories: totals.1,

@@ -14,9 +14,9 @@ const LEAF_FILL: usize = BLOCK_SIZE * 7 / 8;
 const INNER_FILL: usize = MAX_ENTRIES * 7 / 8;
 
 /// A tree being built. Its blocks are stored, but neither marked nor named by anything.
-pub(super) struct Builder<'b, 's> {
+pub(super) struct Builder<'b> {
     log: &'b Log<'b>,
-    space: &'b mut Space<'s>,
+    space: &'b mut Space,
     identity: NodeIdentity,
     leaf: Box<Block>,
     first_key: u64,
@@ -25,8 +25,8 @@ pub(super) struct Builder<'b, 's> {
     leaves: Vec<(u64, BlockNo)>,
 }
 
-impl<'b, 's> Builder<'b, 's> {
-    pub(super) fn new(log: &'b Log<'b>, space: &'b mut Space<'s>, identity: NodeIdentity) -> Self {
+impl<'b> Builder<'b> {
+    pub(super) fn new(log: &'b Log<'b>, space: &'b mut Space, identity: NodeIdentity) -> Self {
         Self {
             log,
             space,

@@ -212,16 +212,16 @@ impl View for Moved<'_> {
 }
 
 /// Copies the names that stay into a new tree, and puts new ones between them, each at its first free key.
-struct Names<'n, 's> {
+struct Names<'n> {
     edit: &'n Edit,
     table: &'n Table,
     /// Ascending; the key is the first that may still be free.
     pending: VecDeque<(u64, Addition)>,
-    builder: Builder<'n, 's>,
+    builder: Builder<'n>,
     outcome: Result<(), Failure>,
 }
 
-impl Names<'_, '_> {
+impl Names<'_> {
     fn try_dentry(&mut self, key: u64, dentry: &Dentry<'_>) -> Result<(), Failure> {
         let edit = self.edit;
         let is_dropped = edit.drop.contains(&key)
@@ -260,7 +260,7 @@ fn make_room(pending: &mut VecDeque<(u64, Addition)>, taken: u64) {
     }
 }
 
-fn push_name(builder: &mut Builder<'_, '_>, key: u64, addition: &Addition) -> Result<(), Failure> {
+fn push_name(builder: &mut Builder<'_>, key: u64, addition: &Addition) -> Result<(), Failure> {
     let dentry = Dentry {
         ino: addition.ino,
         kind: addition.kind,
@@ -269,7 +269,7 @@ fn push_name(builder: &mut Builder<'_, '_>, key: u64, addition: &Addition) -> Re
     builder.push(key, dentry.encode(&mut [0; dentry::MAX_SIZE]))
 }
 
-impl View for Names<'_, '_> {
+impl View for Names<'_> {
     fn claim(&mut self, _: BlockRange, _: ClaimKind) {}
     fn dentry(&mut self, key: u64, dentry: &Dentry<'_>) {
         if self.outcome.is_ok() {
@@ -280,14 +280,14 @@ impl View for Names<'_, '_> {
 }
 
 /// Copies the extents that stay, less the blocks that are cut out.
-struct Pieces<'p, 's> {
+struct Pieces<'p> {
     edit: &'p Edit,
     few: Vec<Extent>,
-    builder: Option<Builder<'p, 's>>,
+    builder: Option<Builder<'p>>,
     outcome: Result<(), Failure>,
 }
 
-impl View for Pieces<'_, '_> {
+impl View for Pieces<'_> {
     fn claim(&mut self, _: BlockRange, _: ClaimKind) {}
     fn extent(&mut self, extent: &Extent) {
         if self.edit.drop.contains(&extent.first.raw()) {
@@ -333,13 +333,13 @@ fn cut(extent: &Extent, ranges: &[BlockRange]) -> Vec<Extent> {
     pieces
 }
 
-struct Xattrs<'x, 's> {
+struct Xattrs<'x> {
     edit: &'x Edit,
-    builder: Builder<'x, 's>,
+    builder: Builder<'x>,
     outcome: Result<(), Failure>,
 }
 
-impl View for Xattrs<'_, '_> {
+impl View for Xattrs<'_> {
     fn claim(&mut self, _: BlockRange, _: ClaimKind) {}
     fn xattr(&mut self, key: u64, bytes: &[u8]) {
         if self.outcome.is_ok() && !self.edit.drop_xattrs.contains(&key) {

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use udax_media::geometry::ROOTS;
-use udax_media::inode::{self, INODE_SIZE, MAX_CHUNK};
+use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
 use udax_media::node::{self, NodeIdentity, TreeKind, TreeRoot};
 use udax_media::roots::{self, PoolTree};
-use udax_media::{BLOCK_SIZE, BlockNo, InodeNo, LINE_SIZE, Place, seal};
+use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, InodeNo, LINE_SIZE, Place, seal};
 
 use super::build::Builder;
 use super::log::Write;
 use super::lost_and_found::empty_directory;
+use super::space::Space;
 use super::{Failure, Mender};
+use crate::content::{ClaimKind, View, walk_inode};
+use crate::finding::Fault;
+use crate::ownership::Ownership;
 use crate::pool::pool_identity;
 use crate::scan::{Roots, chunk_block, read_roots_unverified};
 use crate::source::Block;
@@ -28,13 +33,16 @@ const GENERATION_OFFSET: usize = 24;
 const ROOT_PERMISSIONS: u32 = 0o755;
 
 /// Keeps what a damaged inode table still says.
-struct Survivors {
+struct Survivors<'s> {
     chunks: Chunks,
+    ownership: &'s Ownership,
     total_blocks: u64,
 }
 
-impl Visit for Survivors {
-    fn node(&mut self, _: BlockNo) {}
+impl Visit for Survivors<'_> {
+    fn node(&mut self, block: BlockNo) {
+        self.ownership.claim(BlockRange::new(block, 1));
+    }
     fn entry(&mut self, key: u64, value: &[u8]) {
         if let Some(block) = chunk_block(value, self.total_blocks)
             && key <= MAX_CHUNK
@@ -45,13 +53,27 @@ impl Visit for Survivors {
     fn lost(&mut self, _: Place, _: RangeInclusive<u64>, _: String) {}
 }
 
+/// Claims what an inode owns.
+struct Claims<'c> {
+    ownership: &'c Ownership,
+}
+
+impl View for Claims<'_> {
+    fn claim(&mut self, range: BlockRange, _: ClaimKind) {
+        self.ownership.claim(range);
+    }
+    fn fault(&mut self, _: Place, _: Fault) {}
+}
+
 impl Mender<'_, '_> {
     /// Makes the roots block and the inode table anew: surviving entries, and the chunks that lie in the pool.
     pub(super) fn rebuild_roots(&mut self) -> Result<(), Failure> {
         let mut roots = read_roots_unverified(&self.pool);
         let [table, others @ ..] = &mut roots;
+        let ownership = Ownership::new(self.pool.total_blocks);
         let mut survivors = Survivors {
             chunks: Chunks::new(),
+            ownership: &ownership,
             total_blocks: self.pool.total_blocks,
         };
         tree::walk(
@@ -60,10 +82,19 @@ impl Mender<'_, '_> {
             pool_identity(TreeKind::InodeTable),
             &mut survivors,
         );
+        for (root, kind) in others.iter().zip([TreeKind::Orphans, TreeKind::Shared]) {
+            let mut nodes = Survivors {
+                chunks: Chunks::new(),
+                ..survivors
+            };
+            tree::walk(&self.pool, *root, pool_identity(kind), &mut nodes);
+        }
         let mut chunks = survivors.chunks;
         for (chunk, block) in self.find_chunks(&chunks) {
             chunks.entry(chunk).or_insert(block);
         }
+        self.claim_all(&chunks, &ownership);
+        self.space = Space::new(&self.pool, Arc::new(ownership));
         for (root, kind) in others.iter_mut().zip([TreeKind::Orphans, TreeKind::Shared]) {
             if !self.is_root(*root, pool_identity(kind)) {
                 *root = TreeRoot::EMPTY;
@@ -81,6 +112,25 @@ impl Mender<'_, '_> {
             encode_roots(&self.pool, &roots).as_slice(),
         )])?;
         Ok(())
+    }
+
+    /// Claims what the inodes in `chunks` own, and what is the pool's: the rest may be written to.
+    fn claim_all(&self, chunks: &Chunks, ownership: &Ownership) {
+        for range in self.pool.geometry.own_ranges() {
+            ownership.claim(range);
+        }
+        for (chunk, block) in chunks {
+            ownership.claim(BlockRange::new(*block, 1));
+            let Ok(bytes) = self.pool.read(*block) else {
+                continue;
+            };
+            let first = chunk * inode::CHUNK_INODES;
+            for ino in (first..first + inode::CHUNK_INODES).map(InodeNo) {
+                if let Ok(InodeSlot::Used(inode)) = self.pool.slot(&bytes, ino) {
+                    walk_inode(&self.pool, &inode, &mut Claims { ownership });
+                }
+            }
+        }
     }
 
     fn is_root(&self, root: TreeRoot, identity: NodeIdentity) -> bool {

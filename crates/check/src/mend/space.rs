@@ -1,5 +1,7 @@
 //! Blocks that a repair may write to, and the free map.
 
+use std::sync::Arc;
+
 use udax_media::bitmap::{self, GROUP_WORDS};
 use udax_media::geometry::Group;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, LINE_SIZE};
@@ -10,32 +12,22 @@ use crate::ownership::Ownership;
 use crate::pool::Pool;
 use crate::scan::space::should_be;
 
-/// Whether every owner is known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Owners {
-    /// A block without an owner is free, whatever the free map says.
-    AllKnown,
-    /// The inode table is damaged: only the free map tells what may be written to.
-    SomeUnknown,
-}
-
 /// Free blocks to take.
 ///
-/// First those that neither have an owner nor are marked in use; then, when all owners are known, those that are
-/// marked but have no owner. Blocks of a damaged bitmap count as marked.
+/// First those that neither have an owner nor are marked in use; then those that are marked but
+/// have no owner. Blocks of a damaged bitmap count as marked.
 #[derive(Debug)]
-pub(super) struct Space<'s> {
-    ownership: &'s Ownership,
+pub(super) struct Space {
+    ownership: Arc<Ownership>,
     marked: Vec<(Group, Box<[u64; GROUP_WORDS]>)>,
-    owners: Owners,
     /// Where to look next: group, block in it. Past the groups twice when nothing is left.
     next: (usize, u64),
     pass: u8,
     taken: Vec<BlockNo>,
 }
 
-impl<'s> Space<'s> {
-    pub(super) fn new(pool: &Pool<'_>, ownership: &'s Ownership, owners: Owners) -> Self {
+impl Space {
+    pub(super) fn new(pool: &Pool<'_>, ownership: Arc<Ownership>) -> Self {
         let groups = (0..pool.geometry.group_count()).filter_map(|index| pool.geometry.group(index));
         let marked = groups
             .map(|group| {
@@ -49,7 +41,6 @@ impl<'s> Space<'s> {
         Self {
             ownership,
             marked,
-            owners,
             next: (0, 0),
             pass: 0,
             taken: Vec::new(),
@@ -61,7 +52,7 @@ impl<'s> Space<'s> {
         loop {
             let (index, offset) = self.next;
             let Some((group, words)) = self.marked.get(index) else {
-                if self.pass > 0 || self.owners == Owners::SomeUnknown {
+                if self.pass > 0 {
                     return None;
                 }
                 self.pass = 1;

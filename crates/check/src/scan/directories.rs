@@ -82,6 +82,10 @@ impl Scanner<'_> {
         let links = u32::try_from(subdirectories.saturating_add(2)).unwrap_or(u32::MAX);
         let is_removed = inode.nlink == 0 && self.orphans.contains(&inode.ino.raw());
         if inode.nlink != links && !(is_removed && entries == 0) {
+            // The links phase shall see a removed directory that still has names as one to reconnect.
+            if let Some(info) = self.table.info(inode.ino) {
+                info.nlink.store(links, Ordering::Relaxed);
+            }
             let what = format!("directory's link count {}, should be {links}", inode.nlink);
             accounting.fault(Place::Inode(inode.ino), Fault::new(what, Mend::Nlink(links)));
         }

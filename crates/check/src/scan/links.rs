@@ -166,8 +166,7 @@ fn check_directory(ino: InodeNo, info: &Info, orphans: &mut BTreeSet<u64>, findi
     if info.named_in.load(Ordering::Relaxed) != 0 {
         return;
     }
-    let is_edited = findings.plan.edits.contains_key(&ino.raw());
-    if nlink == 0 && orphans.contains(&ino.raw()) && !is_edited {
+    if nlink == 0 && orphans.contains(&ino.raw()) {
         return;
     }
     orphans.remove(&ino.raw());
