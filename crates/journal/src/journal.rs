@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use udax_media::checkpoint::Checkpoint;
-use udax_media::geometry::CHECKPOINTS;
+use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
 use udax_media::record::{self, HEADER_SIZE, MAX_RECORD_BYTES, RecordHeader};
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_BYTES, Geometry, Sequence, Superblock};
@@ -99,7 +99,8 @@ impl Journal {
     pub fn open(region: Arc<Region>, superblock: &Superblock) -> Result<(Self, Recovery), JournalError> {
         let half_bytes = head::half_bytes(superblock)?;
         let (checkpoint, recovery) = recovery::open(&region, superblock)?;
-        let geometry = Arc::new(Geometry::new(superblock));
+        let grown = recovery.superblock.as_ref().unwrap_or(superblock);
+        let geometry = Arc::new(Geometry::new(grown));
         let counters = Counters {
             free_blocks: checkpoint.free_blocks,
             inodes: checkpoint.inodes,
@@ -174,28 +175,43 @@ impl Journal {
         &self.region
     }
 
-    /// Takes a grown pool's geometry, and counts `added` free blocks by a record of its own.
+    /// Makes a growth of the pool take effect: `superblock` is the new one, `added` the free blocks it adds. Writes both
+    /// superblocks. The new segments' bitmaps must be durable before; their blocks may be used after. The caller runs
+    /// one growth at a time.
     ///
-    /// The new segments' bitmaps and the superblock that names them must be durable before: records committed from now
-    /// on may name the new blocks. The caller runs one growth at a time.
+    /// The new superblock's copy and the count are one record, so that a crash leaves both or neither. That record is
+    /// passed by a checkpoint before the other superblock is written: at any time one of them is whole, and no record
+    /// names a new block before the superblock says that it exists.
     ///
     /// # Errors
-    /// As [`Transaction::commit`].
+    /// As [`Transaction::commit`] and [`Journal::checkpoint`]; the next open tells whether the pool has grown.
     ///
     /// # Durability
-    /// The count is durable on return.
-    pub fn grow(&self, geometry: Geometry, added: u64) -> Result<(), JournalError> {
-        let geometry = Arc::new(geometry);
-        self.checkpointer.lock().set_geometry(Arc::clone(&geometry));
+    /// The growth is durable on return.
+    pub fn grow(&self, superblock: &Superblock, added: u64) -> Result<(), JournalError> {
+        let geometry = Arc::new(Geometry::new(superblock));
+        let bytes = superblock.encode();
+        let mut transaction = self.begin();
+        transaction.write(SUPERBLOCKS[1].offset(), bytes.as_slice());
+        transaction.count_free_blocks(i64::try_from(added).unwrap_or(i64::MAX));
+        transaction.commit()?;
+        {
+            let mut checkpointer = self.checkpointer.lock();
+            // Before the count of free blocks is compared with the size of the pool.
+            checkpointer.set_geometry(Arc::clone(&geometry));
+            self.checkpoint_with(&mut checkpointer, Checkpointer::run)?;
+        }
         for lane in self.lanes.iter() {
             lane.lock().geometry = Arc::clone(&geometry);
         }
         // Relaxed: who uses the new blocks has learned of them after this call, by some lock.
         self.pool_bytes
             .store(geometry.total_blocks() * BLOCK_BYTES, Ordering::Relaxed);
-        let mut transaction = self.begin();
-        transaction.count_free_blocks(i64::try_from(added).unwrap_or(i64::MAX));
-        transaction.commit()?;
+        let stop = StopUnlessDone(&self.stopped);
+        self.region
+            .store_nontemporal(SUPERBLOCKS[0].offset().raw(), bytes.as_slice())?;
+        self.region.fence()?;
+        stop.done();
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use udax_media::checkpoint::Checkpoint;
+use udax_media::geometry::SUPERBLOCKS;
 use udax_media::record::{self, Operation};
 use udax_media::seal::seal_block;
 use udax_media::{
@@ -32,6 +33,8 @@ pub struct Recovery {
     pub records: u64,
     /// Bytes written in place.
     pub bytes: u64,
+    /// The superblock to use from now on, when a growth that a crash interrupted has been completed.
+    pub superblock: Option<Superblock>,
 }
 
 /// What recovery would make of a pool, in memory.
@@ -105,7 +108,10 @@ pub fn overlay(region: &Region, superblock: &Superblock) -> Result<Overlay, Jour
     let geometry = Geometry::new(superblock);
     let mut blocks = BTreeMap::new();
     let mut summary = Summary::new(scan.checkpoint);
-    for entry in scan.entries(superblock, &geometry)? {
+    let entries = scan.entries(superblock, &geometry)?;
+    summary.recovery.superblock = grown(&entries, superblock, region.len());
+    let counters = summary.counters(&entries, &scan.checkpoint, superblock)?;
+    for entry in entries {
         summary.add(&geometry, &entry);
         for operation in &entry.operations {
             overlay_operation(region, &geometry, &mut blocks, operation)?;
@@ -120,9 +126,6 @@ pub fn overlay(region: &Region, superblock: &Superblock) -> Result<Overlay, Jour
             }
         }
     }
-    let counters = summary
-        .deltas
-        .applied_to(&scan.checkpoint, geometry.total_blocks())?;
     for (block, lines) in summary.touched.into_blocks() {
         if let Some(bytes) = blocks.get_mut(&block) {
             seal_block(superblock.seed(), bytes, lines);
@@ -194,7 +197,6 @@ fn overlaid<'b>(
 /// What replayed records sum up to.
 struct Summary {
     recovery: Recovery,
-    deltas: Deltas,
     touched: Touched,
     last: Sequence,
 }
@@ -206,21 +208,66 @@ impl Summary {
                 was_clean: checkpoint.is_clean,
                 ..Recovery::default()
             },
-            deltas: Deltas::default(),
             touched: Touched::default(),
             last: checkpoint.sequence,
         }
     }
 
+    /// The counters after all `entries`.
+    fn counters(
+        &self,
+        entries: &[Entry<'_>],
+        checkpoint: &Checkpoint,
+        superblock: &Superblock,
+    ) -> Result<Counters, FormatError> {
+        let mut deltas = Deltas::default();
+        for entry in entries {
+            deltas.add(&entry.header);
+        }
+        let grown = self.recovery.superblock.as_ref().unwrap_or(superblock);
+        deltas.applied_to(checkpoint, grown.total_blocks())
+    }
+
     fn add(&mut self, geometry: &Geometry, entry: &Entry<'_>) {
         self.last = entry.header.sequence;
-        self.deltas.add(&entry.header);
         self.recovery.records += 1;
         for operation in &entry.operations {
             self.touched.add(geometry, operation);
             self.recovery.bytes = self.recovery.bytes.saturating_add(operation_bytes(operation));
         }
     }
+}
+
+/// The superblock of a growth among the records: see [`Journal::grow`](crate::Journal::grow).
+fn grown(entries: &[Entry<'_>], superblock: &Superblock, region_bytes: u64) -> Option<Superblock> {
+    entries
+        .iter()
+        .rev()
+        .flat_map(|entry| entry.operations.iter().rev())
+        .find_map(|operation| match operation {
+            Operation::Write { at, bytes } if *at == SUPERBLOCKS[1].offset() => {
+                let bytes = bytes.first_chunk::<BLOCK_SIZE>()?;
+                Superblock::decode(bytes, 1, region_bytes).ok()
+            }
+            _ => None,
+        })
+        .filter(|found| found.uuid == superblock.uuid && found.generation >= superblock.generation)
+}
+
+/// Makes the superblock as new as its copy: a growth writes the copy first, and relies on a whole superblock meanwhile.
+fn mend_superblock(region: &Region, newest: &Superblock) -> Result<(), JournalError> {
+    let mut bytes = [0; BLOCK_SIZE];
+    let mut generation = |copy: usize| {
+        let at = SUPERBLOCKS[copy].offset().raw();
+        region.read(at, &mut bytes).ok()?;
+        let found = Superblock::decode(&bytes, copy, region.len()).ok()?;
+        Some(found.generation)
+    };
+    let is_current = generation(0).is_some_and(|generation| generation >= newest.generation);
+    if !is_current && generation(1) == Some(newest.generation) {
+        region.store_nontemporal(SUPERBLOCKS[0].offset().raw(), &bytes)?;
+    }
+    Ok(())
 }
 
 fn operation_bytes(operation: &Operation<'_>) -> u64 {
@@ -313,13 +360,12 @@ impl Scan {
         let geometry = Geometry::new(superblock);
         let entries = self.entries(superblock, &geometry)?;
         let mut summary = Summary::new(self.checkpoint);
+        summary.recovery.superblock = grown(&entries, superblock, region.len());
+        // Refused before the first change, if at all.
+        let counters = summary.counters(&entries, &self.checkpoint, superblock)?;
         for entry in &entries {
             summary.add(&geometry, entry);
         }
-        // Refuse before the first change.
-        let counters = summary
-            .deltas
-            .applied_to(&self.checkpoint, geometry.total_blocks())?;
         for operation in entries.iter().flat_map(|entry| &entry.operations) {
             apply(region, &geometry, operation)?;
         }
@@ -328,6 +374,8 @@ impl Scan {
             complete(region, superblock.seed(), &blocks)?;
             region.fence()?;
         }
+        // The fence that publishes the checkpoint serves this, too.
+        mend_superblock(region, summary.recovery.superblock.as_ref().unwrap_or(superblock))?;
         let next = Checkpoint {
             number: self.checkpoint.number + 1,
             sequence: summary.last,

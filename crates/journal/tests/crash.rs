@@ -1,5 +1,7 @@
 //! Power cuts: between any two stores, in commit, checkpoint and recovery.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod harness;
 
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use harness::pool::{self, Change, Model, PLAY};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax_journal::{Journal, recover};
-use udax_media::{BlockNo, BlockRange, Superblock, inode};
+use udax_media::segment::Segment;
+use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, Superblock, bitmap, geometry, inode};
 use udax_pmem::Region;
 
 /// A run of transactions, and after how many events each had returned.
@@ -246,4 +249,87 @@ fn recovery_crashed_at_any_event_recovers_again() {
             .collect()
     };
     assert_eq!(play(&once), play(&twice));
+}
+
+/// The superblock that counts: the valid one with the higher generation.
+fn newest_superblock(region: &Region) -> Superblock {
+    let copies = geometry::SUPERBLOCKS.iter().enumerate();
+    copies
+        .filter_map(|(copy, block)| {
+            Superblock::decode(&pool::read_block(region, *block), copy, region.len()).ok()
+        })
+        .max_by_key(|superblock| superblock.generation)
+        .unwrap()
+}
+
+#[test]
+fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
+    const ADDED_BLOCKS: u64 = 1000;
+    let old = pool::superblock(2, 16);
+    let mut start = pool::formatted(&old);
+    start.len += ADDED_BLOCKS * BLOCK_BYTES;
+    let mut new = old.clone();
+    new.generation += 1;
+    let blocks = BlockRange::new(BlockNo(pool::POOL_BLOCKS), ADDED_BLOCKS);
+    new.segments.push(Segment {
+        blocks,
+        bitmap_start: blocks.start,
+    });
+    let added = ADDED_BLOCKS - 1;
+    let (region, trace, skip) = start.recorded();
+    let journal = pool::open(&region, &old);
+    pool::commit(&journal, &script()[0]).unwrap();
+    let before = journal.counters();
+    let bits = bitmap::format(new.seed(), blocks.start, blocks);
+    region
+        .store_nontemporal(blocks.start.offset().raw(), bits.as_slice())
+        .unwrap();
+    region.fence().unwrap();
+    let from = trace.len() - skip;
+    journal.grow(&new, added).unwrap();
+    assert_eq!(journal.counters().free_blocks, before.free_blocks + added);
+    pool::commit(
+        &journal,
+        &[Change::Allocate(BlockRange::new(
+            BlockNo(pool::POOL_BLOCKS + 5),
+            3,
+        ))],
+    )
+    .unwrap();
+
+    let mut medium = Medium::new(start);
+    let steps = trace.steps().split_off(skip);
+    medium.replay(&steps[..from]);
+    let mut seen = [0; 3];
+    for (events, (thread, step)) in steps.iter().enumerate().skip(from) {
+        medium.step(*thread, step);
+        let mut images = vec![
+            medium.image::<SmallRng>(Cut::Least),
+            medium.image::<SmallRng>(Cut::Most),
+        ];
+        images.extend((0..6).map(|seed| medium.image(Cut::Random(&mut SmallRng::seed_from_u64(seed)))));
+        for image in images {
+            let region = image.region(None);
+            let (journal, recovery) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
+                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
+            let free = journal.counters().free_blocks;
+            let superblock = newest_superblock(&region);
+            let state = [
+                before.free_blocks,
+                before.free_blocks + added,
+                before.free_blocks + added - 3,
+            ]
+            .iter()
+            .position(|legal| *legal == free)
+            .unwrap_or_else(|| panic!("after event {events}: {free} free blocks"));
+            assert_eq!(
+                superblock.segments.len(),
+                if state == 0 { 1 } else { 2 },
+                "after event {events}"
+            );
+            assert!(recovery.superblock.is_none_or(|grown| grown == superblock));
+            seen[state] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }

@@ -3,6 +3,8 @@
 //! Lines are independent; the stores of one line reach the medium in order, in units of at most 8 bytes; what was
 //! flushed or stored past the cache before a fence of the same thread is durable after it.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
