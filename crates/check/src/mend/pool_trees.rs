@@ -1,5 +1,6 @@
 //! The roots block, the inode table and the other trees that belong to no inode.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -101,9 +102,7 @@ impl Mender<'_, '_> {
             }
         }
         if chunks.is_empty() {
-            let block = self.space.take().ok_or(Failure::NoSpace)?;
-            self.log.store_new(block, &[0; BLOCK_SIZE])?;
-            chunks.insert(0, block);
+            self.ensure_chunk_zero(&mut chunks)?;
         }
         *table = self.build_table(&chunks)?;
         self.mark_taken()?;
@@ -243,10 +242,10 @@ impl Mender<'_, '_> {
     }
 
     fn ensure_chunk_zero(&mut self, chunks: &mut Chunks) -> Result<(), Failure> {
-        if !chunks.contains_key(&0) {
+        if let Entry::Vacant(vacant) = chunks.entry(0) {
             let block = self.space.take().ok_or(Failure::NoSpace)?;
             self.log.store_new(block, &[0; BLOCK_SIZE])?;
-            chunks.insert(0, block);
+            vacant.insert(block);
         }
         Ok(())
     }
