@@ -584,3 +584,30 @@ fn inode_with_impossible_fields_is_cleared() {
     image.inode(first).flags = InodeFlags::EXTENT_TREE;
     mended(&image.write(), "tree root");
 }
+
+#[test]
+fn blocks_that_the_medium_does_not_give_are_problems() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool");
+    let mut image = rich(4096);
+    // Moves the trees, which the builder puts last, behind the superblock's copy.
+    image.file(1, "large", &[(0, 300)]);
+    let region = Region::create(&path, 16 << 20, udax_pmem::RegionOptions::default()).unwrap();
+    image.write_to(&region);
+    assert_eq!(run(&region, false).problems, []);
+    let trees = image
+        .metadata
+        .iter()
+        .map(|(block, _)| block.raw())
+        .filter(|block| *block > 511);
+    let lowest = trees.min().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(lowest * 4096).unwrap();
+    let report = run(&region, false);
+    assert_eq!(report.exit_code(), 4);
+    let unreadable = report
+        .problems
+        .iter()
+        .filter(|problem| problem.what.contains("media error"));
+    assert!(unreadable.count() > 0, "{report:#?}");
+}
