@@ -24,7 +24,7 @@ use crate::finding::Findings;
 use crate::ownership::Ownership;
 use crate::pool::Pool;
 
-pub(crate) use pool_trees::{Roots, chunk_block, read_roots_unverified};
+pub(crate) use pool_trees::{chunk_block, read_roots_unverified};
 
 /// What a scan found.
 #[derive(Debug)]

@@ -29,6 +29,9 @@ pub enum JournalError {
         /// Bytes of the pool.
         pool_bytes: u64,
     },
+    /// The pool was not closed cleanly: its journal must be replayed, which a read-only open cannot.
+    #[error("the pool was not closed cleanly; open it for writing once, so that its journal is replayed")]
+    Unclean,
     /// An earlier failure left the journal unusable: nothing more is written.
     #[error("the journal has stopped after a media error")]
     Stopped,

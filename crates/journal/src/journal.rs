@@ -97,8 +97,38 @@ impl Journal {
     /// # Durability
     /// All that was replayed is durable in place.
     pub fn open(region: Arc<Region>, superblock: &Superblock) -> Result<(Self, Recovery), JournalError> {
-        let half_bytes = head::half_bytes(superblock)?;
         let (checkpoint, recovery) = recovery::open(&region, superblock)?;
+        Ok((Self::new(region, superblock, checkpoint, &recovery)?, recovery))
+    }
+
+    /// Opens the journal of a pool that is only read: nothing is written, and nothing may be committed.
+    ///
+    /// # Errors
+    /// [`JournalError::Unclean`] when there may be records to replay; else as [`Journal::open`].
+    pub fn open_read_only(
+        region: Arc<Region>,
+        superblock: &Superblock,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let checkpoint = head::read_checkpoint(&region, superblock)?;
+        if !checkpoint.is_clean {
+            return Err(JournalError::Unclean);
+        }
+        let recovery = Recovery {
+            was_clean: true,
+            ..Recovery::default()
+        };
+        let journal = Self::new(region, superblock, checkpoint, &recovery)?;
+        journal.stopped.store(true, Ordering::Relaxed);
+        Ok((journal, recovery))
+    }
+
+    fn new(
+        region: Arc<Region>,
+        superblock: &Superblock,
+        checkpoint: Checkpoint,
+        recovery: &Recovery,
+    ) -> Result<Self, JournalError> {
+        let half_bytes = head::half_bytes(superblock)?;
         let grown = recovery.superblock.as_ref().unwrap_or(superblock);
         let geometry = Arc::new(Geometry::new(grown));
         let counters = Counters {
@@ -121,7 +151,7 @@ impl Journal {
             ),
             region,
         };
-        Ok((journal, recovery))
+        Ok(journal)
     }
 
     /// A transaction without changes.
@@ -215,14 +245,14 @@ impl Journal {
         Ok(())
     }
 
-    /// A last checkpoint that says the pool is clean.
+    /// A last checkpoint that says the pool is clean. Nothing is committed after it.
     ///
     /// # Errors
     /// As [`Journal::checkpoint`]; then the pool is not clean, and the next open recovers it.
     ///
     /// # Durability
     /// Everything is complete in place, sealed and durable.
-    pub fn close(self) -> Result<(), JournalError> {
+    pub fn close(&self) -> Result<(), JournalError> {
         let mut checkpointer = self.checkpointer.lock();
         self.checkpoint_with(&mut checkpointer, Checkpointer::run_last)?;
         Ok(())

@@ -141,8 +141,10 @@ impl<'j> Transaction<'j> {
     }
 
     /// Marks blocks whose content is durable as allocated.
-    pub fn allocate(&mut self, blocks: &Durable<BlockRange>) {
-        self.mark_allocated(*blocks.get());
+    pub fn allocate(&mut self, blocks: &Durable<impl AsRef<[BlockRange]>>) {
+        for range in blocks.get().as_ref() {
+            self.mark_allocated(*range);
+        }
     }
 
     /// Marks blocks that read as zeros by their extent's flag as allocated: their content does not matter.

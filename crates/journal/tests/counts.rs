@@ -189,7 +189,7 @@ fn file_data_is_one_fence_and_durable_before_its_record() {
     let from = trace.len();
     let mut writer = DataWriter::new(journal.region());
     writer.write(blocks.start.offset(), &[3; 4096]).unwrap();
-    let durable = writer.finish(blocks).fence(journal.region()).unwrap();
+    let durable = writer.finish([blocks]).fence(journal.region()).unwrap();
     assert_eq!(
         cost(&trace, from),
         Cost {

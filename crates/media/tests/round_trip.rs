@@ -165,7 +165,12 @@ fn checkpoint_comes_back_and_bad_ones_are_refused() {
 #[test]
 fn roots_and_bitmaps_come_back() {
     assert_eq!(
-        roots::verify(seed(), &roots::format(seed()), BLOCKS).unwrap(),
+        roots::verify(
+            seed(),
+            &roots::format(seed(), [udax_media::node::TreeRoot::EMPTY; 3]),
+            BLOCKS
+        )
+        .unwrap(),
         [TreeRoot::EMPTY; 3]
     );
     let covers = BlockRange::new(BlockNo(bitmap::GROUP_BLOCKS), 1000);

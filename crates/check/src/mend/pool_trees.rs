@@ -1,6 +1,5 @@
 //! The roots block, the inode table and the other trees that belong to no inode.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
 use udax_media::node::{self, NodeIdentity, TreeKind, TreeRoot};
 use udax_media::roots::{self, PoolTree};
-use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, InodeNo, LINE_SIZE, Place, seal};
+use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, InodeNo, Place};
 
 use super::build::Builder;
 use super::log::Write;
@@ -20,7 +19,7 @@ use crate::content::{ClaimKind, View, walk_inode};
 use crate::finding::Fault;
 use crate::ownership::Ownership;
 use crate::pool::pool_identity;
-use crate::scan::{Roots, chunk_block, read_roots_unverified};
+use crate::scan::{chunk_block, read_roots_unverified};
 use crate::source::Block;
 use crate::tree::{self, Visit};
 
@@ -102,13 +101,15 @@ impl Mender<'_, '_> {
             }
         }
         if chunks.is_empty() {
-            self.ensure_chunk_zero(&mut chunks)?;
+            let block = self.space.take().ok_or(Failure::NoSpace)?;
+            self.log.store_new(block, &[0; BLOCK_SIZE])?;
+            chunks.insert(0, block);
         }
         *table = self.build_table(&chunks)?;
         self.mark_taken()?;
         self.log.commit(&[Write::new(
             ROOTS.offset(),
-            encode_roots(&self.pool, &roots).as_slice(),
+            roots::format(self.pool.seed, roots).as_slice(),
         )])?;
         Ok(())
     }
@@ -242,10 +243,10 @@ impl Mender<'_, '_> {
     }
 
     fn ensure_chunk_zero(&mut self, chunks: &mut Chunks) -> Result<(), Failure> {
-        if let Entry::Vacant(vacant) = chunks.entry(0) {
+        if !chunks.contains_key(&0) {
             let block = self.space.take().ok_or(Failure::NoSpace)?;
             self.log.store_new(block, &[0; BLOCK_SIZE])?;
-            vacant.insert(block);
+            chunks.insert(0, block);
         }
         Ok(())
     }
@@ -345,18 +346,4 @@ impl Mender<'_, '_> {
         let root = builder.finish()?;
         self.switch_root(PoolTree::Shared, root)
     }
-}
-
-fn encode_roots(pool: &crate::pool::Pool<'_>, roots: &Roots) -> Box<Block> {
-    let mut bytes = roots::format(pool.seed);
-    let words = bytes
-        .get_mut(LINE_SIZE..)
-        .unwrap_or_default()
-        .as_chunks_mut::<8>()
-        .0;
-    for (word, root) in words.iter_mut().zip(roots) {
-        *word = root.word().to_le_bytes();
-    }
-    seal::seal(pool.seed, bytes.as_mut_slice());
-    bytes
 }

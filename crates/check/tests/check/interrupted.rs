@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use udax_check::{CheckOptions, Silent, check};
-use udax_journal::Journal;
-use udax_media::InodeNo;
-use udax_media::inode;
 use udax_pmem::{Event, Recorder, Region};
 
-use crate::image::{Image, Owner, read_contents, rich};
+use crate::image::{Image, read_contents, rich};
 
 /// Copies every store of a region to another, until it has seen enough of them.
 #[derive(Debug)]
@@ -84,50 +81,4 @@ fn repair_cut_short_after_any_store_is_finished_by_the_next() {
         cut += 1;
     }
     assert!(cut > 10, "the repair made only {cut} stores");
-}
-
-#[test]
-fn records_after_the_last_checkpoint_are_seen_without_a_change_of_the_pool() {
-    let mut image = rich(4096);
-    let region = Arc::new(image.write());
-    let (chunk, _) = *image
-        .metadata
-        .iter()
-        .find(|(_, owner)| *owner == Owner::Chunk(0))
-        .unwrap();
-    let (journal, _) = Journal::open(Arc::clone(&region), &image.superblock).unwrap();
-    let mut transaction = journal.begin();
-    let file = InodeNo(5);
-    let mode = image.inodes[&5].kind.with_permissions(0o600);
-    let at = inode::offset_in_chunk(chunk, file)
-        .checked_add(inode::offset::MODE)
-        .unwrap();
-    transaction.write_u64(at, u64::from(mode));
-    transaction.commit().unwrap();
-    drop(journal);
-    let bytes = || {
-        let mut bytes = vec![0; usize::try_from(region.len()).unwrap()];
-        region.read(0, &mut bytes).unwrap();
-        bytes
-    };
-    let before = bytes();
-    let report = check(&region, &CheckOptions::default(), &Silent).unwrap();
-    assert_eq!(report.problems, []);
-    assert_eq!((report.replayed, report.was_clean), (1, false));
-    assert!(bytes() == before, "a check changed the pool");
-    let options = CheckOptions {
-        repair: true,
-        threads: 1,
-    };
-    let report = check(&region, &options, &Silent).unwrap();
-    assert_eq!(
-        (report.problems.len(), report.replayed, report.was_clean),
-        (0, 1, false)
-    );
-    assert_eq!(read_contents(&region, &image.superblock)[&5].mode, mode);
-    let report = check(&region, &options, &Silent).unwrap();
-    assert_eq!(
-        (report.problems.len(), report.replayed, report.was_clean),
-        (0, 0, true)
-    );
 }

@@ -5,7 +5,7 @@ use udax_media::BlockRange;
 
 fn publish(journal: &Journal, blocks: BlockRange) {
     let mut transaction = journal.begin();
-    transaction.allocate(&blocks);
+    transaction.allocate(&[blocks]);
 }
 
 fn main() {}

@@ -4,7 +4,7 @@ use udax_journal::{DataWriter, Journal};
 use udax_media::BlockRange;
 
 fn publish(journal: &Journal, blocks: BlockRange) {
-    let stored = DataWriter::new(journal.region()).finish(blocks);
+    let stored = DataWriter::new(journal.region()).finish([blocks]);
     let mut transaction = journal.begin();
     transaction.allocate(&stored);
 }

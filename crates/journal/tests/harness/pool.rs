@@ -55,7 +55,10 @@ pub(crate) fn formatted(superblock: &Superblock) -> Image {
             .unwrap();
     }
     region
-        .store(geometry::ROOTS.offset().raw(), roots::format(seed).as_slice())
+        .store(
+            geometry::ROOTS.offset().raw(),
+            roots::format(seed, [udax_media::node::TreeRoot::EMPTY; 3]).as_slice(),
+        )
         .unwrap();
     let geometry = Geometry::new(superblock);
     for index in 0..geometry.group_count() {

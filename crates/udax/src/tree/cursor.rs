@@ -55,9 +55,4 @@ impl Batch {
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &[u8])> + Clone {
         self.image.entries()
     }
-
-    /// How many entries.
-    pub(crate) fn len(&self) -> usize {
-        self.image.len()
-    }
 }

@@ -19,6 +19,31 @@ pub(crate) enum Insertion {
 }
 
 impl Tree {
+    /// As [`Tree::insert`], for a key that cannot be in the tree.
+    ///
+    /// # Errors
+    /// A key that is there all the same: the tree and its owner disagree.
+    pub(crate) fn insert_new<S: NodeStore>(
+        &mut self,
+        store: &mut S,
+        key: u64,
+        value: &[u8],
+    ) -> Result<(), S::Error> {
+        match self.insert(store, key, value)? {
+            Insertion::Inserted => Ok(()),
+            Insertion::Exists => {
+                let place = Place::Block(self.root.block().unwrap_or_default());
+                Err(FormatError::Field {
+                    what: "tree",
+                    place,
+                    field: "key, there already,",
+                    value: key,
+                }
+                .into())
+            }
+        }
+    }
+
     /// Adds `key` with `value`, of at most [`MAX_VALUE_BYTES`].
     ///
     /// Usually writes one slot of 16 bytes, the value and the state word.

@@ -29,7 +29,8 @@ use smallvec::SmallVec;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::{BlockNo, FormatError};
 
-pub(crate) use cursor::{Batch, Cursor};
+pub(crate) use cursor::Cursor;
+#[cfg(test)]
 pub(crate) use insert::Insertion;
 
 /// Where nodes are read: the pool as it will be after the running transaction.

@@ -1,4 +1,5 @@
 //! Builds pools from media structures alone, and reads them back: what the checker is tested against.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 mod reading;
 
@@ -27,15 +28,12 @@ pub(crate) enum Owner {
     Inode(u64),
 }
 
-/// Key to (name, inode, kind).
-type Names = BTreeMap<u64, (Vec<u8>, u64, FileKind)>;
-
 /// A pool in the making. Everything can be changed until [`Image::write`].
 pub(crate) struct Image {
     pub(crate) superblock: Superblock,
     pub(crate) inodes: BTreeMap<u64, Inode>,
     /// Directory to (key to (name, inode, kind)).
-    pub(crate) names: BTreeMap<u64, Names>,
+    pub(crate) names: BTreeMap<u64, BTreeMap<u64, (Vec<u8>, u64, FileKind)>>,
     /// File to extents.
     pub(crate) extents: BTreeMap<u64, Vec<Extent>>,
     /// Inode to (key to bytes).
@@ -297,7 +295,27 @@ impl Image {
             block
         };
         while !rest.is_empty() {
-            let (bytes, taken, top) = fill_leaf(rest, self.fanout);
+            let mut bytes = [0; BLOCK_SIZE];
+            let mut top = BLOCK_SIZE;
+            let mut taken = 0;
+            for (key, value) in rest {
+                let capacity = value.len().next_multiple_of(8);
+                let slot_end = SLOTS_START + (taken + 1) * SLOT_SIZE;
+                if taken == self.fanout || slot_end + capacity > top {
+                    break;
+                }
+                top -= capacity;
+                let slot = Slot {
+                    key: *key,
+                    offset: u16::try_from(if capacity == 0 { 0 } else { top }).unwrap(),
+                    capacity: u16::try_from(capacity).unwrap(),
+                    length: u16::try_from(value.len()).unwrap(),
+                    is_used: true,
+                };
+                bytes[slot_end - SLOT_SIZE..slot_end].copy_from_slice(&slot.encode());
+                bytes[top..top + value.len()].copy_from_slice(value);
+                taken += 1;
+            }
             let state = NodeState {
                 level: 0,
                 kind: identity.kind,
@@ -454,11 +472,7 @@ impl Image {
             .map(|(start, (length, count))| (*start, [length.to_le_bytes(), count.to_le_bytes()].concat()))
             .collect();
         let shared = self.write_pool_tree(region, TreeKind::Shared, &shared);
-        let mut block = roots::format(seed);
-        for (index, root) in [table, orphans, shared].iter().enumerate() {
-            block[64 + index * 8..72 + index * 8].copy_from_slice(&root.word().to_le_bytes());
-        }
-        seal::seal(seed, block.as_mut_slice());
+        let block = roots::format(seed, [table, orphans, shared]);
         region.store(ROOTS.offset().raw(), block.as_slice()).unwrap();
         self.metadata.push((ROOTS, Owner::Pool));
         for (block, bytes) in &self.data {
@@ -512,32 +526,6 @@ impl Image {
         self.metadata
             .extend(CHECKPOINTS.map(|block| (block, Owner::Pool)));
     }
-}
-
-/// A leaf's slots and heap, how many entries they hold, and the heap's top.
-fn fill_leaf(entries: &[(u64, Vec<u8>)], fanout: usize) -> ([u8; BLOCK_SIZE], usize, usize) {
-    let mut bytes = [0; BLOCK_SIZE];
-    let mut top = BLOCK_SIZE;
-    let mut taken = 0;
-    for (key, value) in entries {
-        let capacity = value.len().next_multiple_of(8);
-        let slot_end = SLOTS_START + (taken + 1) * SLOT_SIZE;
-        if taken == fanout || slot_end + capacity > top {
-            break;
-        }
-        top -= capacity;
-        let slot = Slot {
-            key: *key,
-            offset: u16::try_from(if capacity == 0 { 0 } else { top }).unwrap(),
-            capacity: u16::try_from(capacity).unwrap(),
-            length: u16::try_from(value.len()).unwrap(),
-            is_used: true,
-        };
-        bytes[slot_end - SLOT_SIZE..slot_end].copy_from_slice(&slot.encode());
-        bytes[top..top + value.len()].copy_from_slice(value);
-        taken += 1;
-    }
-    (bytes, taken, top)
 }
 
 /// A pool with one of everything.

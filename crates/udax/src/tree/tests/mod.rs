@@ -32,7 +32,7 @@ fn collect(tree: &Tree, store: &Memory) -> Vec<(u64, Vec<u8>)> {
     let mut cursor = Cursor::starting_at(0);
     let mut entries = Vec::new();
     while let Some(batch) = cursor.next_batch(tree, store).unwrap() {
-        assert!(batch.len() > 0);
+        assert!(batch.iter().next().is_some());
         entries.extend(batch.iter().map(|(key, value)| (key, value.to_vec())));
     }
     entries
