@@ -381,3 +381,31 @@ fn a_record_overwritten_behind_our_back_stops_the_checkpoint() {
     );
     assert_stopped(&journal);
 }
+
+#[test]
+fn a_record_with_a_lower_sequence_than_the_one_before_ends_the_chain() {
+    let superblock = pool::superblock(2, 16);
+    let formatted = {
+        let region = pool::formatted(&superblock).region(None);
+        drop(pool::open(&region, &superblock));
+        Image::of(&region)
+    };
+    let zero = [Operation::Zero(pool::PLAY)];
+    for (second, expected) in [(6, 2), (5, 1), (3, 1)] {
+        let region = formatted.region(None);
+        for (at, sequence) in [(0, 5), (64, second)] {
+            let header = RecordHeader {
+                sequence: Sequence(sequence),
+                lane: 0,
+                free_blocks_delta: 0,
+                inodes_delta: 0,
+            };
+            forge(&region, &superblock, header, &zero, at);
+        }
+        assert_eq!(
+            recover(&region, &superblock).unwrap().records,
+            expected,
+            "5 then {second}"
+        );
+    }
+}
