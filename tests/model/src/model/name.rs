@@ -152,7 +152,11 @@ impl Model {
         };
         let id = self.at(&place)?.ok_or(Errno::ENOENT)?;
         if !self.inode(id).is_directory() {
-            return Err(Errno::ENOTDIR.into());
+            return Err(if place.has_slash {
+                self.slash_fault(id)
+            } else {
+                Errno::ENOTDIR.into()
+            });
         }
         if !self.is_empty(id) {
             return Err([Errno::ENOTEMPTY, Errno::EEXIST].into());
@@ -172,11 +176,20 @@ impl Model {
             return Err([Errno::EISDIR, Errno::EPERM].into());
         }
         if place.has_slash {
-            return Err(Errno::ENOTDIR.into());
+            return Err(self.slash_fault(id));
         }
         self.take(place.directory, name);
         self.drop_name(id);
         Ok(Expected::Done)
+    }
+
+    /// A slash after what is no directory. POSIX would follow a link there, Linux does not: an error either way.
+    fn slash_fault(&self, id: Id) -> Fault {
+        if self.is_kind(id, FileKind::Symlink) {
+            Fault(Vec::new())
+        } else {
+            Errno::ENOTDIR.into()
+        }
     }
 
     pub(super) fn link(&mut self, id: Id, new: &[u8]) -> Prediction {
@@ -287,19 +300,20 @@ impl Model {
         }
         let needs_directory = from.has_slash || (to.has_slash && mode != RenameMode::Exchange);
         if !self.inode(source).is_directory() && needs_directory {
-            return Err(Errno::ENOTDIR.into());
+            return Err(self.slash_fault(source));
         }
+        // What the target is may be wrong besides.
+        let replacing = (mode == RenameMode::Replace).then(|| self.replace_target(source, target));
+        let besides = replacing.and_then(Result::err).into_iter();
         if self.is_ancestor(source, to.directory) {
-            // What the target is may be wrong besides.
-            let replacing = (mode == RenameMode::Replace).then(|| self.replace_target(source, target));
-            let faults = replacing.and_then(Result::err).into_iter();
-            return Err(faults.chain([Errno::EINVAL.into()]).collect());
+            return Err(besides.chain([Errno::EINVAL.into()]).collect());
         }
         if target.is_some_and(|target| self.is_ancestor(target, from.directory)) {
-            return Err(match mode {
+            let fault = match mode {
                 RenameMode::Exchange => Errno::EINVAL.into(),
                 _ => [Errno::ENOTEMPTY, Errno::EEXIST].into(),
-            });
+            };
+            return Err(besides.chain([fault]).collect());
         }
         Ok(())
     }
