@@ -18,10 +18,13 @@ impl Model {
             NameOperation::RemoveDir { path } => self.remove_dir(&path.0),
             NameOperation::Unlink { path } => self.unlink(&path.0),
             NameOperation::Rename { from, to, mode } => self.rename(&from.0, &to.0, *mode),
-            NameOperation::Link { existing, new } => {
-                let id = self.lookup(&existing.0, Follow::No)?;
-                self.link(id, &new.0)
-            }
+            NameOperation::Link { existing, new } => match self.lookup(&existing.0, Follow::No) {
+                Ok(id) => self.link(id, &new.0),
+                Err(fault) => {
+                    let other = self.free_name(&new.0, Slashes::Refused).err();
+                    Err([fault].into_iter().chain(other).collect())
+                }
+            },
             NameOperation::Symlink { target, path, new } => self.symlink(&target.0, &path.0, *new),
             NameOperation::MakeNode {
                 path,
@@ -232,7 +235,8 @@ impl Model {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8], mode: RenameMode) -> Prediction {
-        let (from, to) = match (self.place(from), self.place(to)) {
+        let found = (self.source_of_rename(from), self.place_and_inode(to));
+        let ((from, source), (to, target)) = match found {
             (Ok(from), Ok(to)) => (from, to),
             (from, to) => return Err(from.err().into_iter().chain(to.err()).collect()),
         };
@@ -244,14 +248,6 @@ impl Model {
                 RenameMode::NoReplace => [Errno::EEXIST, Errno::EBUSY].into(),
                 _ => [Errno::EBUSY, Errno::EINVAL].into(),
             });
-        };
-        let source = self
-            .at(&from)
-            .and_then(|source| source.ok_or_else(|| Errno::ENOENT.into()));
-        let target = self.at(&to);
-        let (source, target) = match (source, target) {
-            (Ok(source), Ok(target)) => (source, target),
-            (source, target) => return Err(source.err().into_iter().chain(target.err()).collect()),
         };
         self.admit_rename((&from, source), (&to, target), mode)?;
         if target == Some(source) {
@@ -280,6 +276,17 @@ impl Model {
         let now = self.now;
         self.inode_mut(source).perhaps_change(now);
         Ok(Expected::Done)
+    }
+
+    fn place_and_inode(&mut self, path: &[u8]) -> Result<(Place, Option<Id>), Fault> {
+        let place = self.place(path)?;
+        let id = self.at(&place)?;
+        Ok((place, id))
+    }
+
+    fn source_of_rename(&mut self, path: &[u8]) -> Result<(Place, Id), Fault> {
+        let (place, id) = self.place_and_inode(path)?;
+        Ok((place, id.ok_or(Errno::ENOENT)?))
     }
 
     /// What is refused before the two are compared.
