@@ -507,6 +507,12 @@ impl Generator {
         if self.chance(2) {
             path.push(b'/');
         }
+        // POSIX follows a link with a slash after it, also where names are made; Linux does not.
+        if path.ends_with(b"/") && model.names_link(&path) {
+            while path.ends_with(b"/") {
+                path.pop();
+            }
+        }
         if self.profile == Profile::Whole && self.chance(20) {
             path.insert(0, b'/');
         }

@@ -9,7 +9,13 @@ use crate::operation::{Data, NodeOperation};
 
 const MAX_XATTR_NAME: usize = 255;
 const MAX_XATTR_VALUE: usize = 65536;
-const BAD_NAME: [Errno; 3] = [Errno::ERANGE, Errno::ENAMETOOLONG, Errno::EINVAL];
+/// Linux looks at the length of a name first; that it names no known kind of attribute is as true.
+const BAD_NAME: [Errno; 4] = [
+    Errno::ERANGE,
+    Errno::ENAMETOOLONG,
+    Errno::EINVAL,
+    Errno::EOPNOTSUPP,
+];
 const SET_ID_BITS: u32 = 0o6000;
 
 /// What is asked of an attribute: the errors differ.
@@ -66,9 +72,6 @@ impl Model {
     }
 
     pub(super) fn set_attributes(&mut self, id: Id, set: SetAttributes) -> Prediction {
-        if set.permissions.is_some() && self.is_kind(id, FileKind::Symlink) {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
         let now = self.now;
         let inode = self.inode_mut(id);
         if let Some(permissions) = set.permissions {
@@ -140,16 +143,20 @@ impl Model {
             self.inode(id).body.kind(),
             FileKind::Regular | FileKind::Directory
         );
+        let mut errnos = Vec::new();
         if prefix == b"user." && !takes_user {
-            return Err(match access {
-                Access::Read => Errno::ENODATA.into(),
-                Access::Write => Errno::EPERM.into(),
+            errnos.extend(match access {
+                Access::Read => [Errno::ENODATA].as_slice(),
+                Access::Write => &[Errno::EPERM],
                 // It may not be there, and it is not.
-                Access::Remove => [Errno::EPERM, Errno::ENODATA].into(),
+                Access::Remove => &[Errno::EPERM, Errno::ENODATA],
             });
         }
         if name.len() == prefix.len() {
-            return Err(Errno::EINVAL.into());
+            errnos.push(Errno::EINVAL);
+        }
+        if !errnos.is_empty() {
+            return Err(Fault(errnos));
         }
         Ok(())
     }

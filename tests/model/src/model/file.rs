@@ -24,6 +24,8 @@ impl Model {
         let now = self.now;
         let inode = self.inode_mut(id);
         inode.open_count += 1;
+        // The access time may be renewed when a file is opened for reading, in place of at each read.
+        inode.atime = Stamp::Unknown;
         if flags.contains(OpenFlags::TRUNCATE)
             && let Body::File(content) = &mut inode.body
         {
@@ -73,7 +75,7 @@ impl Model {
         loop {
             let place = self.place_from(start, &path, &mut links)?;
             let found = match &place.last {
-                Last::Name(_) if place.has_slash => return Err(Errno::EISDIR.into()),
+                Last::Name(_) if place.has_slash => return Err([Errno::EISDIR, Errno::ENOTDIR].into()),
                 _ => self.at(&place)?,
             };
             let Some(id) = found else {
@@ -260,16 +262,27 @@ impl Model {
         offset: u64,
         len: u64,
     ) -> Prediction {
+        let mut errnos = Vec::new();
         if len == 0 || offset > MAX_SIZE || len > MAX_SIZE {
-            return Err(Errno::EINVAL.into());
+            errnos.push(Errno::EINVAL);
         }
         if !flags.contains(OpenFlags::WRITE) {
-            return Err(Errno::EBADF.into());
+            errnos.push(Errno::EBADF);
+        }
+        if offset.checked_add(len).is_none_or(|end| end > MAX_SIZE) {
+            errnos.push(Errno::EFBIG);
+        }
+        let shifts = matches!(mode, AllocateMode::Collapse | AllocateMode::Insert);
+        if shifts && !(offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK)) {
+            errnos.push(Errno::EINVAL);
+        }
+        if self.inode(id).is_directory() {
+            errnos.extend([Errno::EISDIR, Errno::ENODEV]);
+        }
+        if !errnos.is_empty() {
+            return Err(Fault(errnos));
         }
         let end = offset + len;
-        if end > MAX_SIZE {
-            return Err(Errno::EFBIG.into());
-        }
         let now = self.now;
         let inode = self.inode_mut(id);
         let Body::File(content) = &mut inode.body else {
@@ -284,14 +297,12 @@ impl Model {
                 content.extend(end);
             }
             AllocateMode::Collapse => {
-                admit_shift(offset, len)?;
                 if end >= content.size() {
                     return Err(Errno::EINVAL.into());
                 }
                 content.collapse(offset, len);
             }
             AllocateMode::Insert => {
-                admit_shift(offset, len)?;
                 // Linux checks the limit first; fallocate(2) gives no order.
                 let is_too_large = content.size() > MAX_SIZE - len;
                 match (offset >= content.size(), is_too_large) {
@@ -356,14 +367,5 @@ fn follow_of(flags: OpenFlags) -> super::path::Follow {
         super::path::Follow::No
     } else {
         super::path::Follow::Yes
-    }
-}
-
-/// fallocate(2): space is cut out and put in by whole blocks.
-fn admit_shift(offset: u64, len: u64) -> Result<(), Fault> {
-    if offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) {
-        Ok(())
-    } else {
-        Err(Errno::EINVAL.into())
     }
 }

@@ -18,10 +18,13 @@ impl Model {
             NameOperation::RemoveDir { path } => self.remove_dir(&path.0),
             NameOperation::Unlink { path } => self.unlink(&path.0),
             NameOperation::Rename { from, to, mode } => self.rename(&from.0, &to.0, *mode),
-            NameOperation::Link { existing, new } => {
-                let id = self.lookup(&existing.0, Follow::No)?;
-                self.link(id, &new.0)
-            }
+            NameOperation::Link { existing, new } => match self.lookup(&existing.0, Follow::No) {
+                Ok(id) => self.link(id, &new.0),
+                Err(fault) => {
+                    let other = self.free_name(&new.0, Slashes::Refused).err();
+                    Err([fault].into_iter().chain(other).collect())
+                }
+            },
             NameOperation::Symlink { target, path, new } => self.symlink(&target.0, &path.0, *new),
             NameOperation::MakeNode {
                 path,
@@ -152,7 +155,11 @@ impl Model {
         };
         let id = self.at(&place)?.ok_or(Errno::ENOENT)?;
         if !self.inode(id).is_directory() {
-            return Err(Errno::ENOTDIR.into());
+            return Err(if place.has_slash {
+                self.slash_fault(id)
+            } else {
+                Errno::ENOTDIR.into()
+            });
         }
         if !self.is_empty(id) {
             return Err([Errno::ENOTEMPTY, Errno::EEXIST].into());
@@ -172,11 +179,20 @@ impl Model {
             return Err([Errno::EISDIR, Errno::EPERM].into());
         }
         if place.has_slash {
-            return Err(Errno::ENOTDIR.into());
+            return Err(self.slash_fault(id));
         }
         self.take(place.directory, name);
         self.drop_name(id);
         Ok(Expected::Done)
+    }
+
+    /// A slash after what is no directory. POSIX would follow a link there, Linux does not: an error either way.
+    fn slash_fault(&self, id: Id) -> Fault {
+        if self.is_kind(id, FileKind::Symlink) {
+            Fault(Vec::new())
+        } else {
+            Errno::ENOTDIR.into()
+        }
     }
 
     pub(super) fn link(&mut self, id: Id, new: &[u8]) -> Prediction {
@@ -219,7 +235,8 @@ impl Model {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8], mode: RenameMode) -> Prediction {
-        let (from, to) = match (self.place(from), self.place(to)) {
+        let found = (self.source_of_rename(from), self.place_and_inode(to));
+        let ((from, source), (to, target)) = match found {
             (Ok(from), Ok(to)) => (from, to),
             (from, to) => return Err(from.err().into_iter().chain(to.err()).collect()),
         };
@@ -231,14 +248,6 @@ impl Model {
                 RenameMode::NoReplace => [Errno::EEXIST, Errno::EBUSY].into(),
                 _ => [Errno::EBUSY, Errno::EINVAL].into(),
             });
-        };
-        let source = self
-            .at(&from)
-            .and_then(|source| source.ok_or_else(|| Errno::ENOENT.into()));
-        let target = self.at(&to);
-        let (source, target) = match (source, target) {
-            (Ok(source), Ok(target)) => (source, target),
-            (source, target) => return Err(source.err().into_iter().chain(target.err()).collect()),
         };
         self.admit_rename((&from, source), (&to, target), mode)?;
         if target == Some(source) {
@@ -269,6 +278,17 @@ impl Model {
         Ok(Expected::Done)
     }
 
+    fn place_and_inode(&mut self, path: &[u8]) -> Result<(Place, Option<Id>), Fault> {
+        let place = self.place(path)?;
+        let id = self.at(&place)?;
+        Ok((place, id))
+    }
+
+    fn source_of_rename(&mut self, path: &[u8]) -> Result<(Place, Id), Fault> {
+        let (place, id) = self.place_and_inode(path)?;
+        Ok((place, id.ok_or(Errno::ENOENT)?))
+    }
+
     /// What is refused before the two are compared.
     fn admit_rename(
         &self,
@@ -287,19 +307,20 @@ impl Model {
         }
         let needs_directory = from.has_slash || (to.has_slash && mode != RenameMode::Exchange);
         if !self.inode(source).is_directory() && needs_directory {
-            return Err(Errno::ENOTDIR.into());
+            return Err(self.slash_fault(source));
         }
+        // What the target is may be wrong besides.
+        let replacing = (mode == RenameMode::Replace).then(|| self.replace_target(source, target));
+        let besides = replacing.and_then(Result::err).into_iter();
         if self.is_ancestor(source, to.directory) {
-            // What the target is may be wrong besides.
-            let replacing = (mode == RenameMode::Replace).then(|| self.replace_target(source, target));
-            let faults = replacing.and_then(Result::err).into_iter();
-            return Err(faults.chain([Errno::EINVAL.into()]).collect());
+            return Err(besides.chain([Errno::EINVAL.into()]).collect());
         }
         if target.is_some_and(|target| self.is_ancestor(target, from.directory)) {
-            return Err(match mode {
+            let fault = match mode {
                 RenameMode::Exchange => Errno::EINVAL.into(),
                 _ => [Errno::ENOTEMPTY, Errno::EEXIST].into(),
-            });
+            };
+            return Err(besides.chain([fault]).collect());
         }
         Ok(())
     }

@@ -45,6 +45,16 @@ impl Model {
         self.lookup_from(ROOT, path, follow, &mut 0)
     }
 
+    /// Whether `path`, without the slashes at its end, names a symbolic link.
+    pub fn names_link(&self, path: &[u8]) -> bool {
+        let end = path
+            .iter()
+            .rposition(|byte| *byte != b'/')
+            .map_or(0, |last| last + 1);
+        let found = self.clone().lookup(&path[..end], Follow::No);
+        found.is_ok_and(|id| self.is_kind(id, FileKind::Symlink))
+    }
+
     /// The inode at the last component of `place`, itself not followed. `None` when the name does not exist.
     pub(super) fn at(&self, place: &Place) -> Result<Option<Id>, Fault> {
         match &place.last {
