@@ -101,7 +101,7 @@ impl Operation<'_> {
     ///
     /// The caller keeps to the limits above; what exceeds them is cut and would not verify.
     #[inline]
-    pub fn encode_into(&self, record: &mut impl Extend<u8>) {
+    pub fn encode_into(&self, record: &mut Vec<u8>) {
         let (word, tail): (u64, &[u8]) = match self {
             Self::Write { at, bytes } => {
                 let words = u64::try_from(bytes.len() / 8).unwrap_or(0);
@@ -114,8 +114,8 @@ impl Operation<'_> {
             Self::Free(range) => (range_word(FREE, *range), &range.count.to_le_bytes()),
             Self::Zero(range) => (range_word(ZERO, *range), &range.count.to_le_bytes()),
         };
-        record.extend(word.to_le_bytes());
-        record.extend(tail.iter().copied());
+        record.extend_from_slice(&word.to_le_bytes());
+        record.extend_from_slice(tail);
     }
 
     /// Bytes that the operation takes in a record.

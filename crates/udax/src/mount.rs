@@ -154,6 +154,8 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     } else {
         Journal::open(Arc::clone(&region), &superblock)?
     };
+    // A growth that a crash interrupted may just have been completed.
+    let superblock = recovery.superblock.clone().unwrap_or(superblock);
     let pool = Arc::new(Pool::new(region, superblock, journal, recovery, options.clone())?);
     if !options.read_only {
         pool.finish_orphans()?;
