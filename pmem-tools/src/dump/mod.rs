@@ -1,0 +1,9 @@
+//! x
+/// x
+#[derive(clap::Args, Debug)]
+pub(crate) struct Dump {}
+impl Dump {
+    pub(crate) fn run(self, _o: &mut crate::output::Output) -> anyhow::Result<std::process::ExitCode> {
+        unimplemented!()
+    }
+}
