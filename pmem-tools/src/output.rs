@@ -40,11 +40,6 @@ impl Output {
         }
     }
 
-    /// Whether a person reads it.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.is_terminal
-    }
-
     /// `value` as JSON, ended by a newline.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
         // Through a string: an error while writing must stay an I/O error, to be recognised as a broken pipe.

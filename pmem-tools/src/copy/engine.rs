@@ -36,6 +36,44 @@ pub(crate) fn copy<S: Source, T: Target>(source: &S, target: &T, plan: &Plan, th
     copy.finish_dirs(&missing);
 }
 
+/// Reads every file of `plan` where it was copied to, and throws the bytes away.
+pub(crate) fn read_all<T: Source>(target: &T, plan: &Plan, threads: usize, tally: &Tally) {
+    in_parallel(
+        &plan.leaves(),
+        threads,
+        || vec![0; CHUNK],
+        |buffer, index| {
+            let Some(item) = plan
+                .items
+                .get(index)
+                .filter(|item| item.attributes.kind == FileKind::Regular)
+            else {
+                return;
+            };
+            match read_file(target, item, buffer, tally) {
+                Ok(()) => tally.count(FileKind::Regular),
+                Err(error) => tally.fail(&item.target, &error),
+            }
+        },
+    );
+}
+
+fn read_file<T: Source>(target: &T, item: &Item, buffer: &mut [u8], tally: &Tally) -> Result<()> {
+    let file = target.open(&item.target).context("cannot open")?;
+    let mut offset = 0;
+    loop {
+        let read = target
+            .read_at(&file, buffer, offset)
+            .with_context(|| format!("cannot read at byte {offset}"))?;
+        if read == 0 {
+            return Ok(());
+        }
+        let read = u64::try_from(read).unwrap_or(0);
+        tally.add_bytes(read);
+        offset += read;
+    }
+}
+
 /// Runs `work` on every index, in `threads` threads, each with a state of its own.
 pub(crate) fn in_parallel<W>(
     indices: &[usize],

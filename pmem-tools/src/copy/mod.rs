@@ -20,7 +20,7 @@ mod tally;
 mod tree;
 
 pub(crate) use compare::compare;
-pub(crate) use engine::copy;
+pub(crate) use engine::{copy, read_all};
 pub(crate) use host::Host;
 pub(crate) use plan::{Plan, Root};
 pub(crate) use pool::InPool;
