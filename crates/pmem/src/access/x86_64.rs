@@ -1,0 +1,416 @@
+//! Loads, stores, copies and flushes of x86-64.
+//!
+//! The routines keep `to`, `from` and `len` as "what is still to do" in rdi, rsi and rdx at every instruction that may
+//! fault. A copy that faults goes on byte by byte from there, which finds the exact byte; that stores the same bytes
+//! again where the group of the fault was half done. Order and sizes: Intel SDM volume 1 chapter 11.6.13 (non-temporal
+//! stores are weakly ordered: sfence), volume 3 chapter 9.2.3 (aligned 8-byte accesses are atomic). The slow way uses
+//! no `rep movs`, because poison met in a fast string operation is fatal on some processors.
+//!
+//! movdir64b is not used: nothing may rely on 64-byte atomicity, since most processors lack it, and for throughput a
+//! line of vector stores is as good.
+
+use std::arch::{asm, naked_asm};
+
+use super::fixup::fixup;
+use super::{CopyFn, Fault, FlushFn, Outcome, StreamFn};
+
+/// Whether lines can be written back by instructions.
+pub(crate) const CAN_FLUSH: bool = true;
+
+/// Loads an aligned word, atomically (relaxed).
+///
+/// # Safety
+/// `from` is aligned and mapped.
+#[inline(always)]
+pub(crate) unsafe fn load(from: *const u64) -> Result<u64, Fault> {
+    let value: u64;
+    let failed: u32;
+    // SAFETY: the caller's; a fault goes on at label 4 with `failed` still 1.
+    unsafe {
+        asm!(
+            "mov {failed:e}, 1",
+            "2: mov {value}, qword ptr [{from}]",
+            "3: xor {failed:e}, {failed:e}",
+            "4:",
+            fixup!("2b", "3b", "4b"),
+            from = in(reg) from,
+            value = out(reg) value,
+            failed = out(reg) failed,
+            out("r11") _,
+            options(nostack, readonly),
+        );
+    }
+    if failed == 0 { Ok(value) } else { Err(Fault) }
+}
+
+/// Stores an aligned word, atomically (relaxed).
+///
+/// # Safety
+/// `to` is aligned and mapped for writing.
+#[inline(always)]
+pub(crate) unsafe fn store(to: *mut u64, value: u64) -> Result<(), Fault> {
+    let failed: u32;
+    // SAFETY: the caller's; a fault goes on at label 4 with `failed` still 1.
+    unsafe {
+        asm!(
+            "mov {failed:e}, 1",
+            "2: mov qword ptr [{to}], {value}",
+            "3: xor {failed:e}, {failed:e}",
+            "4:",
+            fixup!("2b", "3b", "4b"),
+            to = in(reg) to,
+            value = in(reg) value,
+            failed = out(reg) failed,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    if failed == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Puts `new` where `current` is, atomically; gives the word that was there.
+///
+/// # Safety
+/// `at` is aligned and mapped for writing.
+#[inline]
+pub(crate) unsafe fn compare_exchange(at: *mut u64, current: u64, new: u64) -> Result<u64, Fault> {
+    let failed: u32;
+    let before: u64;
+    // SAFETY: the caller's; a fault goes on at label 4 with `failed` still 1.
+    unsafe {
+        asm!(
+            "mov {failed:e}, 1",
+            "2: lock cmpxchg qword ptr [{at}], {new}",
+            "3: mov {failed:e}, 0",
+            "4:",
+            fixup!("2b", "3b", "4b"),
+            at = in(reg) at,
+            new = in(reg) new,
+            failed = out(reg) failed,
+            inout("rax") current => before,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    if failed == 0 { Ok(before) } else { Err(Fault) }
+}
+
+/// Waits for this thread's flushes and stores past the cache.
+#[inline(always)]
+pub(crate) fn drain() {
+    // SAFETY: sfence touches nothing; not `nomem`, so that no access is moved over it by the compiler.
+    unsafe { asm!("sfence", options(nostack, preserves_flags)) };
+}
+
+/// [`CopyFn`] by aligned 8-byte accesses of `to`, its ragged ends by bytes.
+///
+/// # Safety
+/// As [`CopyFn`].
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn store_words(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "test rdx, rdx",
+        "jz 7f",
+        "2: test dil, 7",
+        "jz 3f",
+        "mov al, byte ptr [rsi]",
+        "mov byte ptr [rdi], al",
+        "inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "jnz 2b",
+        "jmp 7f",
+        "3: cmp rdx, 32",
+        "jb 4f",
+        "mov rax, qword ptr [rsi]",
+        "mov rcx, qword ptr [rsi + 8]",
+        "mov r8, qword ptr [rsi + 16]",
+        "mov r9, qword ptr [rsi + 24]",
+        "mov qword ptr [rdi], rax",
+        "mov qword ptr [rdi + 8], rcx",
+        "mov qword ptr [rdi + 16], r8",
+        "mov qword ptr [rdi + 24], r9",
+        "add rsi, 32",
+        "add rdi, 32",
+        "sub rdx, 32",
+        "jmp 3b",
+        "4: cmp rdx, 8",
+        "jb 5f",
+        "mov rax, qword ptr [rsi]",
+        "mov qword ptr [rdi], rax",
+        "add rsi, 8",
+        "add rdi, 8",
+        "sub rdx, 8",
+        "jmp 4b",
+        "5: test rdx, rdx",
+        "jz 7f",
+        "6: mov al, byte ptr [rsi]",
+        "mov byte ptr [rdi], al",
+        "inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "jnz 6b",
+        "7: xor eax, eax",
+        "xor edx, edx",
+        "ret",
+        "8: jmp {slow}",
+        fixup!("2b", "7b", "8b"),
+        slow = sym copy_bytes,
+    )
+}
+
+/// [`CopyFn`] byte by byte: where the others go on after a fault. `len` is not zero.
+///
+/// # Safety
+/// As [`CopyFn`].
+#[unsafe(naked)]
+unsafe extern "C" fn copy_bytes(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "2: mov al, byte ptr [rsi]",
+        "mov byte ptr [rdi], al",
+        "3: inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "jnz 2b",
+        "xor eax, eax",
+        "ret",
+        "4: mov rax, rdx",
+        "mov rdx, r11",
+        "ret",
+        fixup!("2b", "3b", "4b"),
+    )
+}
+
+/// [`CopyFn`] by 16-byte vectors.
+///
+/// # Safety
+/// As [`CopyFn`].
+#[unsafe(naked)]
+unsafe extern "C" fn copy_sse2(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "2: cmp rdx, 64",
+        "jb 3f",
+        "movdqu xmm0, xmmword ptr [rsi]",
+        "movdqu xmm1, xmmword ptr [rsi + 16]",
+        "movdqu xmm2, xmmword ptr [rsi + 32]",
+        "movdqu xmm3, xmmword ptr [rsi + 48]",
+        "movdqu xmmword ptr [rdi], xmm0",
+        "movdqu xmmword ptr [rdi + 16], xmm1",
+        "movdqu xmmword ptr [rdi + 32], xmm2",
+        "movdqu xmmword ptr [rdi + 48], xmm3",
+        "add rsi, 64",
+        "add rdi, 64",
+        "sub rdx, 64",
+        "jmp 2b",
+        "3: jmp {words}",
+        "4: jmp {slow}",
+        fixup!("2b", "3b", "4b"),
+        words = sym store_words,
+        slow = sym copy_bytes,
+    )
+}
+
+/// [`CopyFn`] by 32-byte vectors.
+///
+/// # Safety
+/// As [`CopyFn`], and the processor has AVX.
+#[unsafe(naked)]
+unsafe extern "C" fn copy_avx2(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "cmp rdx, 32",
+        "jae 2f",
+        "jmp {words}",
+        "2: cmp rdx, 128",
+        "jb 4f",
+        ".balign 16",
+        "3: vmovdqu ymm0, ymmword ptr [rsi]",
+        "vmovdqu ymm1, ymmword ptr [rsi + 32]",
+        "vmovdqu ymm2, ymmword ptr [rsi + 64]",
+        "vmovdqu ymm3, ymmword ptr [rsi + 96]",
+        "vmovdqu ymmword ptr [rdi], ymm0",
+        "vmovdqu ymmword ptr [rdi + 32], ymm1",
+        "vmovdqu ymmword ptr [rdi + 64], ymm2",
+        "vmovdqu ymmword ptr [rdi + 96], ymm3",
+        "sub rsi, -128",
+        "sub rdi, -128",
+        "add rdx, -128",
+        "cmp rdx, 128",
+        "jae 3b",
+        "4: cmp rdx, 32",
+        "jb 5f",
+        "vmovdqu ymm0, ymmword ptr [rsi]",
+        "vmovdqu ymmword ptr [rdi], ymm0",
+        "add rsi, 32",
+        "add rdi, 32",
+        "sub rdx, 32",
+        "jmp 4b",
+        // At least 32 bytes are done: the rest is the end of one whole vector.
+        "5: test rdx, rdx",
+        "jz 6f",
+        "vmovdqu ymm0, ymmword ptr [rsi + rdx - 32]",
+        "vmovdqu ymmword ptr [rdi + rdx - 32], ymm0",
+        "6: vzeroupper",
+        "xor eax, eax",
+        "xor edx, edx",
+        "ret",
+        "7: vzeroupper",
+        "jmp {slow}",
+        fixup!("2b", "6b", "7b"),
+        words = sym store_words,
+        slow = sym copy_bytes,
+    )
+}
+
+/// [`StreamFn`] by 16-byte vectors.
+///
+/// # Safety
+/// As [`StreamFn`].
+#[unsafe(naked)]
+unsafe extern "C" fn stream_sse2(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "test rdx, rdx",
+        "jz 3f",
+        "2: movdqu xmm0, xmmword ptr [rsi]",
+        "movdqu xmm1, xmmword ptr [rsi + 16]",
+        "movdqu xmm2, xmmword ptr [rsi + 32]",
+        "movdqu xmm3, xmmword ptr [rsi + 48]",
+        "movntdq xmmword ptr [rdi], xmm0",
+        "movntdq xmmword ptr [rdi + 16], xmm1",
+        "movntdq xmmword ptr [rdi + 32], xmm2",
+        "movntdq xmmword ptr [rdi + 48], xmm3",
+        "add rsi, 64",
+        "add rdi, 64",
+        "sub rdx, 64",
+        "jnz 2b",
+        "3: xor eax, eax",
+        "ret",
+        "4: mov rax, rdx",
+        "mov rdx, r11",
+        "ret",
+        fixup!("2b", "3b", "4b"),
+    )
+}
+
+/// [`StreamFn`] by 32-byte vectors.
+///
+/// # Safety
+/// As [`StreamFn`], and the processor has AVX.
+#[unsafe(naked)]
+unsafe extern "C" fn stream_avx2(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "test rdx, rdx",
+        "jz 3f",
+        "2: vmovdqu ymm0, ymmword ptr [rsi]",
+        "vmovdqu ymm1, ymmword ptr [rsi + 32]",
+        "vmovntdq ymmword ptr [rdi], ymm0",
+        "vmovntdq ymmword ptr [rdi + 32], ymm1",
+        "add rsi, 64",
+        "add rdi, 64",
+        "sub rdx, 64",
+        "jnz 2b",
+        "3: vzeroupper",
+        "xor eax, eax",
+        "ret",
+        "4: vzeroupper",
+        "mov rax, rdx",
+        "mov rdx, r11",
+        "ret",
+        fixup!("2b", "3b", "4b"),
+    )
+}
+
+/// [`StreamFn`] by 64-byte vectors.
+///
+/// # Safety
+/// As [`StreamFn`], and the processor has AVX-512F.
+#[unsafe(naked)]
+unsafe extern "C" fn stream_avx512(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    naked_asm!(
+        "test rdx, rdx",
+        "jz 3f",
+        "2: vmovdqu64 zmm0, zmmword ptr [rsi]",
+        "vmovntdq zmmword ptr [rdi], zmm0",
+        "add rsi, 64",
+        "add rdi, 64",
+        "sub rdx, 64",
+        "jnz 2b",
+        "3: vzeroupper",
+        "xor eax, eax",
+        "ret",
+        "4: vzeroupper",
+        "mov rax, rdx",
+        "mov rdx, r11",
+        "ret",
+        fixup!("2b", "3b", "4b"),
+    )
+}
+
+/// A [`FlushFn`] of one instruction.
+macro_rules! flush_routine {
+    ($name:ident, $instruction:literal) => {
+        #[doc = concat!("[`FlushFn`] by ", $instruction, ".")]
+        ///
+        /// # Safety
+        /// As [`FlushFn`], and the processor has the instruction.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(at: *const u8, lines: usize) -> Outcome {
+            naked_asm!(
+                "test rsi, rsi",
+                "jz 3f",
+                concat!("2: ", $instruction, " [rdi]"),
+                "add rdi, 64",
+                "dec rsi",
+                "jnz 2b",
+                "3: xor eax, eax",
+                "ret",
+                "4: mov rax, rsi",
+                "mov rdx, r11",
+                "ret",
+                fixup!("2b", "3b", "4b"),
+            )
+        }
+    };
+}
+
+flush_routine!(flush_clwb, "clwb");
+flush_routine!(flush_clflushopt, "clflushopt");
+flush_routine!(flush_clflush, "clflush");
+
+/// The fastest copy this processor has.
+pub(crate) fn select_copy() -> CopyFn {
+    if is_x86_feature_detected!("avx2") {
+        copy_avx2
+    } else {
+        copy_sse2
+    }
+}
+
+/// The widest stores past the cache this processor has.
+pub(crate) fn select_stream() -> StreamFn {
+    if is_x86_feature_detected!("avx512f") {
+        stream_avx512
+    } else if is_x86_feature_detected!("avx2") {
+        stream_avx2
+    } else {
+        stream_sse2
+    }
+}
+
+/// The cheapest write-back this processor has: clwb keeps the line cached, clflushopt need not wait for the one
+/// before, clflush every x86-64 has.
+pub(crate) fn select_flush() -> FlushFn {
+    const CLFLUSHOPT: u32 = 1 << 23;
+    const CLWB: u32 = 1 << 24;
+    let structured_features = 7;
+    if core::arch::x86_64::__cpuid(0).eax < structured_features {
+        return flush_clflush;
+    }
+    let features = core::arch::x86_64::__cpuid_count(structured_features, 0).ebx;
+    if features & CLWB != 0 {
+        flush_clwb
+    } else if features & CLFLUSHOPT != 0 {
+        flush_clflushopt
+    } else {
+        flush_clflush
+    }
+}

@@ -1,0 +1,192 @@
+//! What sysfs knows of DAX devices: their size and alignment, and whether caches survive a power failure.
+//!
+//! Every function takes the root of sysfs, so that tests can make one.
+
+use std::fs;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+/// Where the kernel describes itself.
+pub(crate) const SYSFS: &str = "/sys";
+
+/// A `/dev/dax*` device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DaxDevice {
+    /// Bytes: a multiple of `align`.
+    pub(crate) size: u64,
+    /// What file offsets and lengths of mappings must be multiples of.
+    pub(crate) align: u64,
+    /// Its directory in sysfs, without symbolic links.
+    pub(crate) directory: PathBuf,
+}
+
+fn read_number(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path)?;
+    text.trim().parse().map_err(|_| {
+        let message = format!("{}: not a number: {:?}", path.display(), text.trim());
+        Error::new(ErrorKind::InvalidData, message)
+    })
+}
+
+/// The directory of a device number, `kind` being `char` or `block`.
+pub(crate) fn device_directory(sysfs: &Path, kind: &str, device: libc::dev_t) -> Result<PathBuf> {
+    let number = format!("{}:{}", libc::major(device), libc::minor(device));
+    fs::canonicalize(sysfs.join("dev").join(kind).join(number))
+}
+
+/// What the character device `device` is.
+///
+/// # Errors
+/// It is not a DAX device, or sysfs does not describe it.
+pub(crate) fn dax_device(sysfs: &Path, device: libc::dev_t) -> Result<DaxDevice> {
+    let directory = device_directory(sysfs, "char", device)?;
+    let subsystem = fs::canonicalize(directory.join("subsystem"))?;
+    if subsystem.file_name().is_none_or(|name| name != "dax") {
+        return Err(Error::new(ErrorKind::InvalidInput, "not a DAX device"));
+    }
+    // Kernels before 5.8 do not tell it: 2 MiB is what they make unless told otherwise.
+    let align = read_number(&directory.join("align")).unwrap_or(2 << 20);
+    if !align.is_power_of_two() || align < 4096 {
+        let message = format!("alignment {align} is not a power of two of at least 4096");
+        return Err(Error::new(ErrorKind::InvalidData, message));
+    }
+    let size = read_number(&directory.join("size"))?;
+    Ok(DaxDevice {
+        size: size - size % align,
+        align,
+        directory,
+    })
+}
+
+/// Whether a device is on a bus of non-volatile memory; else it is ordinary memory behind a DAX device.
+pub(crate) fn is_persistent(directory: &Path) -> bool {
+    ancestor(directory, "ndbus").is_some()
+}
+
+/// Whether caches are in the power-fail domain of the memory behind a device. Where its region cannot be told (a
+/// device-mapper volume): whether they are for all regions.
+pub(crate) fn is_eadr(sysfs: &Path, directory: Option<&Path>) -> bool {
+    if let Some(region) = directory.and_then(|directory| ancestor(directory, "region")) {
+        return region_is_eadr(&region);
+    }
+    let Ok(entries) = fs::read_dir(sysfs.join("bus/nd/devices")) else {
+        return false;
+    };
+    let mut regions = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| is_named(path, "region"))
+        .peekable();
+    regions.peek().is_some() && regions.all(|region| region_is_eadr(&region))
+}
+
+/// The attribute is there only where firmware tells the domain.
+fn region_is_eadr(region: &Path) -> bool {
+    fs::read_to_string(region.join("persistence_domain")).is_ok_and(|domain| domain.trim() == "cpu_cache")
+}
+
+/// The nearest ancestor called `prefix` and a number.
+fn ancestor(directory: &Path, prefix: &str) -> Option<PathBuf> {
+    directory
+        .ancestors()
+        .find(|path| is_named(path, prefix))
+        .map(Path::to_path_buf)
+}
+
+fn is_named(path: &Path, prefix: &str) -> bool {
+    path.file_name()
+        .and_then(|name| name.to_str()?.strip_prefix(prefix))
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A sysfs with one nvdimm bus, `regions` (their persistence domains) and dax0.0 (252:3) in the first.
+    fn sysfs(regions: &[Option<&str>]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let bus = root.path().join("devices/platform/ndbus0");
+        for directory in ["bus/nd/devices", "bus/dax", "dev/char"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        for (number, domain) in regions.iter().enumerate() {
+            let region = bus.join(format!("region{number}"));
+            fs::create_dir_all(&region).unwrap();
+            if let Some(domain) = domain {
+                fs::write(region.join("persistence_domain"), format!("{domain}\n")).unwrap();
+            }
+            let link = root.path().join(format!("bus/nd/devices/region{number}"));
+            symlink(&region, link).unwrap();
+        }
+        let device = bus.join("region0/dax0.0/dax0.0");
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("size"), "1073741824\n").unwrap();
+        fs::write(device.join("align"), "2097152\n").unwrap();
+        symlink(root.path().join("bus/dax"), device.join("subsystem")).unwrap();
+        symlink(&device, root.path().join("dev/char/252:3")).unwrap();
+        root
+    }
+
+    fn device_number() -> libc::dev_t {
+        libc::makedev(252, 3)
+    }
+
+    #[test]
+    fn size_and_alignment_of_a_dax_device_are_read() {
+        let root = sysfs(&[None]);
+        let device = dax_device(root.path(), device_number()).unwrap();
+        assert_eq!((device.size, device.align), (1 << 30, 2 << 20));
+        assert!(is_persistent(&device.directory));
+    }
+
+    #[test]
+    fn a_size_that_is_not_a_number_is_an_error() {
+        let root = sysfs(&[None]);
+        let directory = device_directory(root.path(), "char", device_number()).unwrap();
+        fs::write(directory.join("size"), "many").unwrap();
+        assert_eq!(
+            dax_device(root.path(), device_number()).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn an_alignment_of_zero_is_an_error() {
+        let root = sysfs(&[None]);
+        let directory = device_directory(root.path(), "char", device_number()).unwrap();
+        fs::write(directory.join("align"), "0").unwrap();
+        assert_eq!(
+            dax_device(root.path(), device_number()).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn memory_without_a_bus_of_nonvolatile_memory_is_not_persistent() {
+        assert!(!is_persistent(Path::new("/sys/devices/platform/hmem.0/dax0.0")));
+        assert!(!is_persistent(Path::new("/sys/devices/platform/ndbusted/dax0.0")));
+    }
+
+    #[test]
+    fn the_region_of_a_device_decides_its_domain() {
+        let root = sysfs(&[Some("cpu_cache"), Some("memory_controller")]);
+        let device = dax_device(root.path(), device_number()).unwrap();
+        assert!(is_eadr(root.path(), Some(&device.directory)));
+        let root = sysfs(&[None, Some("cpu_cache")]);
+        let device = dax_device(root.path(), device_number()).unwrap();
+        assert!(!is_eadr(root.path(), Some(&device.directory)));
+    }
+
+    #[test]
+    fn without_a_known_region_all_must_have_caches_in_the_domain() {
+        assert!(is_eadr(
+            sysfs(&[Some("cpu_cache"), Some("cpu_cache")]).path(),
+            None
+        ));
+        assert!(!is_eadr(sysfs(&[Some("cpu_cache"), None]).path(), None));
+        assert!(!is_eadr(sysfs(&[Some("memory_controller")]).path(), None));
+        assert!(!is_eadr(tempfile::tempdir().unwrap().path(), None));
+    }
+}

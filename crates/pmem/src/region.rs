@@ -1,0 +1,345 @@
+//! The public object: opening, growing and describing a region. Its loads are in `load`, its stores, flushes and
+//! fences in `store`.
+//!
+//! Locks: only leaves, inside `mapping` (growth), `msync` (pages to write back) and here (failed pages); none is taken
+//! by loads and stores that succeed.
+
+mod load;
+mod store;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::mman::ProtFlags;
+use udax_sync::{Mutex, Rank};
+
+use crate::access::{self, Outcome};
+use crate::domain::{self, SYSFS};
+use crate::engine::Engine;
+use crate::mapping::Mapping;
+use crate::msync::PendingPages;
+use crate::options::{Persistence, RegionOptions};
+use crate::recorder::Recorder;
+use crate::source::{Kind, Mode, Source};
+use crate::{RegionError, Result};
+
+/// Failed pages that are remembered: enough to tell a bad device, little enough to keep.
+const MAX_FAILURES: usize = 1024;
+/// The unit of [`Region::media_failures`].
+const PAGE: u64 = 4096;
+
+/// A mapping of persistent memory.
+///
+/// Threads may access it at once, in any way. Bytes that one stores while another reads them are seen old or new, each
+/// aligned 8-byte word as a whole.
+#[derive(Debug)]
+pub struct Region {
+    mapping: Mapping,
+    engine: Engine,
+    persistence: Persistence,
+    /// Only where fences msync.
+    pending: Option<PendingPages>,
+    is_read_only: bool,
+    failures: Mutex<BTreeSet<u64>>,
+    recorder: Option<Arc<dyn Recorder>>,
+}
+
+impl Region {
+    /// Maps `path` (file or device) as it is, and locks it against other openers.
+    ///
+    /// # Errors
+    /// `Busy`: somebody has it open for writing, or open at all while we want to write; `Io`: it cannot be opened or
+    /// mapped, or is neither a regular file nor a DAX device.
+    pub fn open(path: &Path, options: RegionOptions) -> Result<Self> {
+        let mode = if options.read_only {
+            Mode::Read
+        } else {
+            Mode::Write
+        };
+        let source = Source::open(path, mode)?;
+        let len = source.len()?;
+        Self::map(Some(source), len, options)
+    }
+
+    /// Creates (or, if it exists, resizes) the file `path` with `len` bytes, and maps it. A device keeps its size and
+    /// must have at least `len`. A new file is readable by its owner only.
+    ///
+    /// # Durability
+    /// Unless stores survive only the process, the file's name, length and blocks are durable on return.
+    ///
+    /// # Errors
+    /// As [`Region::open`], `ReadOnly` with that option, `TooSmall` for a device, and `Io` without space: then the
+    /// file is as before.
+    pub fn create(path: &Path, len: u64, options: RegionOptions) -> Result<Self> {
+        if options.read_only {
+            return Err(RegionError::ReadOnly {
+                path: path.display().to_string(),
+            });
+        }
+        let source = Source::open(path, Mode::Create)?;
+        if let Err(error) = source.set_len(len) {
+            source.discard_new();
+            return Err(error);
+        }
+        let len = source.len()?;
+        let region = Self::map(Some(source), len, options)?;
+        region.sync_length()?;
+        Ok(region)
+    }
+
+    /// Anonymous memory of `len` zero bytes, for tests.
+    ///
+    /// # Errors
+    /// `Io`: no memory.
+    pub fn anonymous(len: u64, recorder: Option<Arc<dyn Recorder>>) -> Result<Self> {
+        let options = RegionOptions {
+            recorder,
+            ..RegionOptions::default()
+        };
+        Self::anonymous_with(len, options)
+    }
+
+    /// As [`Region::anonymous`], with all options.
+    ///
+    /// # Errors
+    /// `Io`: no memory.
+    pub fn anonymous_with(len: u64, options: RegionOptions) -> Result<Self> {
+        Self::map(None, len, options)
+    }
+
+    fn map(source: Option<Source>, len: u64, options: RegionOptions) -> Result<Self> {
+        access::install().map_err(|errno| {
+            let path = source.as_ref().map_or("anonymous memory".as_ref(), Source::path);
+            RegionError::io(path, "install the SIGBUS handler", errno)
+        })?;
+        let protection = if options.read_only {
+            ProtFlags::PROT_READ
+        } else {
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
+        };
+        let mapping = Mapping::new(source, len, options.reserve, protection)?;
+        let persistence = find_persistence(&mapping, options.msync);
+        let flushes = match persistence {
+            Persistence::Flush => true,
+            Persistence::ProcessOnly => options.emulate_flush,
+            Persistence::Eadr | Persistence::Msync => false,
+        };
+        Ok(Self {
+            mapping,
+            engine: Engine::new(options.backend, flushes),
+            persistence,
+            pending: (persistence == Persistence::Msync).then(PendingPages::new),
+            is_read_only: options.read_only,
+            failures: Mutex::new(Rank::Leaf, BTreeSet::new()),
+            recorder: options.recorder,
+        })
+    }
+
+    /// Makes the region `len` bytes long, and its file too, with blocks under all of them. Already longer is no error.
+    /// The base does not move: other threads go on, and may use the new bytes once they see the new length.
+    ///
+    /// # Durability
+    /// As [`Region::create`].
+    ///
+    /// # Errors
+    /// `TooSmall`: a device, or beyond [`RegionOptions::reserve`], or the file was cut short; `ReadOnly`; `Io`: no
+    /// space. Then nothing has changed.
+    pub fn grow(&self, len: u64) -> Result<()> {
+        if self.is_read_only {
+            return Err(self.read_only_error());
+        }
+        if len <= self.len() {
+            return Ok(());
+        }
+        self.mapping.grow(len)?;
+        self.sync_length()
+    }
+
+    fn sync_length(&self) -> Result<()> {
+        match self.mapping.source() {
+            Some(source) if self.persistence != Persistence::ProcessOnly => source.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.mapping.len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most bytes it can grow to without being opened again; a device or a full filesystem may allow fewer.
+    pub fn max_len(&self) -> u64 {
+        self.mapping.reserved()
+    }
+
+    /// What stores need to survive a power failure.
+    pub fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
+    /// Whether stores are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    /// The file or device; `None` for anonymous memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.mapping.source().map(Source::path)
+    }
+
+    /// What messages call it: the path, or "anonymous memory".
+    pub fn name(&self) -> String {
+        self.mapping.name()
+    }
+
+    /// Pages that had media errors, as ascending offsets of their first bytes; the first 1024 met.
+    pub fn media_failures(&self) -> Vec<u64> {
+        self.failures.lock().iter().copied().collect()
+    }
+
+    /// Where bytes are, after the one check of bounds.
+    #[inline(always)]
+    fn place(&self, at: u64, len: usize) -> Result<*mut u8> {
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        let region_len = self.mapping.len();
+        if at.checked_add(len).is_none_or(|end| end > region_len) {
+            return Err(out_of_bounds(at, len, region_len));
+        }
+        // Inside the mapping, so it fits.
+        Ok(self
+            .mapping
+            .base()
+            .wrapping_add(usize::try_from(at).unwrap_or(usize::MAX)))
+    }
+
+    /// As [`Region::place`], of an aligned word.
+    #[inline(always)]
+    fn word(&self, at: u64) -> Result<*mut u64> {
+        if !at.is_multiple_of(8) {
+            return Err(misaligned(at, 8));
+        }
+        Ok(self.place(at, 8)?.cast())
+    }
+
+    #[inline(always)]
+    fn check_writable(&self) -> Result<()> {
+        if self.is_read_only {
+            return Err(self.read_only_error());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn read_only_error(&self) -> RegionError {
+        RegionError::ReadOnly { path: self.name() }
+    }
+
+    /// The error of an access to `len` bytes at `at` that ended early.
+    #[cold]
+    fn failed(&self, at: u64, len: usize, outcome: Outcome) -> RegionError {
+        // Of a copy, the other side may have failed: a buffer of the caller in a file that was cut short.
+        if self.mapping.offset_of(outcome.fault).is_none() {
+            return RegionError::Io {
+                path: self.name(),
+                what: "access the caller's buffer",
+                source: Errno::EFAULT.into(),
+            };
+        }
+        let done = len.saturating_sub(outcome.left);
+        self.media_error(at + u64::try_from(done).unwrap_or(0))
+    }
+
+    /// Notes the page as failed.
+    #[cold]
+    fn media_error(&self, at: u64) -> RegionError {
+        let mut failures = self.failures.lock();
+        if failures.len() < MAX_FAILURES {
+            failures.insert(at - at % PAGE);
+        }
+        RegionError::Media { at }
+    }
+
+    /// Whether libpmem takes the whole region for persistent memory.
+    #[cfg(feature = "libpmem")]
+    pub fn libpmem_is_pmem(&self) -> bool {
+        let len = usize::try_from(self.len()).unwrap_or(usize::MAX);
+        crate::libpmem::is_pmem(self.mapping.base(), len)
+    }
+
+    /// What libpmem says of caches of this machine: whether they survive a power failure; `None` if unknown.
+    #[cfg(feature = "libpmem")]
+    pub fn libpmem_has_auto_flush() -> Option<bool> {
+        crate::libpmem::has_auto_flush()
+    }
+
+    /// Pushes the range past every buffer that software can flush, by libpmem: it is then durable even where the
+    /// power-fail domain fails. Slow.
+    ///
+    /// # Durability
+    /// All stores that happened before are durable.
+    ///
+    /// # Errors
+    /// `OutOfBounds`; `Io`: what libpmem gives.
+    #[cfg(feature = "libpmem")]
+    pub fn deep_persist(&self, at: u64, len: u64) -> Result<()> {
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        let place = self.place(at, bytes)?;
+        // SAFETY: checked to be inside the mapping.
+        unsafe { crate::libpmem::deep_persist(place, bytes) }.map_err(|source| RegionError::Io {
+            path: self.name(),
+            what: "deep persist",
+            source,
+        })
+    }
+}
+
+#[cold]
+fn out_of_bounds(at: u64, len: u64, region_len: u64) -> RegionError {
+    RegionError::OutOfBounds { at, len, region_len }
+}
+
+#[cold]
+fn misaligned(at: u64, align: u64) -> RegionError {
+    RegionError::Misaligned { at, align }
+}
+
+fn find_persistence(mapping: &Mapping, wants_msync: bool) -> Persistence {
+    let Some(source) = mapping.source() else {
+        return Persistence::ProcessOnly;
+    };
+    let sysfs = Path::new(SYSFS);
+    let (directory, can_msync) = match source.kind() {
+        Kind::Device(device) if domain::is_persistent(&device.directory) => {
+            (Some(device.directory.clone()), false)
+        }
+        Kind::Device(_) | Kind::File { is_memory: true, .. } => return Persistence::ProcessOnly,
+        Kind::File { .. } if !mapping.is_synchronous() => {
+            return if wants_msync {
+                Persistence::Msync
+            } else {
+                Persistence::ProcessOnly
+            };
+        }
+        Kind::File { .. } => (source.device_directory(sysfs), true),
+    };
+    if !access::CAN_FLUSH {
+        return if can_msync {
+            Persistence::Msync
+        } else {
+            Persistence::ProcessOnly
+        };
+    }
+    if domain::is_eadr(sysfs, directory.as_deref()) {
+        Persistence::Eadr
+    } else {
+        Persistence::Flush
+    }
+}

@@ -1,0 +1,333 @@
+//! Stores, flushes and fences.
+//!
+//! Stores past the cache are of whole lines. What does not fill a line is stored through the cache and its line
+//! flushed, and recorders see it so. Empty stores and flushes do nothing and are not recorded.
+
+use std::mem::MaybeUninit;
+
+use super::Region;
+use super::load::{Buffer, CHUNK};
+use crate::access;
+use crate::recorder::Event;
+use crate::{LINE, Result};
+
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Where a chunk must end, so that none but the first and the last has ragged lines.
+const CHUNK_BYTES: u64 = 4096;
+const LINE_BYTES: usize = 64;
+const _: () = assert!(CHUNK == 4096 && LINE == 64);
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn to_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+impl Region {
+    /// Stores through the cache; whole aligned words by relaxed 8-byte atomic stores.
+    ///
+    /// # Durability
+    /// After [`Region::flush`] of the range and [`Region::fence`] by this thread.
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `ReadOnly`; `Media`: bytes before the failing one are stored.
+    #[inline]
+    pub fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let to = self.place(at, bytes.len())?;
+        // SAFETY: `to` is mapped for that length, `bytes` is borrowed for it.
+        let outcome = unsafe { access::store_words(to, bytes.as_ptr(), bytes.len()) };
+        if self.recorder.is_some() {
+            self.record_store(at, &bytes[..bytes.len() - outcome.left]);
+        }
+        if outcome.left != 0 {
+            return Err(self.failed(at, bytes.len(), outcome));
+        }
+        Ok(())
+    }
+
+    /// Stores an aligned word by one atomic store (power-fail atomic).
+    ///
+    /// # Durability
+    /// As [`Region::store`].
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `Misaligned`, `ReadOnly`, `Media`.
+    #[inline]
+    pub fn store_u64(&self, at: u64, value: u64) -> Result<()> {
+        self.check_writable()?;
+        let word = self.word(at)?;
+        // SAFETY: checked to be aligned and mapped.
+        if unsafe { access::store(word, value) }.is_err() {
+            return Err(self.media_error(at));
+        }
+        if self.recorder.is_some() {
+            self.record_store(at, &value.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Sets bits of an aligned word atomically; gives the word before.
+    ///
+    /// # Durability
+    /// As [`Region::store`].
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `Misaligned`, `ReadOnly`, `Media`.
+    #[inline]
+    pub fn set_bits(&self, at: u64, mask: u64) -> Result<u64> {
+        self.update(at, |word| word | mask)
+    }
+
+    /// Clears bits of an aligned word atomically; gives the word before.
+    ///
+    /// # Durability
+    /// As [`Region::store`].
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `Misaligned`, `ReadOnly`, `Media`.
+    #[inline]
+    pub fn clear_bits(&self, at: u64, mask: u64) -> Result<u64> {
+        self.update(at, |word| word & !mask)
+    }
+
+    #[inline]
+    fn update(&self, at: u64, change: impl Fn(u64) -> u64) -> Result<u64> {
+        self.check_writable()?;
+        let word = self.word(at)?;
+        // SAFETY: checked to be aligned and mapped.
+        let mut before = unsafe { access::load(word) }.map_err(|access::Fault| self.media_error(at))?;
+        loop {
+            let after = change(before);
+            // SAFETY: checked to be aligned and mapped.
+            let found = unsafe { access::compare_exchange(word, before, after) };
+            let found = found.map_err(|access::Fault| self.media_error(at))?;
+            if found == before {
+                if self.recorder.is_some() {
+                    self.record_store(at, &after.to_le_bytes());
+                }
+                return Ok(before);
+            }
+            before = found;
+        }
+    }
+
+    /// Stores past the cache, with the widest stores there are; edges that do not fill a line are stored and flushed.
+    ///
+    /// # Durability
+    /// After the next [`Region::fence`] of this thread.
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `ReadOnly`; `Media`: bytes before the failing one are stored.
+    #[inline]
+    pub fn store_nontemporal(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let to = self.place(at, bytes.len())?;
+        if at.is_multiple_of(LINE) && bytes.len().is_multiple_of(LINE_BYTES) {
+            return self.stream(at, to, bytes);
+        }
+        self.stream_ragged(at, bytes)
+    }
+
+    /// Whole lines, checked to be in bounds.
+    #[inline]
+    fn stream(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
+        // SAFETY: `to` is mapped for that length, `bytes` is borrowed for it; both callers pass whole lines, and the
+        // mapping's base is aligned.
+        let outcome = unsafe { (self.engine.stream)(to, bytes.as_ptr(), bytes.len()) };
+        let done = bytes.len() - outcome.left;
+        if let Some(pending) = &self.pending {
+            pending.note(at, to_u64(done));
+        }
+        if self.recorder.is_some() && done != 0 {
+            self.record(Event::NonTemporal {
+                at,
+                bytes: &bytes[..done],
+            });
+        }
+        if outcome.left != 0 {
+            return Err(self.failed(at, bytes.len(), outcome));
+        }
+        Ok(())
+    }
+
+    fn stream_ragged(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        let to_line = to_usize(at.next_multiple_of(LINE) - at).min(bytes.len());
+        let (head, rest) = bytes.split_at(to_line);
+        let (body, tail) = rest.split_at(rest.len() - rest.len() % LINE_BYTES);
+        let body_at = at + to_u64(head.len());
+        let tail_at = body_at + to_u64(body.len());
+        self.store_edge(at, head)?;
+        if !body.is_empty() {
+            let to = self.place(body_at, body.len())?;
+            self.stream(body_at, to, body)?;
+        }
+        self.store_edge(tail_at, tail)
+    }
+
+    fn store_edge(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.store(at, bytes)?;
+        self.flush(at, to_u64(bytes.len()))
+    }
+
+    /// Zeroes past the cache, like [`Region::store_nontemporal`].
+    ///
+    /// # Durability
+    /// After the next [`Region::fence`] of this thread.
+    ///
+    /// # Errors
+    /// As [`Region::store_nontemporal`].
+    pub fn zero_nontemporal(&self, at: u64, len: u64) -> Result<()> {
+        self.check_writable()?;
+        self.place(at, to_usize(len))?;
+        ascending(at, len, |at, len| self.store_nontemporal(at, &ZEROS[..len]))
+    }
+
+    /// Zeroes through the cache, like [`Region::store`].
+    ///
+    /// # Durability
+    /// As [`Region::store`].
+    ///
+    /// # Errors
+    /// As [`Region::store`].
+    pub fn zero(&self, at: u64, len: u64) -> Result<()> {
+        self.check_writable()?;
+        self.place(at, to_usize(len))?;
+        ascending(at, len, |at, len| self.store(at, &ZEROS[..len]))
+    }
+
+    /// Copies inside the region, past the cache at the destination. The ranges may overlap.
+    ///
+    /// # Durability
+    /// After the next [`Region::fence`] of this thread.
+    ///
+    /// # Errors
+    /// `OutOfBounds`, `ReadOnly`; `Media` of either range: what is before (of ranges that overlap upwards: behind) the
+    /// failing chunk of 4 KiB is copied.
+    pub fn copy_nontemporal(&self, from: u64, to: u64, len: u64) -> Result<()> {
+        self.check_writable()?;
+        self.place(from, to_usize(len))?;
+        self.place(to, to_usize(len))?;
+        let mut buffer: Buffer = [MaybeUninit::uninit(); CHUNK];
+        let copy = |at: u64, len: usize| {
+            let bytes = self.read_into(from + (at - to), &mut buffer[..len])?;
+            self.store_nontemporal(at, bytes)
+        };
+        // As memmove: upwards into itself, the end goes first.
+        if to > from && to - from < len {
+            descending(to, len, copy)
+        } else {
+            ascending(to, len, copy)
+        }
+    }
+
+    /// Writes the lines of the range back.
+    ///
+    /// # Durability
+    /// After the next [`Region::fence`] of this thread.
+    ///
+    /// # Errors
+    /// `OutOfBounds`; `Media`: lines before the failing one are written back.
+    #[inline]
+    pub fn flush(&self, at: u64, len: u64) -> Result<()> {
+        let bytes = to_usize(len);
+        self.place(at, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        if let Some(flush) = self.engine.flush {
+            let first = at - at % LINE;
+            let lines = to_usize((at + len - first).div_ceil(LINE));
+            let start = self.mapping.base().wrapping_add(to_usize(first));
+            // SAFETY: the lines touch the range, which is mapped; the mapping consists of whole pages.
+            let outcome = unsafe { flush(start, lines) };
+            if outcome.left != 0 {
+                let done = to_u64(lines - outcome.left) * LINE;
+                return Err(self.media_error((first + done).max(at)));
+            }
+        }
+        if let Some(pending) = &self.pending {
+            pending.note(at, len);
+        }
+        if self.recorder.is_some() {
+            self.record(Event::Flush { at, len });
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that this thread flushed or stored past the cache is durable.
+    ///
+    /// # Durability
+    /// Of what survives: [`Region::persistence`].
+    ///
+    /// # Errors
+    /// `Io`, only where fences msync, and that fails: what is durable of the stores before is not known, and every
+    /// later fence of the region fails too.
+    #[inline]
+    pub fn fence(&self) -> Result<()> {
+        self.engine.drain();
+        if self.pending.is_some() {
+            self.msync_pending()?;
+        }
+        if self.recorder.is_some() {
+            self.record(Event::Fence);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn msync_pending(&self) -> Result<()> {
+        let Some(pending) = &self.pending else {
+            return Ok(());
+        };
+        let result = pending.sync(|range| self.mapping.msync(range.start, range.end));
+        result.map_err(|errno| crate::RegionError::Io {
+            path: self.name(),
+            what: "msync",
+            source: errno.into(),
+        })
+    }
+
+    #[cold]
+    fn record_store(&self, at: u64, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.record(Event::Store { at, bytes });
+        }
+    }
+
+    #[cold]
+    fn record(&self, event: Event<'_>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(event);
+        }
+    }
+}
+
+/// Calls `each` for the parts of a range between multiples of the chunk size, the first one first.
+fn ascending(at: u64, len: u64, mut each: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
+    let end = at + len;
+    let mut at = at;
+    while at < end {
+        let part = (CHUNK_BYTES - at % CHUNK_BYTES).min(end - at);
+        each(at, to_usize(part))?;
+        at += part;
+    }
+    Ok(())
+}
+
+/// As [`ascending`], the last one first.
+fn descending(at: u64, len: u64, mut each: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
+    let mut end = at + len;
+    while end > at {
+        let part = ((end - 1) % CHUNK_BYTES + 1).min(end - at);
+        end -= part;
+        each(end, to_usize(part))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Files and devices behind regions: opened, locked, sized.
+//!
+//! The lock is a flock of the whole file, shared for readers. It lives as long as the `Source`, whatever other
+//! handles of the file the process has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+
+use crate::domain::{self, DaxDevice, SYSFS};
+use crate::{RegionError, Result};
+
+/// Length and offset of mappings of ordinary files.
+const PAGE: u64 = 4096;
+/// Pools hold the files of all users: nobody else reads them.
+const MODE: u32 = 0o600;
+
+/// What is behind a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A file of a filesystem.
+    File {
+        /// It is in memory (tmpfs, hugetlbfs): no power failure is survived.
+        is_memory: bool,
+        /// What lengths of mappings must be multiples of.
+        granule: u64,
+    },
+    /// A DAX device.
+    Device(DaxDevice),
+}
+
+/// A file or device, locked.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    file: Flock<File>,
+    kind: Kind,
+    /// Made by this open.
+    is_new: bool,
+}
+
+/// What is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// An existing file or device, for reading.
+    Read,
+    /// An existing file or device.
+    Write,
+    /// As `Write`; a file that does not exist is made.
+    Create,
+}
+
+impl Source {
+    /// Opens and locks.
+    ///
+    /// # Errors
+    /// `Busy`; `Io`: what open(2) gives, or neither a file nor a DAX device.
+    pub(crate) fn open(path: &Path, mode: Mode) -> Result<Self> {
+        let io = |what| move |source: std::io::Error| RegionError::io(path, what, source);
+        let (file, is_new) = open_file(path, mode).map_err(io("open"))?;
+        let metadata = file.metadata().map_err(io("stat"))?;
+        let file_type = metadata.file_type();
+        let kind = if file_type.is_file() {
+            let filesystem = fstatfs(&file).map_err(|errno| RegionError::io(path, "statfs", errno))?;
+            let is_hugetlb = filesystem.filesystem_type() == HUGETLBFS_MAGIC;
+            Kind::File {
+                is_memory: is_hugetlb || filesystem.filesystem_type() == TMPFS_MAGIC,
+                granule: if is_hugetlb { metadata.blksize() } else { PAGE },
+            }
+        } else if file_type.is_char_device() {
+            let device = domain::dax_device(Path::new(SYSFS), metadata.rdev());
+            Kind::Device(device.map_err(io("look up the DAX device"))?)
+        } else {
+            let source =
+                std::io::Error::new(ErrorKind::InvalidInput, "neither a regular file nor a DAX device");
+            return Err(RegionError::io(path, "open", source));
+        };
+        let argument = match mode {
+            Mode::Read => FlockArg::LockSharedNonblock,
+            Mode::Write | Mode::Create => FlockArg::LockExclusiveNonblock,
+        };
+        match Flock::lock(file, argument) {
+            Ok(file) => Ok(Self {
+                path: path.to_path_buf(),
+                file,
+                kind,
+                is_new,
+            }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(RegionError::Busy {
+                path: path.display().to_string(),
+                holder: holder(metadata.dev(), metadata.ino()).unwrap_or_default(),
+            }),
+            Err((_, errno)) => Err(RegionError::io(path, "lock", errno)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// An error of this source.
+    pub(crate) fn io(&self, what: &'static str, source: impl Into<std::io::Error>) -> RegionError {
+        RegionError::io(&self.path, what, source)
+    }
+
+    /// The sysfs directory of the block device under the file's filesystem, where it has one.
+    pub(crate) fn device_directory(&self, sysfs: &Path) -> Option<PathBuf> {
+        let device = self.file.metadata().ok()?.dev();
+        domain::device_directory(sysfs, "block", device).ok()
+    }
+
+    /// Bytes there are.
+    ///
+    /// # Errors
+    /// What stat gives.
+    pub(crate) fn len(&self) -> Result<u64> {
+        match &self.kind {
+            Kind::Device(device) => Ok(device.size),
+            Kind::File { .. } => Ok(self
+                .file
+                .metadata()
+                .map_err(|error| self.io("stat", error))?
+                .len()),
+        }
+    }
+
+    /// Gives a file `len` bytes, with blocks under all of them, so that no store can meet a full filesystem. A device
+    /// must have that many. On an error a file is as long as before.
+    ///
+    /// # Errors
+    /// `TooSmall` for a device; `Io`: no space.
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        let old = self.len()?;
+        if matches!(self.kind, Kind::Device(_)) {
+            return if len <= old {
+                Ok(())
+            } else {
+                Err(self.too_small(old, len))
+            };
+        }
+        self.file
+            .set_len(len)
+            .map_err(|error| self.io("set the length", error))?;
+        let allocated = self.allocate(len);
+        if allocated.is_err() && old < len {
+            self.file
+                .set_len(old)
+                .map_err(|error| self.io("set the length back", error))?;
+        }
+        allocated
+    }
+
+    fn allocate(&self, len: u64) -> Result<()> {
+        let Ok(signed) = i64::try_from(len) else {
+            return Err(self.io("allocate", Errno::EFBIG));
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        loop {
+            match fallocate(&*self.file, FallocateFlags::empty(), 0, signed) {
+                Err(Errno::EINTR) => {}
+                // The filesystem cannot: a full one will be a media error of a store.
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+                Err(errno) => return Err(self.io("allocate", errno)),
+            }
+        }
+    }
+
+    /// That it has fewer bytes than needed.
+    pub(crate) fn too_small(&self, len: u64, needed: u64) -> RegionError {
+        RegionError::TooSmall {
+            path: self.path.display().to_string(),
+            len,
+            needed,
+        }
+    }
+
+    /// Makes length and blocks of a file durable, and the name of a new one.
+    ///
+    /// # Errors
+    /// What fsync gives.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if matches!(self.kind, Kind::Device(_)) {
+            return Ok(());
+        }
+        self.file.sync_all().map_err(|error| self.io("fsync", error))?;
+        if self.is_new {
+            let parent = match self.path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            File::open(parent)
+                .and_then(|directory| directory.sync_all())
+                .map_err(|error| self.io("fsync its directory", error))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a file away again that this open has made.
+    pub(crate) fn discard_new(&self) {
+        if self.is_new {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens; also whether the file is new.
+fn open_file(path: &Path, mode: Mode) -> std::io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    // So that a fifo does not make us wait.
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    if mode == Mode::Read {
+        return Ok((options.open(path)?, false));
+    }
+    options.write(true).mode(MODE);
+    if mode == Mode::Create {
+        match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => return Ok((result?, true)),
+        }
+    }
+    Ok((options.open(path)?, false))
+}
+
+/// `" by process 123 (name)"` of the first holder of a flock on this inode.
+fn holder(device: u64, inode: u64) -> Option<String> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let pid = find_holder(&locks, device, inode)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(match name.trim() {
+        "" => format!(" by process {pid}"),
+        name => format!(" by process {pid} ({name})"),
+    })
+}
+
+/// Lines are `1: FLOCK ADVISORY WRITE 9044 fe:00:5350030 0 EOF` (proc_locks(5)); those who wait have `->` in front.
+/// Holders in another pid namespace are shown as 0.
+fn find_holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let place = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields.as_slice() {
+            [_, "FLOCK", _, _, pid, at, ..] if *at == place => pid.parse().ok().filter(|pid| *pid > 0),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCKS: &str = "\
+1: POSIX  ADVISORY  WRITE 11 fe:00:77 0 EOF
+2: FLOCK  ADVISORY  WRITE 22 fe:01:77 0 EOF
+3: FLOCK  ADVISORY  WRITE 33 fe:00:77 0 EOF
+3: -> FLOCK  ADVISORY  WRITE 44 fe:00:77 0 EOF
+4: FLOCK  ADVISORY  WRITE 0 fe:00:88 0 EOF
+garbage
+";
+
+    #[test]
+    fn the_holder_is_the_flock_of_the_same_device_and_inode() {
+        let device = libc::makedev(0xfe, 0);
+        assert_eq!(find_holder(LOCKS, device, 77), Some(33));
+        assert_eq!(find_holder(LOCKS, device, 88), None);
+        assert_eq!(find_holder(LOCKS, device, 99), None);
+    }
+}
