@@ -179,7 +179,7 @@ impl Setup {
 
     fn create(&self) -> Result<Duration> {
         let names = names("a");
-        let time = self.each(&names, |filesystem, name| create(filesystem, name))?;
+        let time = self.each(&names, create)?;
         self.each(&names, |filesystem, name| filesystem.unlink(name))?;
         Ok(time)
     }

@@ -14,6 +14,8 @@
 mod compare;
 mod engine;
 mod host;
+#[cfg(test)]
+mod host_tests;
 mod plan;
 mod pool;
 mod tally;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use udax::{Filesystem, MountOptions, NewInode, OpenFlags, RenameMode};
-use udax_pmem::CountingRecorder;
+use udax_pmem::{CountingRecorder, Recorder};
 
 use crate::failure;
 use crate::size::float;
@@ -52,8 +52,9 @@ impl Meter<'_> {
 /// Counts the fences of each kind of operation on `pool`.
 pub(super) fn measure(pool: &Path) -> Result<Vec<Cost>> {
     let recorder = Arc::new(CountingRecorder::new());
+    let seen: Arc<dyn Recorder> = recorder.clone();
     let options = MountOptions {
-        recorder: Some(Arc::clone(&recorder) as _),
+        recorder: Some(seen),
         ..MountOptions::default()
     };
     let filesystem =
