@@ -49,22 +49,6 @@ enum Command {
     Links(links::Links),
 }
 
-/// `mkfs` under its own name.
-#[derive(Parser, Debug)]
-#[command(name = "mkfs.udax", version, max_term_width = 100)]
-pub(crate) struct MkfsCli {
-    #[command(flatten)]
-    mkfs: mkfs::Mkfs,
-}
-
-/// `fsck` under its own name.
-#[derive(Parser, Debug)]
-#[command(name = "fsck.udax", version, max_term_width = 100)]
-pub(crate) struct FsckCli {
-    #[command(flatten)]
-    fsck: fsck::Fsck,
-}
-
 /// The whole command, for man pages and completions.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
@@ -77,9 +61,9 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
     let is_fsck = name == Some(OsStr::new("fsck.udax"))
         || (name != Some(OsStr::new("mkfs.udax")) && arguments.get(1).is_some_and(|first| first == "fsck"));
     let command = if name == Some(OsStr::new("mkfs.udax")) {
-        MkfsCli::try_parse_from(arguments).map(|cli| Command::Mkfs(cli.mkfs))
+        mkfs::Mkfs::try_parse_from(arguments).map(Command::Mkfs)
     } else if name == Some(OsStr::new("fsck.udax")) {
-        FsckCli::try_parse_from(arguments).map(|cli| Command::Fsck(cli.fsck))
+        fsck::Fsck::try_parse_from(arguments).map(Command::Fsck)
     } else {
         Cli::try_parse_from(arguments).map(|cli| cli.command)
     };

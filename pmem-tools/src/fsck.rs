@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::Parser;
 use serde::Serialize;
 use udax_check::{CheckOptions, Problem, Report};
 use udax_media::BLOCK_BYTES;
@@ -27,7 +27,8 @@ pub(crate) const USAGE: u8 = 16;
 /// Check a pool, and with -y mend it
 ///
 /// Exit status: 0 no errors, 1 errors mended, 4 errors left, 8 the check failed, 16 wrong command line.
-#[derive(Args, Debug)]
+#[derive(Parser, Debug)]
+#[command(name = "fsck.udax", version, max_term_width = 100)]
 pub(crate) struct Fsck {
     /// Change nothing, only report (the default)
     #[arg(short = 'n', long = "no-changes", conflicts_with = "repair")]

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
 
-use crate::cli::{FsckCli, MkfsCli, command};
+use crate::cli::command;
+use crate::fsck::Fsck;
+use crate::mkfs::Mkfs;
 
 /// Write the manual pages of all commands into a directory
 #[derive(Args, Debug)]
@@ -23,7 +25,7 @@ impl Man {
         fs::create_dir_all(&self.directory).with_context(|| format!("{shown}: cannot make the directory"))?;
         clap_mangen::generate_to(command(), &self.directory)
             .with_context(|| format!("{shown}: cannot write the manual pages"))?;
-        for program in [MkfsCli::command(), FsckCli::command()] {
+        for program in [Mkfs::command(), Fsck::command()] {
             write_system_page(program, &self.directory)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::Args;
+use clap::Parser;
 use serde::Serialize;
 use udax::{Filesystem, FormatOptions, Owner};
 use udax_media::{BLOCK_BYTES, Superblock};
@@ -18,7 +18,8 @@ use crate::size::Size;
 ///
 /// A file that does not exist is created with the given size. What looks like data is not overwritten without
 /// --force.
-#[derive(Args, Debug)]
+#[derive(Parser, Debug)]
+#[command(name = "mkfs.udax", version, max_term_width = 100)]
 pub(crate) struct Mkfs {
     /// Size of the pool: 16M, 1G, 1.5GiB, ... Default: all of the existing file or device
     #[arg(long, short)]
