@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Parser;
 use serde::Serialize;
-use udax::{Filesystem, FormatOptions, Owner};
+use udax::{Filesystem, FormatOptions, Owner, Timestamp};
 use udax_media::{BLOCK_BYTES, Superblock};
 
 use crate::failure;
@@ -58,14 +58,18 @@ impl Mkfs {
         }
         let options = FormatOptions {
             size: self.size.map(|size| size.0),
-            label: self.label,
+            label: self.label.clone(),
             force: self.force,
             uuid: self.uuid,
             owner: Owner::current(),
             recorder: None,
         };
-        let superblock = Filesystem::format(&self.pool, &options)
-            .map_err(|error| failure::of_pool(&self.pool, "cannot make a pool", error))?;
+        self.check_plan(&options)?;
+        let superblock = Filesystem::format(&self.pool, &options).map_err(|error| match error {
+            // What was asked for, not what is there, is wrong: fsck would not help.
+            udax::Error::Corrupt(error) => self.refused(error),
+            error => self.refused(error),
+        })?;
         let made = Made::new(shown, &superblock);
         if self.format.is_json() {
             output.json(&made)?;
@@ -73,6 +77,27 @@ impl Mkfs {
             made.print(output)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Mkfs {
+    /// Refuses an impossible size or label before a file is made for it.
+    fn check_plan(&self, options: &FormatOptions) -> anyhow::Result<()> {
+        let Some(size) = options.size else { return Ok(()) };
+        let uuid = options.uuid.unwrap_or_default();
+        Superblock::plan(
+            size / BLOCK_BYTES,
+            uuid,
+            [0; 16],
+            &options.label,
+            Timestamp::default(),
+        )
+        .map(drop)
+        .map_err(|error| self.refused(error))
+    }
+
+    fn refused<E: std::error::Error + Send + Sync + 'static>(&self, why: E) -> anyhow::Error {
+        failure::of_pool(&self.pool, "cannot make a pool", why)
     }
 }
 

@@ -84,6 +84,9 @@ pub(crate) fn table(header: &[&str], left: usize) -> Table {
     if !header.is_empty() {
         table.set_header(header.iter().copied());
     }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
     for index in left..header.len() {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
