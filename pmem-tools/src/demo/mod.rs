@@ -19,7 +19,6 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use udax::{Filesystem, FormatOptions, MountOptions, NewInode, Owner};
 use udax_check::CheckOptions;
-use udax_media::BLOCK_BYTES;
 use udax_pmem::{Region, RegionOptions};
 
 use crate::copy::{self, Host, InPool, Plan, Tally};
@@ -206,7 +205,8 @@ impl Run {
         self.outcome.steps.push(Step {
             name: "fsck",
             files: Some(report.inodes),
-            bytes: Some(report.used_blocks * BLOCK_BYTES),
+            // It reads metadata, not these blocks' data: a rate would say nothing.
+            bytes: None,
             seconds: started.elapsed().as_secs_f64(),
         });
         Ok(())
