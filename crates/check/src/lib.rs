@@ -1,8 +1,38 @@
 //! Verification and repair of a udax pool.
+//!
+//! [`check`] looks at every structure of a pool and at every agreement between them. It shares the on-media format
+//! and the journal's replay with the filesystem and no other code, so that it can contradict it.
+//!
+//! * `head`: superblocks and checkpoints. `source`: blocks, with the journal's records over them.
+//! * `tree`, `content`, `scan`: one look over everything, which gives findings and a plan.
+//! * `mend`: carries plans out, scan after scan, until there is nothing to mend.
+//!
+//! Invariants: without [`CheckOptions::repair`] the region is only read; a repair makes each step durable and atomic
+//! before the next, so that a crash in the middle leaves a pool that another repair can finish; damage costs time and
+//! memory in proportion to the pool, never more.
 #![forbid(unsafe_code)]
 
-use udax_media::Place;
+mod content;
+mod finding;
+mod head;
+mod mend;
+mod ownership;
+mod pool;
+mod report;
+mod scan;
+mod source;
+mod tree;
+
+use udax_journal::{Counters, JournalError};
+use udax_media::checkpoint::Checkpoint;
+use udax_media::{Geometry, Place, Superblock};
 use udax_pmem::Region;
+
+pub use report::{CheckError, Problem, Report};
+
+use finding::Finding;
+use pool::Pool;
+use source::Replayed;
 
 /// How to check.
 #[derive(Clone, Debug, Default)]
@@ -13,61 +43,21 @@ pub struct CheckOptions {
     pub threads: usize,
 }
 
-/// A violation of the format or of an agreement between structures.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where.
-    pub place: Place,
-    /// What is wrong, in words.
-    pub what: String,
-    /// What was done about it; `None` when nothing was.
-    pub repair: Option<String>,
-    /// What is lost by it; `None` when nothing is.
-    pub lost: Option<String>,
-}
-
-/// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// All problems, in the order of the pool.
-    pub problems: Vec<Problem>,
-    /// Whether the pool had been closed cleanly.
-    pub was_clean: bool,
-    /// Journal records replayed (in memory only when not repairing).
-    pub replayed: u64,
-    /// Inodes in use.
-    pub inodes: u64,
-    /// Directories among them.
-    pub directories: u64,
-    /// Blocks in use.
-    pub used_blocks: u64,
-    /// Blocks of the pool.
-    pub total_blocks: u64,
-}
-
-/// Why the check could not be done.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckError {
-    /// The medium failed.
-    #[error(transparent)]
-    Region(#[from] udax_pmem::RegionError),
-    /// The journal could not be replayed.
-    #[error(transparent)]
-    Journal(#[from] udax_journal::JournalError),
-    /// No superblock could be believed.
-    #[error("no valid superblock: {first}; copy: {second}")]
-    NoSuperblock {
-        /// What is wrong with the first.
-        first: udax_media::FormatError,
-        /// What is wrong with its copy.
-        second: udax_media::FormatError,
-    },
+impl CheckOptions {
+    fn worker_threads(&self) -> usize {
+        /// More threads than this would only wait for memory.
+        const MAX_THREADS: usize = 64;
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        };
+        threads.min(MAX_THREADS)
+    }
 }
 
 /// Told how far the check is.
 pub trait Progress: Sync {
-    /// `done` of `total` units of `phase`.
+    /// `done` of `total` units of `phase`; called by several threads, not always in ascending order.
     fn step(&self, phase: &'static str, done: u64, total: u64);
 }
 
@@ -80,6 +70,101 @@ impl Progress for Silent {
 }
 
 /// Checks the pool in `region`, and repairs it if asked.
-pub fn check(_region: &Region, _options: &CheckOptions, _progress: &dyn Progress) -> Result<Report, CheckError> {
-    todo!()
+///
+/// The pool must not be open otherwise.
+///
+/// # Errors
+/// [`CheckError`] when no check is possible. Damage is no error: it is in the report.
+///
+/// # Durability
+/// What the report says is repaired is durable on return.
+pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -> Result<Report, CheckError> {
+    let superblocks = head::read_superblocks(region)?;
+    let threads = options.worker_threads();
+    if options.repair {
+        return mend::repair(region, superblocks, threads, progress);
+    }
+    let mut findings = superblocks.findings;
+    let superblock = &superblocks.believed;
+    let geometry = Geometry::new(superblock);
+    let checkpoints = head::read_checkpoints(region, superblock);
+    findings.extend(checkpoints.findings);
+    let replay = match checkpoints.believed {
+        Some(checkpoint) if !checkpoint.is_clean => replay_in_memory(region, superblock, &mut findings)?,
+        _ => None,
+    };
+    let counters = match (&replay, &checkpoints.believed) {
+        (Some(replay), _) => Some(replay.counters),
+        (None, Some(checkpoint)) => Some(counters_of(checkpoint)),
+        (None, None) => None,
+    };
+    let replayed = replay.as_ref().map_or(0, |replay| replay.recovery.records);
+    let source = Replayed {
+        region,
+        blocks: replay.map(|replay| replay.blocks).unwrap_or_default(),
+    };
+    let pool = Pool {
+        source: &source,
+        superblock,
+        geometry: &geometry,
+        seed: superblock.seed(),
+        total_blocks: geometry.total_blocks(),
+        threads,
+    };
+    let scan = scan::scan(&pool, counters, progress);
+    let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.total_blocks);
+    report.replayed = replayed;
+    findings.extend(scan.findings.list);
+    report.problems = findings
+        .into_iter()
+        .map(|finding| finding.into_problem(|_| false))
+        .collect();
+    report.sort();
+    Ok(report)
+}
+
+/// What recovery would make of the pool; `None`, and a finding, when the journal is damaged.
+fn replay_in_memory(
+    region: &Region,
+    superblock: &Superblock,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<udax_journal::Overlay>, CheckError> {
+    match udax_journal::overlay(region, superblock) {
+        Ok(overlay) => Ok(Some(overlay)),
+        Err(JournalError::Format(error)) => {
+            findings.push(journal_finding(superblock, &error));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The counters as of `checkpoint`.
+fn counters_of(checkpoint: &Checkpoint) -> Counters {
+    Counters {
+        free_blocks: checkpoint.free_blocks,
+        inodes: checkpoint.inodes,
+    }
+}
+
+/// What is to say when the journal cannot be replayed.
+fn journal_finding(superblock: &Superblock, error: &udax_media::FormatError) -> Finding {
+    let place = Place::Block(superblock.journal_start);
+    let mut finding = Finding::of_pool(place, format!("journal: {error}"), "journal emptied");
+    finding.lost = Some("what had been changed since the last checkpoint".to_owned());
+    finding
+}
+
+impl Report {
+    fn new(scan: &scan::Scan, checkpoint: Option<&Checkpoint>, total_blocks: u64) -> Self {
+        Self {
+            problems: Vec::new(),
+            was_clean: checkpoint.is_some_and(|checkpoint| checkpoint.is_clean),
+            replayed: 0,
+            inodes: scan.inodes,
+            directories: scan.directories,
+            used_blocks: scan.ownership.count(),
+            total_blocks,
+        }
+    }
 }

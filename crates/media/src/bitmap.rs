@@ -98,3 +98,15 @@ pub fn verify(
     }
     Ok(words)
 }
+
+/// Sets the bits of `used` in a bitmap block that describes `covers`. The block is to be sealed afterwards.
+pub fn mark_used(block: &mut [u8; BLOCK_SIZE], covers: BlockRange, used: BlockRange) {
+    let first = used.start.max(covers.start).raw();
+    let end = used.end().min(covers.end()).raw();
+    let (_, bits) = block.split_at_mut(LINE_SIZE);
+    for bit in first.saturating_sub(covers.start.raw())..end.saturating_sub(covers.start.raw()) {
+        if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| bits.get_mut(at)) {
+            *byte |= 1 << (bit % 8);
+        }
+    }
+}

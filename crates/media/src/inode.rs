@@ -37,6 +37,8 @@ const KIND_SHIFT: u32 = 12;
 
 /// Offsets of the fields in an inode, for writing some of them.
 pub mod offset {
+    /// Generation.
+    pub const GENERATION: u64 = 16;
     /// `mode` (4) and `flags` (4): one aligned word.
     pub const MODE: u64 = 24;
     /// `uid` (4) and `gid` (4): one aligned word.
@@ -478,4 +480,9 @@ fn verify_fields(inode: &Inode, total_blocks: u64) -> Result<(), (&'static str, 
         return Err(("parent", 0));
     }
     Ok(())
+}
+
+/// The checksum of a link target: its CRC-32C.
+pub fn target_checksum(target: &[u8]) -> u32 {
+    crc32c::crc32c(target)
 }

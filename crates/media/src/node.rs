@@ -27,6 +27,8 @@ pub const STATE_OFFSET: usize = 32;
 pub const MAX_ENTRIES: usize = (BLOCK_SIZE - SLOTS_START) / SLOT_SIZE;
 /// The longest value: two of them always fit in a leaf.
 pub const MAX_VALUE_BYTES: usize = 1984;
+/// [`NodeState::heap_top`] of a leaf without values and of every inner node.
+pub const HEAP_EMPTY: u16 = 4096;
 /// The highest level of a root: more than any pool can need.
 pub const MAX_LEVEL: u8 = 15;
 
@@ -193,6 +195,7 @@ impl NodeState {
     }
 
     /// The state from its word; `None` when a field is out of its range.
+    #[inline]
     pub fn from_word(word: u64) -> Option<Self> {
         let [level, kind, c0, c1, h0, h1, z0, z1] = word.to_le_bytes();
         let state = Self {
@@ -240,25 +243,42 @@ impl Slot {
         zerocopy::transmute!(raw)
     }
 
-    /// The slot from its bytes; `None` when its value would lie outside `heap_top..4096` or its fields disagree.
-    pub fn decode(bytes: &[u8; SLOT_SIZE], heap_top: u16) -> Option<Self> {
+    /// The slot's fields as they are, unchecked: for scans, which check with [`Slot::is_sound`] what they use.
+    #[inline]
+    pub fn from_raw(bytes: &[u8; SLOT_SIZE]) -> Self {
         let raw: RawSlot = zerocopy::transmute!(*bytes);
-        let slot = Self {
+        Self {
             key: raw.key.get(),
             offset: raw.offset.get(),
             capacity: raw.capacity.get(),
             length: raw.length.get(),
             is_used: raw.used.get() == 1,
-        };
-        let end = usize::from(slot.offset) + usize::from(slot.capacity);
-        let in_heap = slot.offset >= heap_top && end <= BLOCK_SIZE;
-        let is_sound = raw.used.get() <= 1
-            && slot.offset.is_multiple_of(8)
-            && slot.capacity.is_multiple_of(8)
-            && slot.length <= slot.capacity
-            && (in_heap || slot.capacity == 0);
-        is_sound.then_some(slot)
+        }
     }
+
+    /// Whether the value lies in `heap_top..4096` and the fields agree.
+    #[inline]
+    pub fn is_sound(&self, heap_top: u16) -> bool {
+        let end = usize::from(self.offset) + usize::from(self.capacity);
+        let in_heap = self.offset >= heap_top && end <= BLOCK_SIZE;
+        self.offset.is_multiple_of(8)
+            && self.capacity.is_multiple_of(8)
+            && self.length <= self.capacity
+            && (in_heap || self.capacity == 0)
+    }
+
+    /// The slot from its bytes; `None` when its value would lie outside `heap_top..4096` or its fields disagree.
+    pub fn decode(bytes: &[u8; SLOT_SIZE], heap_top: u16) -> Option<Self> {
+        let raw: RawSlot = zerocopy::transmute!(*bytes);
+        let slot = Self::from_raw(bytes);
+        (raw.used.get() <= 1 && slot.is_sound(heap_top)).then_some(slot)
+    }
+}
+
+/// Where slot or entry `index` of a node begins in its block.
+#[inline]
+pub const fn slot_offset(index: usize) -> usize {
+    SLOTS_START + index * SLOT_SIZE
 }
 
 /// A fresh node's header bytes (unsealed: the checkpoint seals nodes).

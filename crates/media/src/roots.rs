@@ -69,11 +69,12 @@ impl PoolTree {
     }
 }
 
-/// A roots block with every tree empty, sealed.
-pub fn format(seed: Seed) -> Box<[u8; BLOCK_SIZE]> {
+/// A roots block with these roots in the order of [`PoolTree::ALL`], sealed.
+pub fn format(seed: Seed, trees: [TreeRoot; 3]) -> Box<[u8; BLOCK_SIZE]> {
     let mut raw = RawRoots::new_zeroed();
     raw.prefix.magic = U32::new(MAGIC);
     raw.own_block = U64::new(ROOTS.raw());
+    raw.roots = trees.map(|root| U64::new(root.word()));
     let mut bytes = Box::new([0; BLOCK_SIZE]);
     bytes.copy_from_slice(raw.as_bytes());
     seal::seal(seed, bytes.as_mut_slice());

@@ -122,3 +122,8 @@ fn decode_external<'b>(length: u32, bytes: &[u8], total_blocks: u64) -> Option<X
         runs,
     })
 }
+
+/// The checksum of a value in blocks of its own: its CRC-32C.
+pub fn value_checksum(value: &[u8]) -> u32 {
+    crc32c::crc32c(value)
+}

@@ -44,7 +44,7 @@ pub(crate) fn dax_device(sysfs: &Path, device: libc::dev_t) -> Result<DaxDevice>
     if subsystem.file_name().is_none_or(|name| name != "dax") {
         return Err(Error::new(ErrorKind::InvalidInput, "not a DAX device"));
     }
-    // Kernels before 5.8 do not tell it: 2 MiB is what they make unless told otherwise.
+    // Old kernels do not tell it: 2 MiB is what they make unless told otherwise.
     let align = read_number(&directory.join("align")).unwrap_or(2 << 20);
     if !align.is_power_of_two() || align < 4096 {
         let message = format!("alignment {align} is not a power of two of at least 4096");

@@ -143,9 +143,7 @@ impl Mapping {
             if there < old {
                 return Err(source.too_small(there, old));
             }
-            if there < len {
-                source.set_len(len)?;
-            }
+            source.set_len(there.max(len))?;
         }
         self.extend_to(old, len)
     }

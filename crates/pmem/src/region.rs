@@ -32,8 +32,9 @@ const PAGE: u64 = 4096;
 
 /// A mapping of persistent memory.
 ///
-/// Threads may access it at once, in any way. Bytes that one stores while another reads them are seen old or new, each
-/// aligned 8-byte word as a whole.
+/// Threads may access it at once, in any way. A byte that one stores while another reads it is seen old or new. Aligned
+/// 8-byte words are stored whole by all stores, and seen whole by [`Region::read_u64`] and [`Region::read_words`];
+/// [`Region::read`] may see parts of two.
 #[derive(Debug)]
 pub struct Region {
     mapping: Mapping,
@@ -47,7 +48,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// Maps `path` (file or device) as it is, and locks it against other openers.
+    /// Maps `path` (file or device) as it is, and locks it against other openers. A file with holes keeps them: a
+    /// store into one that finds no space is a media error.
     ///
     /// # Errors
     /// `Busy`: somebody has it open for writing, or open at all while we want to write; `Io`: it cannot be opened or
@@ -79,10 +81,17 @@ impl Region {
             });
         }
         let source = Source::open(path, Mode::Create)?;
-        if let Err(error) = source.set_len(len) {
-            source.discard_new();
-            return Err(error);
+        let new_path = source.new_path();
+        let result = Self::create_on(source, len, options);
+        if let (Err(_), Some(new_path)) = (&result, new_path) {
+            // The error that is told is the first one.
+            let _ = std::fs::remove_file(new_path);
         }
+        result
+    }
+
+    fn create_on(source: Source, len: u64, options: RegionOptions) -> Result<Self> {
+        source.set_len(len)?;
         let len = source.len()?;
         let region = Self::map(Some(source), len, options)?;
         region.sync_length()?;
@@ -145,7 +154,7 @@ impl Region {
     ///
     /// # Errors
     /// `TooSmall`: a device, or beyond [`RegionOptions::reserve`], or the file was cut short; `ReadOnly`; `Io`: no
-    /// space. Then nothing has changed.
+    /// space. Then the region has not changed.
     pub fn grow(&self, len: u64) -> Result<()> {
         if self.is_read_only {
             return Err(self.read_only_error());

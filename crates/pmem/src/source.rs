@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
-use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 
 use crate::domain::{self, DaxDevice, SYSFS};
 use crate::{RegionError, Result};
@@ -20,12 +20,15 @@ const PAGE: u64 = 4096;
 /// Pools hold the files of all users: nobody else reads them.
 const MODE: u32 = 0o600;
 
+/// Not in libc (linux/magic.h).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
 /// What is behind a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// A file of a filesystem.
     File {
-        /// It is in memory (tmpfs, hugetlbfs): no power failure is survived.
+        /// It is in memory (tmpfs, ramfs, hugetlbfs): no power failure is survived.
         is_memory: bool,
         /// What lengths of mappings must be multiples of.
         granule: u64,
@@ -67,9 +70,10 @@ impl Source {
         let file_type = metadata.file_type();
         let kind = if file_type.is_file() {
             let filesystem = fstatfs(&file).map_err(|errno| RegionError::io(path, "statfs", errno))?;
-            let is_hugetlb = filesystem.filesystem_type() == HUGETLBFS_MAGIC;
+            let filesystem = filesystem.filesystem_type();
+            let is_hugetlb = filesystem == HUGETLBFS_MAGIC;
             Kind::File {
-                is_memory: is_hugetlb || filesystem.filesystem_type() == TMPFS_MAGIC,
+                is_memory: is_hugetlb || [TMPFS_MAGIC, RAMFS_MAGIC].contains(&filesystem),
                 granule: if is_hugetlb { metadata.blksize() } else { PAGE },
             }
         } else if file_type.is_char_device() {
@@ -210,11 +214,9 @@ impl Source {
         Ok(())
     }
 
-    /// Takes a file away again that this open has made.
-    pub(crate) fn discard_new(&self) {
-        if self.is_new {
-            let _ = fs::remove_file(&self.path);
-        }
+    /// The path of a file that this open has made.
+    pub(crate) fn new_path(&self) -> Option<PathBuf> {
+        self.is_new.then(|| self.path.clone())
     }
 }
 

@@ -6,16 +6,30 @@
 //! Every lock has a [`Rank`]. In debug builds each thread keeps a stack of the ranks it holds, and taking a lock whose
 //! rank (and, within a rank, whose [`Order`] key) is not above all held ones panics: a deadlock that might happen is
 //! found by the first run that could have met it. In release builds ranks cost nothing. `docs/locking.md` lists them.
+//!
+//! # Model checking
+//! ```text
+//! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p udax-sync --test loom
+//! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test -p udax-sync --test shuttle
+//! ```
+//! loom tries every schedule (and every value that a relaxed load may see) of a small model; shuttle tries random
+//! schedules of larger ones. Code under test runs inside `loom::model` or `shuttle::check_random`, with no static locks
+//! or atomics. Timed waits are plain waits there, `thread::scope` is std's and shuttle's only, and [`thread_number`] is
+//! that of the real thread.
 
 pub mod atomic;
+#[cfg(any(loom, shuttle))]
+mod checked;
 mod mutex;
 mod rank;
 mod rwlock;
+mod thread_number;
 
 pub use crossbeam_utils::CachePadded;
 pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use rank::{Order, Rank};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use thread_number::thread_number;
 
 #[cfg(not(any(loom, shuttle)))]
 pub use std::thread;
@@ -23,5 +37,5 @@ pub use std::thread;
 #[cfg(loom)]
 pub use loom::thread;
 
-#[cfg(shuttle)]
+#[cfg(all(shuttle, not(loom)))]
 pub use shuttle::thread;

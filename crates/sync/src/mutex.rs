@@ -9,7 +9,7 @@ use crate::rank::{Held, Order, Rank};
 use parking_lot as imp;
 
 #[cfg(any(loom, shuttle))]
-use crate::mutex::checked as imp;
+use crate::checked as imp;
 
 /// A mutual exclusion lock with a rank.
 #[derive(Debug)]

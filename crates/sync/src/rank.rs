@@ -44,9 +44,41 @@ pub(crate) struct Held {
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
+/// Under a model checker several simulated threads share one real thread: the stack must be the simulated one's.
 #[cfg(debug_assertions)]
-thread_local! {
-    static STACK: std::cell::RefCell<Vec<(Rank, Order)>> = const { std::cell::RefCell::new(Vec::new()) };
+mod stack {
+    use std::cell::RefCell;
+
+    use super::{Order, Rank};
+
+    type Stack = RefCell<Vec<(Rank, Order)>>;
+
+    #[cfg(not(any(loom, shuttle)))]
+    thread_local! {
+        static STACK: Stack = const { RefCell::new(Vec::new()) };
+    }
+
+    #[cfg(loom)]
+    loom::thread_local! {
+        static STACK: Stack = RefCell::new(Vec::new());
+    }
+
+    #[cfg(all(shuttle, not(loom)))]
+    shuttle::thread_local! {
+        static STACK: Stack = RefCell::new(Vec::new());
+    }
+
+    /// Runs `look` on the thread's stack; a thread that is ending has none any more.
+    pub(super) fn with(look: impl FnOnce(&mut Vec<(Rank, Order)>)) {
+        let _ = STACK.try_with(|stack| look(&mut stack.borrow_mut()));
+    }
+
+    /// The highest lock that the thread holds.
+    pub(super) fn highest() -> Option<(Rank, Order)> {
+        let mut highest = None;
+        with(|stack| highest = stack.iter().max().copied());
+        highest
+    }
 }
 
 impl Held {
@@ -58,16 +90,14 @@ impl Held {
     #[track_caller]
     pub(crate) fn take(rank: Rank, order: Order) -> Self {
         #[cfg(debug_assertions)]
-        STACK.with_borrow(|stack| {
-            if let Some(held) = stack.iter().max()
-                && *held >= (rank, order)
-            {
-                panic!(
-                    "lock order: taking {rank:?}/{order} while holding {:?}/{}",
-                    held.0, held.1
-                );
-            }
-        });
+        if let Some(held) = stack::highest()
+            && held >= (rank, order)
+        {
+            panic!(
+                "lock order: taking {rank:?}/{order} while holding {:?}/{}",
+                held.0, held.1
+            );
+        }
         Self::note(rank, order)
     }
 
@@ -75,7 +105,7 @@ impl Held {
     #[inline]
     pub(crate) fn note(rank: Rank, order: Order) -> Self {
         #[cfg(debug_assertions)]
-        STACK.with_borrow_mut(|stack| stack.push((rank, order)));
+        stack::with(|stack| stack.push((rank, order)));
         #[cfg(not(debug_assertions))]
         let _ = (rank, order);
         Self {
@@ -90,7 +120,7 @@ impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
         #[cfg(debug_assertions)]
-        STACK.with_borrow_mut(|stack| {
+        stack::with(|stack| {
             if let Some(at) = stack.iter().rposition(|held| *held == self.entry) {
                 stack.remove(at);
             }

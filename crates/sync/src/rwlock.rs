@@ -8,7 +8,7 @@ use crate::rank::{Held, Order, Rank};
 use parking_lot as imp;
 
 #[cfg(any(loom, shuttle))]
-use crate::rwlock::checked as imp;
+use crate::checked as imp;
 
 /// A lock that many may share or one may have, with a rank.
 #[derive(Debug)]

@@ -90,6 +90,12 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
+    /// `EEXIST`: a pool would be made over something; `force` does it.
+    #[error("it holds {found}; making a pool there needs --force")]
+    NotBlank {
+        /// What it seems to be.
+        found: &'static str,
+    },
     /// `ESTALE`: the inode does not exist any more.
     #[error("inode {0} is gone")]
     Stale(InodeNo),
@@ -139,6 +145,7 @@ impl Error {
             Self::AttributeTooLarge { .. } => Errno::E2BIG,
             Self::Busy(_) => Errno::EBUSY,
             Self::Corrupt(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
+            Self::NotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
             Self::Region(_) | Self::Journal(_) => Errno::EIO,

@@ -1,100 +1,229 @@
-//! The open pool: connects the parts and is what programs hold.
+//! The open pool as programs hold it, and its operations by path.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use udax_pmem::Region;
+use udax_journal::Recovery;
+use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
+use udax_pmem::{Persistence, Region};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::File;
+use crate::inode::Inode;
+use crate::mount;
+use crate::namespace::create::Creation;
+use crate::namespace::path::Follow;
+use crate::namespace::remove::Removal;
 use crate::options::{
     DirEntry, FilesystemStat, FormatOptions, MountOptions, NewInode, OpenFlags, RenameMode, SetAttributes,
     Stat, XattrMode,
 };
+use crate::pool::Pool;
 
-/// An open pool. Cheap to clone; the last clone's drop closes the pool (use [`Filesystem::close`] to hear of errors).
+/// An open pool. Cheap to clone, `Send + Sync`.
+///
+/// Paths are bytes: components separated by `/`, resolved from the root directory. Symbolic links on the way are
+/// followed, absolute ones from the pool's root; one at the end is followed only where that is said.
+///
+/// The pool is closed when the last clone and the last [`File`] are dropped; [`Filesystem::close`] also tells whether
+/// that worked. The library makes no permission checks: who can map a pool can do everything; front ends check.
 #[derive(Clone, Debug)]
-pub struct Filesystem {}
+pub struct Filesystem {
+    pool: Arc<Pool>,
+}
 
-#[expect(clippy::todo, reason = "interface only, on a branch")]
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "interface only, on a branch"
-)]
 impl Filesystem {
-    /// Makes a pool in the file or on the device `path`.
-    pub fn format(path: &Path, options: &FormatOptions) -> Result<udax_media::Superblock> {
-        todo!("{path:?} {options:?}")
-    }
-    /// Makes a pool in `region`.
-    pub fn format_region(region: &Region, options: &FormatOptions) -> Result<udax_media::Superblock> {
-        todo!("{region:?} {options:?}")
-    }
-    /// Opens the pool; replays its journal.
-    pub fn open(path: &Path, options: &MountOptions) -> Result<Self> {
-        todo!("{path:?} {options:?}")
-    }
-    /// Opens the pool in `region`.
-    pub fn open_region(region: Region, options: &MountOptions) -> Result<Self> {
-        todo!("{region:?} {options:?}")
-    }
-    /// Closes the pool cleanly; fails with `Busy` while other clones or files are open.
-    pub fn close(self) -> Result<()> {
-        todo!()
-    }
-    pub fn superblock(&self) -> udax_media::Superblock {
-        todo!()
-    }
-    /// What opening replayed.
-    pub fn recovery(&self) -> &udax_journal::Recovery {
-        todo!()
-    }
-    pub fn persistence(&self) -> udax_pmem::Persistence {
-        todo!()
-    }
-    pub fn stat_filesystem(&self) -> FilesystemStat {
-        todo!()
-    }
-    /// Makes everything that lazily waits (times) durable, and checkpoints.
-    pub fn sync(&self) -> Result<()> {
-        todo!()
-    }
-    /// Grows the pool to `bytes`; the file is extended first when it is one.
-    pub fn grow(&self, bytes: u64) -> Result<()> {
-        todo!("{bytes}")
+    /// Makes a pool in the file or on the device `path`; a file is made, or set to the size asked for.
+    ///
+    /// # Errors
+    /// `NotBlank` when it holds something and `force` is not set; `Corrupt` for a size below 16 MiB or above 1 PiB or a
+    /// label over 64 bytes; what the medium says.
+    ///
+    /// # Durability
+    /// The new pool is durable on return; a crash before leaves no valid superblock.
+    pub fn format(path: &Path, options: &FormatOptions) -> Result<Superblock> {
+        mount::format(path, options)
     }
 
-    // Paths are bytes, `/`-separated, relative to the root; symbolic links are followed, absolute ones from the root.
+    /// Makes a pool in `region`, whatever it holds.
+    ///
+    /// # Errors
+    /// As [`Filesystem::format`], but for `NotBlank`.
+    pub fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
+        mount::format_region(region, options)
+    }
+
+    /// Opens the pool in the file or on the device `path`: replays its journal, finishes orphans.
+    ///
+    /// # Errors
+    /// `Region(Busy)` when another process has it open; `Corrupt` when superblocks, journal or roots are damaged or need
+    /// a newer version; `Journal(Unclean)` read-only, when there may be something to replay.
+    pub fn open(path: &Path, options: &MountOptions) -> Result<Self> {
+        Ok(Self {
+            pool: mount::open(path, options)?,
+        })
+    }
+
+    /// Opens the pool in `region`.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`].
+    pub fn open_region(region: Region, options: &MountOptions) -> Result<Self> {
+        Ok(Self {
+            pool: mount::open_region(region, options)?,
+        })
+    }
+
+    /// Closes the pool cleanly.
+    ///
+    /// # Errors
+    /// `Busy` while other clones or files are open: they keep the pool open, and the last of them closes it. A media
+    /// error; then the next open replays the journal.
+    pub fn close(self) -> Result<()> {
+        match Arc::try_unwrap(self.pool) {
+            Ok(pool) => pool.close(),
+            Err(_) => Err(Error::Busy("files of the pool are open")),
+        }
+    }
+
+    /// What the pool is and where its parts are.
+    pub fn superblock(&self) -> Superblock {
+        self.pool.superblock.read().clone()
+    }
+
+    /// What opening replayed.
+    pub fn recovery(&self) -> &Recovery {
+        &self.pool.recovery
+    }
+
+    /// What stores need to survive a power failure here.
+    pub fn persistence(&self) -> Persistence {
+        self.pool.region.persistence()
+    }
+
+    /// Space and inodes (`statfs`).
+    pub fn stat_filesystem(&self) -> FilesystemStat {
+        let counters = self.pool.journal.counters();
+        FilesystemStat {
+            block_size: u32::try_from(BLOCK_BYTES).unwrap_or(0),
+            total_blocks: self.pool.superblock.read().total_blocks(),
+            free_blocks: counters.free_blocks,
+            available_blocks: self.pool.space.available().min(counters.free_blocks),
+            inodes: counters.inodes,
+            max_name: u32::try_from(MAX_NAME_BYTES).unwrap_or(0),
+        }
+    }
+
+    /// Makes lazy times durable and completes the journal in place (`syncfs`). Everything else is durable already.
+    ///
+    /// # Errors
+    /// A media error.
+    pub fn sync(&self) -> Result<()> {
+        self.pool.sync()
+    }
+
+    /// Grows the pool to `bytes`, rounded down to whole blocks; a file is extended first.
+    ///
+    /// # Errors
+    /// `Invalid` when it would not grow; `FileTooLarge` above 1 PiB; `NotSupported` after 63 growths; what the medium
+    /// says, for example that the device is not larger.
+    ///
+    /// # Durability
+    /// Durable on return; a crash before leaves the old size or the new one.
+    pub fn grow(&self, bytes: u64) -> Result<()> {
+        self.pool.grow(bytes)
+    }
+
+    /// Opens `path`, following a link at its end unless the flags say otherwise; makes it if asked (`open`). `new` is
+    /// what a new file gets.
+    ///
+    /// # Errors
+    /// Those of POSIX `open`: `NotFound`, `Exists`, `IsDirectory`, `NotDirectory`, `SymlinkLoop`, `NameTooLong`,
+    /// `NoSpace`, `ReadOnly`, `Invalid`.
+    ///
+    /// # Durability
+    /// A file that is made is durable on return: one fence.
     pub fn open_file(&self, path: impl AsRef<Path>, flags: OpenFlags, new: NewInode) -> Result<File> {
-        todo!("{:?} {flags:?} {new:?}", path.as_ref())
+        crate::file::open(&self.pool, bytes(&path), flags, new)
     }
+
+    /// Makes a directory (`mkdir`).
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound`, `NotDirectory`, `NoSpace`, `TooManyLinks`, ...
+    ///
+    /// # Durability
+    /// Durable on return: one fence. So are the operations below.
     pub fn create_dir(&self, path: impl AsRef<Path>, new: NewInode) -> Result<Stat> {
-        todo!("{:?} {new:?}", path.as_ref())
+        self.create(path, Creation::Directory, new)
     }
+
+    /// Removes an empty directory (`rmdir`).
+    ///
+    /// # Errors
+    /// `NotEmpty`, `NotDirectory`, `NotFound`, `Busy` for the root, `Invalid` for `.`.
     pub fn remove_dir(&self, path: impl AsRef<Path>) -> Result<()> {
-        todo!("{:?}", path.as_ref())
+        self.pool.remove(bytes(&path), Removal::Directory)
     }
+
+    /// Removes the name of anything but a directory (`unlink`). The inode goes with its last name and last handle.
+    ///
+    /// # Errors
+    /// `IsDirectory`, `NotFound`, `NotDirectory`.
     pub fn unlink(&self, path: impl AsRef<Path>) -> Result<()> {
-        todo!("{:?}", path.as_ref())
+        self.pool.remove(bytes(&path), Removal::File)
     }
+
+    /// Renames `from` to `to` (`renameat2`), also over an open file and between directories.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for a directory below itself, `Busy`
+    /// for the root, `.` and `..`, `NoSpace`.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>, mode: RenameMode) -> Result<()> {
-        todo!("{:?} {:?} {mode:?}", from.as_ref(), to.as_ref())
+        self.pool.rename(bytes(&from), bytes(&to), mode)
     }
-    /// `existing` is not followed when it is a symbolic link.
+
+    /// Gives the inode `existing` a further name (`link`). A link at the end of `existing` is not followed.
+    ///
+    /// # Errors
+    /// `NotPermitted` for a directory; `Exists`, `NotFound`, `TooManyLinks`, `NoSpace`.
     pub fn link(&self, existing: impl AsRef<Path>, new: impl AsRef<Path>) -> Result<()> {
-        todo!("{:?} {:?}", existing.as_ref(), new.as_ref())
+        self.pool.link(bytes(&existing), bytes(&new))
     }
-    /// Gives a name to an open file (also one made with `TEMPORARY`).
+
+    /// Gives an open file a name, also one made without (`linkat` with `AT_EMPTY_PATH`).
+    ///
+    /// # Errors
+    /// As [`Filesystem::link`]; `NotFound` when its last name was removed, or it was made with `EXCLUSIVE`; `Invalid`
+    /// for a file of another pool.
     pub fn link_file(&self, file: &File, new: impl AsRef<Path>) -> Result<()> {
-        todo!("{file:?} {:?}", new.as_ref())
+        if !file.belongs_to(&self.pool) {
+            return Err(Error::Invalid("the file is in another pool"));
+        }
+        self.pool.link_inode(file.inode(), bytes(&new))
     }
+
+    /// Makes a symbolic link to `target`, 1 to 4095 bytes without NUL.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound` also for an empty target, `NameTooLong`, `NoSpace`.
     pub fn symlink(&self, target: &[u8], path: impl AsRef<Path>, new: NewInode) -> Result<Stat> {
-        todo!("{target:?} {:?} {new:?}", path.as_ref())
+        self.create(path, Creation::Symlink(target), new)
     }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// `Invalid` when it is none; `NotFound`.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        todo!("{:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| pool.read_target(inode))
     }
-    /// A fifo, socket or device node (`rdev` as `makedev`; 0 for the first two).
+
+    /// Makes a fifo, socket or device node (`mknod`); `rdev` as `makedev` gives it, 0 for the first two.
+    ///
+    /// # Errors
+    /// `Invalid` for other kinds; `Exists`, `NotFound`, `NoSpace`.
     pub fn make_node(
         &self,
         path: impl AsRef<Path>,
@@ -102,30 +231,69 @@ impl Filesystem {
         rdev: u64,
         new: NewInode,
     ) -> Result<Stat> {
-        todo!("{:?} {kind:?} {rdev} {new:?}", path.as_ref())
+        self.create(path, Creation::Node(kind, rdev), new)
     }
-    /// Follows a symbolic link at the end.
+
+    /// What `path` is, following a link at its end (`stat`).
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `SymlinkLoop`, `NameTooLong`.
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Stat> {
-        todo!("{:?}", path.as_ref())
+        self.with(path, Follow::Yes, |pool, inode| {
+            pool.stat_inode(inode, &*inode.read()?)
+        })
     }
-    /// Does not follow a symbolic link at the end (`lstat`). So do the operations below.
+
+    /// As [`Filesystem::stat`], of a link itself (`lstat`). The operations below do not follow one either.
+    ///
+    /// # Errors
+    /// As [`Filesystem::stat`].
     pub fn stat_link(&self, path: impl AsRef<Path>) -> Result<Stat> {
-        todo!("{:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| {
+            pool.stat_inode(inode, &*inode.read()?)
+        })
     }
+
+    /// Changes permissions, owner and times; gives the new ones.
+    ///
+    /// # Errors
+    /// `Invalid` for a value out of its range; `NotFound`.
     pub fn set_attributes(&self, path: impl AsRef<Path>, set: SetAttributes) -> Result<Stat> {
-        todo!("{:?} {set:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| pool.set_attributes(inode, set))
     }
+
+    /// Sets the size of the file that `path` names, following a link at its end (`truncate`).
+    ///
+    /// # Errors
+    /// As [`File::truncate`]; `IsDirectory`.
     pub fn truncate(&self, path: impl AsRef<Path>, size: u64) -> Result<()> {
-        todo!("{:?} {size}", path.as_ref())
+        self.with(path, Follow::Yes, |pool, inode| pool.truncate(inode, size))
     }
-    /// At most `limit` entries after `cookie` (0: from the start, with `.` and `..`), in the directory's own order.
-    /// An empty answer is the end. Entries that exist throughout are given exactly once.
+
+    /// At most `limit` entries of a directory after position `cookie` (0: from the start, with `.` and `..`), in the
+    /// directory's own order. An empty answer is the end. Entries that exist throughout are given exactly once,
+    /// whatever else changes meanwhile. A link at the end is followed.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NotFound`.
     pub fn read_dir(&self, path: impl AsRef<Path>, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
-        todo!("{:?} {cookie} {limit}", path.as_ref())
+        self.with(path, Follow::Yes, |pool, inode| {
+            pool.read_dir(inode, cookie, limit)
+        })
     }
+
+    /// The value of extended attribute `name`.
+    ///
+    /// # Errors
+    /// As [`File::xattr`].
     pub fn xattr(&self, path: impl AsRef<Path>, name: &[u8]) -> Result<Vec<u8>> {
-        todo!("{:?} {name:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| pool.xattr(inode, name))
     }
+
+    /// Sets extended attribute `name`, atomically.
+    ///
+    /// # Errors
+    /// As [`File::set_xattr`].
     pub fn set_xattr(
         &self,
         path: impl AsRef<Path>,
@@ -133,13 +301,48 @@ impl Filesystem {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<()> {
-        todo!("{:?} {name:?} {value:?} {mode:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| {
+            pool.set_xattr(inode, name, value, mode)
+        })
     }
+
+    /// Removes extended attribute `name`.
+    ///
+    /// # Errors
+    /// As [`File::remove_xattr`].
     pub fn remove_xattr(&self, path: impl AsRef<Path>, name: &[u8]) -> Result<()> {
-        todo!("{:?} {name:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| pool.remove_xattr(inode, name))
     }
-    /// Full names, sorted by their keys.
+
+    /// The full names of all extended attributes.
+    ///
+    /// # Errors
+    /// As [`File::list_xattrs`].
     pub fn list_xattrs(&self, path: impl AsRef<Path>) -> Result<Vec<Vec<u8>>> {
-        todo!("{:?}", path.as_ref())
+        self.with(path, Follow::No, |pool, inode| pool.collect_xattrs(inode))
     }
+
+    fn create(&self, path: impl AsRef<Path>, creation: Creation<'_>, new: NewInode) -> Result<Stat> {
+        let inode = self.pool.create(bytes(&path), creation, new)?;
+        let state = inode.read()?;
+        self.pool.stat_inode(&inode, &state)
+    }
+
+    /// Runs `action` on the inode that `path` names; an inode that goes away meanwhile was not found.
+    fn with<T>(
+        &self,
+        path: impl AsRef<Path>,
+        follow: Follow,
+        action: impl FnOnce(&Pool, &Inode) -> Result<T>,
+    ) -> Result<T> {
+        let inode = self.pool.resolve(bytes(&path), follow)?;
+        action(&self.pool, &inode).map_err(|error| match error {
+            Error::Stale(ino) if ino == inode.ino => Error::NotFound,
+            other => other,
+        })
+    }
+}
+
+fn bytes(path: &impl AsRef<Path>) -> &[u8] {
+    path.as_ref().as_os_str().as_bytes()
 }

@@ -1,10 +1,33 @@
 //! A persistent-memory DAX filesystem in userspace, as a library.
+//!
+//! A [`Filesystem`] is an open pool: a file or device, mapped, in which every metadata operation is atomic and durable
+//! when it returns, with one fence. [`File`]s read and write their data in place.
+//!
+//! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
+//! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks; `tree` is
+//! the B+tree under all of them; `space` is what is free; `update` is one atomic change, which the journal commits.
+//!
+//! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations
+//! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
-pub mod error;
+mod error;
+mod extents;
 mod file;
 mod filesystem;
+mod initial;
+mod inode;
+mod mount;
+mod namespace;
 mod options;
+mod orphans;
+mod pool;
+mod signature;
+mod space;
+mod tree;
+mod update;
+mod verified;
+mod xattr;
 
 pub use error::{Error, Result};
 pub use file::File;

@@ -55,25 +55,31 @@ pub(crate) fn drain() {
     fence(Ordering::SeqCst);
 }
 
-/// [`CopyFn`] by 8-byte accesses where both sides are aligned, else by bytes.
+/// [`CopyFn`] by aligned 8-byte accesses of `to`, its ragged ends by bytes. Where both sides are aligned, so are those
+/// of `from`.
 ///
 /// # Safety
 /// As [`CopyFn`].
 pub(crate) unsafe extern "C" fn store_words(to: *mut u8, from: *const u8, len: usize) -> Outcome {
     let mut done = 0;
     while done < len {
-        // SAFETY: inside the ranges that the caller vouches for.
-        let (to, from) = unsafe { (to.add(done), from.add(done)) };
-        if len - done >= 8 && to.addr().is_multiple_of(8) && from.addr().is_multiple_of(8) {
-            // SAFETY: 8 bytes are left and both sides are aligned.
-            unsafe {
-                to.cast::<u64>()
-                    .write_volatile(from.cast::<u64>().read_volatile())
+        let (to, from) = (to.wrapping_add(done), from.wrapping_add(done));
+        if len - done >= 8 && to.addr().is_multiple_of(8) {
+            let word = if from.addr().is_multiple_of(8) {
+                // SAFETY: 8 bytes are left and the place is aligned.
+                unsafe { from.cast::<u64>().read_volatile() }
+            } else {
+                // SAFETY: 8 bytes are left.
+                unsafe { from.cast::<u64>().read_unaligned() }
             };
+            // SAFETY: 8 bytes are left and the place is aligned.
+            unsafe { to.cast::<u64>().write_volatile(word) };
             done += 8;
         } else {
             // SAFETY: at least one byte is left.
-            unsafe { to.write_volatile(from.read_volatile()) };
+            let byte = unsafe { from.read_volatile() };
+            // SAFETY: at least one byte is left.
+            unsafe { to.write_volatile(byte) };
             done += 1;
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! The routines keep `to`, `from` and `len` as "what is still to do" in rdi, rsi and rdx at every instruction that may
 //! fault. A copy that faults goes on byte by byte from there, which finds the exact byte; that stores the same bytes
-//! again where the group of the fault was half done. Order and sizes: Intel SDM volume 1 chapter 11.6.13 (non-temporal
-//! stores are weakly ordered: sfence), volume 3 chapter 9.2.3 (aligned 8-byte accesses are atomic). The slow way uses
-//! no `rep movs`, because poison met in a fast string operation is fatal on some processors.
+//! again where the group of the fault was half done. The slow way uses no `rep movs`: poison met in a fast string
+//! operation is fatal on some processors.
+//!
+//! Intel SDM: stores past the cache are weakly ordered and need sfence ("Caching of Temporal vs. Non-Temporal Data");
+//! aligned 8-byte accesses are atomic ("Guaranteed Atomic Operations").
 //!
 //! movdir64b is not used: nothing may rely on 64-byte atomicity, since most processors lack it, and for throughput a
 //! line of vector stores is as good.
@@ -412,5 +414,148 @@ pub(crate) fn select_flush() -> FlushFn {
         flush_clflushopt
     } else {
         flush_clflush
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every routine that copies and that this processor can run.
+    fn copies() -> Vec<(&'static str, CopyFn)> {
+        let mut all: Vec<(&'static str, CopyFn)> =
+            vec![("store_words", store_words), ("copy_sse2", copy_sse2)];
+        if is_x86_feature_detected!("avx2") {
+            all.push(("copy_avx2", copy_avx2));
+        }
+        all
+    }
+
+    fn streams() -> Vec<(&'static str, StreamFn)> {
+        let mut all: Vec<(&'static str, StreamFn)> = vec![("stream_sse2", stream_sse2)];
+        if is_x86_feature_detected!("avx2") {
+            all.push(("stream_avx2", stream_avx2));
+        }
+        if is_x86_feature_detected!("avx512f") {
+            all.push(("stream_avx512", stream_avx512));
+        }
+        all
+    }
+
+    #[repr(align(64))]
+    struct Aligned([u8; 1024]);
+
+    fn source() -> Aligned {
+        let mut bytes = Aligned([0; 1024]);
+        for (at, byte) in bytes.0.iter_mut().enumerate() {
+            *byte = u8::try_from(at % 251 + 1).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_copy_moves_exactly_its_bytes_at_every_alignment() {
+        let source = source();
+        for (name, copy) in copies() {
+            for to in [0, 1, 7, 8, 31] {
+                for from in [0, 1, 8, 13] {
+                    for len in (0..300).chain([511, 640]) {
+                        let mut target = Aligned([0; 1024]);
+                        // SAFETY: both ranges are inside of their arrays.
+                        let outcome =
+                            unsafe { copy(target.0[to..].as_mut_ptr(), source.0[from..].as_ptr(), len) };
+                        assert_eq!(outcome.left, 0);
+                        let mut expected = [0; 1024];
+                        expected[to..to + len].copy_from_slice(&source.0[from..from + len]);
+                        assert!(target.0 == expected, "{name}: {len} bytes from {from} to {to}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_stream_moves_exactly_its_lines() {
+        let source = source();
+        for (name, stream) in streams() {
+            for from in [0, 1, 8, 13] {
+                for len in (0..=640).step_by(64) {
+                    let mut target = Aligned([0; 1024]);
+                    // SAFETY: both ranges are inside of their arrays; the target is aligned.
+                    let outcome =
+                        unsafe { stream(target.0[64..].as_mut_ptr(), source.0[from..].as_ptr(), len) };
+                    drain();
+                    assert_eq!(outcome.left, 0);
+                    let mut expected = [0; 1024];
+                    expected[64..64 + len].copy_from_slice(&source.0[from..from + len]);
+                    assert!(target.0 == expected, "{name}: {len} bytes from {from}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_routine_survives_a_page_that_cannot_be_had() {
+        super::super::install().unwrap();
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(4096).unwrap();
+        let len = std::num::NonZeroUsize::new(8192).unwrap();
+        let protection = nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_WRITE;
+        let flags = nix::sys::mman::MapFlags::MAP_SHARED;
+        // SAFETY: at an address that the kernel chooses.
+        let mapped = unsafe { nix::sys::mman::mmap(None, len, protection, flags, &file, 0) }.unwrap();
+        let lost = mapped.cast::<u8>().as_ptr().wrapping_add(4096);
+        let mut buffer = source();
+        for (name, copy) in copies() {
+            for before in [0_usize, 1, 64, 65, 200] {
+                // SAFETY: inside of the mapping and of the buffer.
+                let outcome = unsafe { copy(lost.wrapping_sub(before), buffer.0.as_ptr(), before + 300) };
+                let expected = Outcome {
+                    left: 300,
+                    fault: lost.addr(),
+                };
+                assert_eq!(outcome, expected, "{name}: into, {before} bytes before");
+                // SAFETY: as above.
+                let outcome = unsafe { copy(buffer.0.as_mut_ptr(), lost.wrapping_sub(before), before + 300) };
+                assert_eq!(outcome, expected, "{name}: out of, {before} bytes before");
+            }
+        }
+        for (name, stream) in streams() {
+            // SAFETY: inside of the mapping and of the buffer; the target is aligned.
+            let outcome = unsafe { stream(lost.wrapping_sub(128), buffer.0.as_ptr(), 256) };
+            assert_eq!((outcome.left, outcome.fault), (128, lost.addr()), "{name}");
+        }
+        for flush in flushes() {
+            // SAFETY: inside of the mapping.
+            let outcome = unsafe { flush(lost.wrapping_sub(192), 5) };
+            assert_eq!((outcome.left, outcome.fault), (2, lost.addr()));
+        }
+        // SAFETY: mapped above; nothing uses it any more.
+        unsafe { nix::sys::mman::munmap(mapped, len.get()) }.unwrap();
+    }
+
+    /// Every flush that this processor can run.
+    fn flushes() -> Vec<FlushFn> {
+        let features = core::arch::x86_64::__cpuid_count(7, 0).ebx;
+        let mut all: Vec<FlushFn> = vec![flush_clflush];
+        if features & (1 << 23) != 0 {
+            all.push(flush_clflushopt);
+        }
+        if features & (1 << 24) != 0 {
+            all.push(flush_clwb);
+        }
+        all
+    }
+
+    #[test]
+    fn flushes_change_no_byte() {
+        let bytes = source();
+        for flush in flushes() {
+            // SAFETY: 16 lines are the array.
+            let outcome = unsafe { flush(bytes.0.as_ptr(), 16) };
+            drain();
+            assert_eq!(outcome.left, 0);
+            assert!(bytes.0 == source().0);
+        }
     }
 }

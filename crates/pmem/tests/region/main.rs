@@ -4,6 +4,7 @@
 
 mod bounds;
 mod copies;
+mod devices;
 mod files;
 mod locks;
 mod media;

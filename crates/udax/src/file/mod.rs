@@ -1,71 +1,185 @@
-//! Open files.
+//! Open files and directories.
+//!
+//! A [`File`] keeps its inode alive: an unlinked file stays readable and writable until its last handle is dropped.
+//! Every operation takes the inode's lock, shared to read, alone to change; operations on different files meet only
+//! in the allocator and the journal, where they seldom share anything.
 
-use std::io::{IoSlice, IoSliceMut};
+mod allocate;
+mod copy;
+mod open;
+mod read;
+mod seek;
+mod truncate;
+mod write;
 
-use crate::error::Result;
-use crate::options::{AllocateMode, DirEntry, SetAttributes, Stat};
+use std::sync::Arc;
 
-/// An open file or directory. `Send + Sync`; all operations take offsets.
+use udax_media::inode::FileKind;
+
+use crate::error::{Error, Result};
+use crate::inode::Inode;
+use crate::options::{DirEntry, OpenFlags, SetAttributes, Stat, XattrMode};
+use crate::pool::Pool;
+
+pub(crate) use open::open;
+
+/// An open file or directory. `Send + Sync`; every operation names its offset, there is no file position.
 #[derive(Debug)]
-pub struct File {}
+pub struct File {
+    pool: Arc<Pool>,
+    inode: Arc<Inode>,
+    flags: OpenFlags,
+}
 
-#[expect(clippy::todo, reason = "interface only, on a branch")]
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "interface only, on a branch"
-)]
 impl File {
-    /// Bytes read: fewer than asked only at the end of the file.
-    pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
-        todo!("{to:?} {offset}")
+    /// A handle of an inode whose open count includes it already.
+    fn new(pool: Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Self {
+        Self { pool, inode, flags }
     }
-    pub fn read_vectored_at(&self, to: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
-        todo!("{to:?} {offset}")
+
+    pub(crate) fn inode(&self) -> &Inode {
+        &self.inode
     }
-    /// Durable on return. With `APPEND` the offset is ignored.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
-        todo!("{bytes:?} {offset}")
+
+    pub(crate) fn belongs_to(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
     }
-    pub fn write_vectored_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> Result<usize> {
-        todo!("{bytes:?} {offset}")
+
+    fn check_readable(&self) -> Result<()> {
+        if self.inode.kind == FileKind::Directory {
+            return Err(Error::IsDirectory);
+        }
+        if !self.flags.contains(OpenFlags::READ) {
+            return Err(Error::BadHandle("reading"));
+        }
+        Ok(())
     }
-    /// At the end of the file, atomically; gives the offset it went to.
-    pub fn append(&self, bytes: &[u8]) -> Result<u64> {
-        todo!("{bytes:?}")
+
+    fn check_writable(&self) -> Result<()> {
+        if !self.flags.contains(OpenFlags::WRITE) {
+            return Err(Error::BadHandle("writing"));
+        }
+        self.pool.check_writable()
     }
-    pub fn sync(&self) -> Result<()> {
-        todo!()
-    }
-    pub fn truncate(&self, size: u64) -> Result<()> {
-        todo!("{size}")
-    }
-    pub fn allocate(&self, mode: AllocateMode, offset: u64, len: u64) -> Result<()> {
-        todo!("{mode:?} {offset} {len}")
-    }
-    /// The first byte of data at or after `offset` (`SEEK_DATA`).
-    pub fn seek_data(&self, offset: u64) -> Result<u64> {
-        todo!("{offset}")
-    }
-    /// The first hole at or after `offset`, or the end of the file (`SEEK_HOLE`).
-    pub fn seek_hole(&self, offset: u64) -> Result<u64> {
-        todo!("{offset}")
-    }
-    /// Copies inside the pool (`copy_file_range`); bytes copied.
-    pub fn copy_range(&self, offset: u64, to: &File, to_offset: u64, len: u64) -> Result<u64> {
-        todo!("{offset} {to:?} {to_offset} {len}")
-    }
+
+    /// What `fstat` tells.
+    ///
+    /// # Errors
+    /// A media error.
     pub fn stat(&self) -> Result<Stat> {
-        todo!()
+        let state = self.inode.read()?;
+        self.pool.stat_inode(&self.inode, &state)
     }
+
+    /// Makes lazy times durable. Data and sizes are durable already when a write returns (`fsync`).
+    ///
+    /// # Errors
+    /// A media error.
+    ///
+    /// # Durability
+    /// Everything done to the file before. No fence when there is nothing lazy; else one.
+    pub fn sync(&self) -> Result<()> {
+        let mut state = self.inode.write()?;
+        self.pool.flush_times(&self.inode, &mut state)?;
+        // On a file that is not on persistent memory this is what makes earlier stores survive a power failure.
+        Ok(self.pool.region.fence()?)
+    }
+
+    /// Changes attributes; gives the new ones (`fchmod`, `fchown`, `futimens`).
+    ///
+    /// # Errors
+    /// `Invalid` for permission bits or nanoseconds out of their range; `ReadOnly`.
+    ///
+    /// # Durability
+    /// Durable on return: one fence.
     pub fn set_attributes(&self, set: SetAttributes) -> Result<Stat> {
-        todo!("{set:?}")
+        self.pool.set_attributes(&self.inode, set)
     }
-    /// As `Filesystem::read_dir`, of this open directory.
+
+    /// At most `limit` entries of this directory after position `cookie` (0: from the start, with `.` and `..`). An
+    /// empty answer is the end. Entries that exist throughout are given exactly once, whatever else changes.
+    ///
+    /// # Errors
+    /// `NotDirectory`; a damaged directory.
     pub fn read_dir(&self, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
-        todo!("{cookie} {limit}")
+        self.pool.read_dir(&self.inode, cookie, limit)
     }
+
+    /// The value of extended attribute `name`.
+    ///
+    /// # Errors
+    /// `NoAttribute`, `NotSupported` for an unknown namespace, `NameTooLong`; a damaged value.
     pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
-        todo!("{name:?}")
+        self.pool.xattr(&self.inode, name)
+    }
+
+    /// Sets extended attribute `name`, atomically.
+    ///
+    /// # Errors
+    /// As [`File::xattr`]; `Exists` or `NoAttribute` by `mode`; `AttributeTooLarge`; `NoSpace`.
+    ///
+    /// # Durability
+    /// Durable on return.
+    pub fn set_xattr(&self, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        self.pool.set_xattr(&self.inode, name, value, mode)
+    }
+
+    /// Removes extended attribute `name`.
+    ///
+    /// # Errors
+    /// As [`File::xattr`].
+    pub fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.pool.remove_xattr(&self.inode, name)
+    }
+
+    /// The full names of all extended attributes.
+    ///
+    /// # Errors
+    /// A damaged attribute tree.
+    pub fn list_xattrs(&self) -> Result<Vec<Vec<u8>>> {
+        self.pool.collect_xattrs(&self.inode)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.inode.count_close()
+            && let Err(error) = self.pool.last_close(&self.inode)
+        {
+            tracing::error!(ino = self.inode.ino.raw(), %error, "closing a file failed");
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn read_dir(&self, inode: &Inode, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
+        if inode.kind != FileKind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        let _state = inode.read()?;
+        self.collect_entries(inode, cookie, limit)
+    }
+
+    /// What the last close of an inode has to do: give back blocks taken ahead, write lazy times, free an orphan.
+    fn last_close(&self, inode: &Inode) -> Result<()> {
+        let mut state = match inode.write() {
+            Err(Error::Stale(_)) => return Ok(()),
+            other => other?,
+        };
+        // Somebody may have opened it while we waited: then the work is theirs.
+        if inode.is_open() {
+            return Ok(());
+        }
+        inode.clear_close_work();
+        if let Some(window) = state.window.take() {
+            self.space.give_back(window);
+        }
+        if self.check_writable().is_err() {
+            return Ok(());
+        }
+        if self.inode_nlink(inode)? == 0 {
+            return self.finish_orphan(inode, &mut state);
+        }
+        self.flush_times(inode, &mut state)
     }
 }

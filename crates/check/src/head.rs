@@ -1,0 +1,146 @@
+//! The two superblocks and the two copies of the checkpoint slots.
+
+use udax_media::checkpoint::Checkpoint;
+use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
+use udax_media::{BLOCK_SIZE, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Superblock};
+use udax_pmem::{Region, RegionError};
+
+use crate::CheckError;
+use crate::finding::Finding;
+use crate::source::BlockSource;
+
+/// The superblock to believe, and the copies that are not it.
+#[derive(Debug)]
+pub(crate) struct Superblocks {
+    pub(crate) believed: Superblock,
+    /// Indices of copies that must be written.
+    pub(crate) stale: Vec<usize>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Reads both superblocks.
+///
+/// # Errors
+/// [`CheckError::NoSuperblock`] when neither can be believed.
+pub(crate) fn read_superblocks(region: &Region) -> Result<Superblocks, CheckError> {
+    let restored = "restored from the other copy";
+    let mut found = Superblocks {
+        believed: match (read_superblock(region, 0), read_superblock(region, 1)) {
+            (Ok(first), Ok(second)) if second.generation > first.generation => second,
+            (Ok(first), _) => first,
+            (Err(_), Ok(second)) => second,
+            (Err(first), Err(second)) => return Err(CheckError::NoSuperblock { first, second }),
+        },
+        stale: Vec::new(),
+        findings: Vec::new(),
+    };
+    for (copy, block) in SUPERBLOCKS.into_iter().enumerate() {
+        let what = match read_superblock(region, copy) {
+            Ok(superblock) if superblock == found.believed => {
+                let mut bytes = [0; BLOCK_SIZE];
+                region.read_block(block, &mut bytes)?;
+                if bytes == *found.believed.encode() {
+                    continue;
+                }
+                "superblock has bytes set that the format reserves".to_owned()
+            }
+            Ok(superblock) => format!(
+                "superblock of generation {} beside one of generation {}",
+                superblock.generation, found.believed.generation
+            ),
+            Err(error) => error.to_string(),
+        };
+        found
+            .findings
+            .push(Finding::of_pool(Place::Block(block), what, restored));
+        found.stale.push(copy);
+    }
+    Ok(found)
+}
+
+fn read_superblock(region: &Region, copy: usize) -> Result<Superblock, FormatError> {
+    let block = SUPERBLOCKS[copy.min(1)];
+    let mut bytes = [0; BLOCK_SIZE];
+    match region.read_block(block, &mut bytes) {
+        Ok(()) => Superblock::decode(&bytes, copy, region.len()),
+        Err(error) => Err(FormatError::Field {
+            what: "superblock",
+            place: Place::Block(block),
+            field: match error {
+                RegionError::OutOfBounds { .. } => "length of the region",
+                _ => "byte that cannot be read",
+            },
+            value: match error {
+                RegionError::Media { at } => at,
+                _ => region.len(),
+            },
+        }),
+    }
+}
+
+/// The checkpoint to believe.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    /// The valid one with the highest number.
+    pub(crate) believed: Option<Checkpoint>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Reads all checkpoint slots.
+///
+/// A crash may leave the copies different or the older slot torn, so a pool that was not closed cleanly needs one
+/// valid slot only. One that was has published enough checkpoints that all slots are whole.
+pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Checkpoints {
+    let mut slots = Vec::new();
+    for block in CHECKPOINTS {
+        for slot in 0..2 {
+            let at = ByteOffset(block.offset().raw() + slot * LINE_BYTES);
+            let mut bytes = [0; LINE_SIZE];
+            let decoded = match region.read(at.raw(), &mut bytes) {
+                Ok(()) => Checkpoint::decode(superblock.seed(), &bytes, at, superblock.total_blocks())
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // The journal of a new pool has published one checkpoint: the other slot is still zero.
+            let is_unused = bytes == [0; LINE_SIZE];
+            slots.push((at, slot, decoded, is_unused));
+        }
+    }
+    let valid = slots
+        .iter()
+        .filter_map(|(_, _, decoded, _)| decoded.as_ref().ok());
+    let believed = valid.max_by_key(|checkpoint| checkpoint.number).copied();
+    let mut findings = Vec::new();
+    let remedy = "checkpoint published anew";
+    let Some(newest) = believed else {
+        let place = Place::Block(CHECKPOINTS[0]);
+        let what = "no checkpoint can be believed".to_owned();
+        let mut finding = Finding::of_pool(place, what, remedy);
+        finding.lost = Some("what had been changed since the last checkpoint".to_owned());
+        return Checkpoints {
+            believed: None,
+            findings: vec![finding],
+        };
+    };
+    if newest.is_clean {
+        for (at, slot, decoded, is_unused) in &slots {
+            let is_newest = *slot == newest.number % 2;
+            let twin = slots.iter().find(|(other, twin, ..)| twin == slot && other != at);
+            let what = match decoded {
+                Ok(checkpoint) if is_newest && *checkpoint != newest => {
+                    format!(
+                        "checkpoint {} where {} should be",
+                        checkpoint.number, newest.number
+                    )
+                }
+                Ok(_) => continue,
+                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused)| *is_unused) => {
+                    continue;
+                }
+                Err(error) => error.clone(),
+            };
+            findings.push(Finding::of_pool(Place::Byte(*at), what, remedy));
+        }
+    }
+    Checkpoints { believed, findings }
+}

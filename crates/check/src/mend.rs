@@ -1,0 +1,271 @@
+//! Repair: look, change, look again, until there is nothing to change.
+//!
+//! Each round scans the whole pool and carries its plan out, in steps that are atomic (`log`). What follows from a
+//! change (a name that names nothing any more, an inode that lost its last name) is found by the next scan, so that
+//! a repair that was interrupted continues like one that was not. The free map is only added to until the last
+//! round, in which owners are final; then it and the counters are written, and last the checkpoint that says *clean*.
+
+mod build;
+mod inodes;
+mod log;
+mod lost_and_found;
+mod pool_trees;
+mod space;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use udax_journal::JournalError;
+use udax_media::geometry::SUPERBLOCKS;
+use udax_media::{BLOCK_SIZE, BlockNo, Geometry, InodeNo, Place, Superblock};
+use udax_pmem::{Region, RegionError};
+
+use crate::finding::{Finding, Plan};
+use crate::head::{self, Superblocks};
+use crate::pool::Pool;
+use crate::scan::{self, Scan};
+use crate::source::BlockSource;
+use crate::{CheckError, Progress, Report, counters_of, journal_finding};
+
+use log::Log;
+use space::{Space, Strictness};
+
+/// Scans before what is left is given up. Damage takes three: trees, what they named, link counts; a lost inode
+/// table and a lost root directory one each.
+const MAX_ROUNDS: usize = 10;
+
+/// Why a change was not made.
+#[derive(Debug)]
+enum Failure {
+    /// No block is free for it; the finding stays.
+    NoSpace,
+    /// The repair cannot go on.
+    Fatal(CheckError),
+}
+
+impl<E: Into<CheckError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Fatal(error.into())
+    }
+}
+
+/// Repairs the pool.
+pub(crate) fn repair(
+    region: &Region,
+    superblocks: Superblocks,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Report, CheckError> {
+    let superblock = &superblocks.believed;
+    if !superblock.is_writable() {
+        let bits = superblock.ro_compat;
+        return Err(CheckError::NotWritable { bits });
+    }
+    restore_superblocks(region, superblock, &superblocks.stale)?;
+    let mut findings = superblocks.findings;
+    let checkpoints = head::read_checkpoints(region, superblock);
+    let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
+    findings.extend(checkpoints.findings);
+    let (mut log, replayed) = replay(region, superblock, checkpoints.believed.is_some(), &mut findings)?;
+    let geometry = Geometry::new(superblock);
+    let pool = Pool {
+        source: region,
+        superblock,
+        geometry: &geometry,
+        seed: superblock.seed(),
+        total_blocks: geometry.total_blocks(),
+        threads,
+    };
+    // Damage of head structures is mended by now or by the closing checkpoint; only a scan can contradict the rest.
+    let head_findings = findings.len();
+    let scan = run_rounds(&pool, &mut log, was_clean, &mut findings, progress)?;
+    let left: HashSet<(Place, String)> = scan
+        .findings
+        .list
+        .iter()
+        .map(|finding| (finding.place, finding.what.clone()))
+        .collect();
+    let mut report = Report::new(&scan, None, pool.total_blocks);
+    report.was_clean = was_clean;
+    report.replayed = replayed;
+    for (index, finding) in findings.into_iter().enumerate() {
+        let problem = finding.into_problem(|finding| {
+            index < head_findings || !left.contains(&(finding.place, finding.what.clone()))
+        });
+        report.problems.push(problem);
+    }
+    for finding in scan.findings.list {
+        let is_told = report
+            .problems
+            .iter()
+            .any(|told| told.place == finding.place && told.what == finding.what);
+        if !is_told {
+            report.problems.push(finding.into_problem(|_| false));
+        }
+    }
+    report.sort();
+    Ok(report)
+}
+
+fn restore_superblocks(region: &Region, superblock: &Superblock, stale: &[usize]) -> Result<(), CheckError> {
+    let bytes = superblock.encode();
+    // The copy first, as when a superblock is changed.
+    for block in stale.iter().rev().filter_map(|copy| SUPERBLOCKS.get(*copy)) {
+        region.store_nontemporal(block.offset().raw(), bytes.as_slice())?;
+        region.fence()?;
+    }
+    Ok(())
+}
+
+fn replay<'r>(
+    region: &'r Region,
+    superblock: &'r Superblock,
+    has_checkpoint: bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(Log<'r>, u64), CheckError> {
+    if !has_checkpoint {
+        return Ok((Log::open(region, superblock, None)?, 0));
+    }
+    let outcome = udax_journal::recover(region, superblock);
+    let checkpoint = head::read_checkpoints(region, superblock).believed;
+    let mut log = Log::open(region, superblock, checkpoint)?;
+    match outcome {
+        Ok(recovery) => Ok((log, recovery.records)),
+        Err(JournalError::Format(error)) => {
+            findings.push(journal_finding(superblock, &error));
+            log.empty_journal()?;
+            Ok((log, 0))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Scans and changes until a scan plans no change; gives the scan that tells what is left.
+fn run_rounds(
+    pool: &Pool<'_>,
+    log: &mut Log<'_>,
+    was_clean: bool,
+    findings: &mut Vec<Finding>,
+    progress: &dyn Progress,
+) -> Result<Scan, CheckError> {
+    let mut is_changed = !findings.is_empty();
+    let mut told: HashSet<(Place, String)> = HashSet::new();
+    let mut previous = Vec::new();
+    let mut round = 0;
+    loop {
+        let mut scan = scan::scan(pool, Some(counters_of(log.checkpoint())), progress);
+        let plan = std::mem::take(&mut scan.findings.plan);
+        let mut current = Vec::new();
+        for finding in &scan.findings.list {
+            let key = (finding.place, finding.what.clone());
+            // After a change the free map lags behind on purpose.
+            let is_consequence = finding.is_space && round > 0;
+            if !is_consequence && told.insert(key.clone()) {
+                findings.push(finding.clone());
+            }
+            current.push(key);
+        }
+        round += 1;
+        let is_stuck = plan.has_changes() && (current == previous || round == MAX_ROUNDS);
+        if plan.has_changes() && !is_stuck {
+            Mender::new(*pool, log, &scan, &plan)?.carry_out(plan)?;
+            is_changed = true;
+            previous = current;
+            continue;
+        }
+        if plan.rebuild_table {
+            return Ok(scan);
+        }
+        let is_worth_a_scan = is_changed || plan.space;
+        if is_worth_a_scan || !was_clean {
+            let strictness = if is_stuck {
+                Strictness::OnlyMark
+            } else {
+                Strictness::Exact
+            };
+            let free = space::write_bitmaps(log, pool, &scan.ownership, strictness)?;
+            log.close(free, scan.inodes)?;
+        }
+        if is_worth_a_scan {
+            return Ok(scan::scan(pool, Some(counters_of(log.checkpoint())), progress));
+        }
+        return Ok(scan);
+    }
+}
+
+/// Carries one plan out.
+struct Mender<'m, 'r> {
+    pool: Pool<'m>,
+    log: &'m mut Log<'r>,
+    scan: &'m Scan,
+    space: Space,
+}
+
+impl<'m, 'r> Mender<'m, 'r> {
+    fn new(pool: Pool<'m>, log: &'m mut Log<'r>, scan: &'m Scan, plan: &Plan) -> Result<Self, CheckError> {
+        if !plan.rebuild_table {
+            // Nothing owned may be given away while the repair goes on, or by a mount after it was interrupted.
+            space::write_bitmaps(log, &pool, &scan.ownership, Strictness::OnlyMark)?;
+        }
+        Ok(Self {
+            pool,
+            log,
+            scan,
+            space: Space::new(&pool, Arc::clone(&scan.ownership)),
+        })
+    }
+
+    /// What must be before something else ends the round: the next scan sees more.
+    fn carry_out(&mut self, plan: Plan) -> Result<(), CheckError> {
+        if plan.rebuild_table {
+            return tolerate(self.rebuild_roots());
+        }
+        if !plan.drop_chunks.is_empty() {
+            return tolerate(self.drop_chunks(&plan.drop_chunks));
+        }
+        if plan.make_root {
+            return tolerate(self.make_root());
+        }
+        for (ino, edit) in &plan.edits {
+            tolerate(self.edit_inode(InodeNo(*ino), edit, &[], Vec::new()))?;
+        }
+        let is_cleared = |ino: &u64| plan.edits.get(ino).is_some_and(|edit| edit.clear);
+        let lost: Vec<InodeNo> = plan
+            .reconnect
+            .iter()
+            .filter(|ino| !is_cleared(ino))
+            .map(|ino| InodeNo(*ino))
+            .collect();
+        if !lost.is_empty() {
+            tolerate(self.reconnect(&lost))?;
+        }
+        if let Some(orphans) = &plan.orphans {
+            tolerate(self.write_orphans(orphans))?;
+        }
+        if let Some(shared) = &plan.shared {
+            tolerate(self.write_shared(shared))?;
+        }
+        Ok(())
+    }
+
+    /// Marks the blocks taken for what is about to be named.
+    fn mark_taken(&mut self) -> Result<(), Failure> {
+        let taken = self.space.drain_taken();
+        Ok(space::mark(self.log, &self.pool, &taken)?)
+    }
+
+    /// The block as it is now.
+    fn read(&self, block: BlockNo) -> Result<Box<[u8; BLOCK_SIZE]>, RegionError> {
+        let mut bytes = Box::new([0; BLOCK_SIZE]);
+        self.log.region.read_block(block, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Without space the finding stays, and the next scan tells so.
+fn tolerate(result: Result<(), Failure>) -> Result<(), CheckError> {
+    match result {
+        Ok(()) | Err(Failure::NoSpace) => Ok(()),
+        Err(Failure::Fatal(error)) => Err(error),
+    }
+}

@@ -1,0 +1,169 @@
+//! Atomic steps of a repair.
+//!
+//! A step is a journal record in the first lane: durable with one fence, then applied in place, sealed and passed by
+//! a checkpoint. A crash before the fence leaves the pool as it was; after it, the journal's replay completes the step.
+//! Lane records of earlier steps are behind the checkpoint, so every step may use the start of the lane.
+
+use std::collections::BTreeMap;
+
+use udax_journal::JournalError;
+use udax_media::checkpoint::Checkpoint;
+use udax_media::geometry::CHECKPOINTS;
+use udax_media::record::{self, HEADER_SIZE, MAX_RECORD_BYTES, Operation, RecordHeader};
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, LINE_BYTES, LINE_SIZE, Sequence, Superblock, seal};
+use udax_pmem::{Region, RegionError};
+
+use crate::CheckError;
+use crate::source::{BlockSource, touched_lines};
+
+/// Bytes to be at an offset, both multiples of 8.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub(super) at: ByteOffset,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Write {
+    pub(super) fn new(at: ByteOffset, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            at,
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// The region being repaired, and its last checkpoint.
+#[derive(Debug)]
+pub(super) struct Log<'r> {
+    pub(super) region: &'r Region,
+    pub(super) superblock: &'r Superblock,
+    checkpoint: Checkpoint,
+}
+
+impl<'r> Log<'r> {
+    /// Continues after `checkpoint`; without one, starts a new journal at once.
+    pub(super) fn open(
+        region: &'r Region,
+        superblock: &'r Superblock,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Self, CheckError> {
+        let mut log = Self {
+            region,
+            superblock,
+            checkpoint: checkpoint.unwrap_or(Checkpoint {
+                number: 0,
+                sequence: Sequence(0),
+                nonce: 0,
+                free_blocks: 0,
+                inodes: 0,
+                is_clean: false,
+            }),
+        };
+        if checkpoint.is_none() {
+            log.empty_journal()?;
+        }
+        Ok(log)
+    }
+
+    /// The last published checkpoint.
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Makes every record in the lanes void, by a checkpoint with a new nonce.
+    pub(super) fn empty_journal(&mut self) -> Result<(), CheckError> {
+        let (nonce, _) = uuid::Uuid::new_v4().as_u64_pair();
+        self.checkpoint.nonce = nonce;
+        self.publish(false)
+    }
+
+    /// Carries `writes` out, together or not at all. Durable on return.
+    pub(super) fn commit(&mut self, writes: &[Write]) -> Result<(), CheckError> {
+        let mut record = vec![0; HEADER_SIZE];
+        for write in writes {
+            Operation::Write {
+                at: write.at,
+                bytes: &write.bytes,
+            }
+            .encode_into(&mut record);
+        }
+        if record.len() > MAX_RECORD_BYTES {
+            return Err(JournalError::TooLarge {
+                bytes: record.len(),
+                limit: MAX_RECORD_BYTES,
+            }
+            .into());
+        }
+        let sequence = Sequence(self.checkpoint.sequence.raw().saturating_add(1));
+        let header = RecordHeader {
+            sequence,
+            lane: 0,
+            free_blocks_delta: 0,
+            inodes_delta: 0,
+        };
+        record::finish(
+            self.superblock.seed().with(self.checkpoint.nonce),
+            &mut record,
+            header,
+        );
+        record.resize(record::padded_len(record.len()), 0);
+        let lane = self.superblock.lane(0).start.offset().raw();
+        self.region.store_nontemporal(lane, &record)?;
+        self.region.fence()?;
+        self.apply(writes)?;
+        self.checkpoint.sequence = sequence;
+        self.publish(false)
+    }
+
+    fn apply(&self, writes: &[Write]) -> Result<(), RegionError> {
+        let mut touched: BTreeMap<u64, u64> = BTreeMap::new();
+        for write in writes {
+            self.region.store(write.at.raw(), &write.bytes)?;
+            let block = write.at.block().raw();
+            let length = u64::try_from(write.bytes.len()).unwrap_or(0);
+            *touched.entry(block).or_default() |= touched_lines(write.at.in_block(), length);
+        }
+        for (block, mut lines) in touched {
+            let mut bytes = Box::new([0; BLOCK_SIZE]);
+            self.region.read_block(BlockNo(block), &mut bytes)?;
+            let changed = seal::seal_block(self.superblock.seed(), &mut bytes, lines);
+            lines |= changed;
+            let first = BlockNo(block).offset().raw();
+            for (index, line) in (0_u64..).zip(bytes.as_chunks::<LINE_SIZE>().0) {
+                let at = first + index * LINE_BYTES;
+                if (changed >> index) & 1 != 0 {
+                    self.region.store(at, line)?;
+                }
+                if (lines >> index) & 1 != 0 {
+                    self.region.flush(at, LINE_BYTES)?;
+                }
+            }
+        }
+        self.region.fence()
+    }
+
+    fn publish(&mut self, is_clean: bool) -> Result<(), CheckError> {
+        self.checkpoint.number = self.checkpoint.number.saturating_add(1);
+        self.checkpoint.is_clean = is_clean;
+        let bytes = self.checkpoint.encode(self.superblock.seed());
+        for block in CHECKPOINTS {
+            self.region
+                .store_nontemporal(self.checkpoint.offset_in(block).raw(), &bytes)?;
+        }
+        self.region.fence()?;
+        Ok(())
+    }
+
+    /// Publishes these counters and that the pool is clean, in both slots.
+    pub(super) fn close(&mut self, free_blocks: u64, inodes: u64) -> Result<(), CheckError> {
+        self.checkpoint.free_blocks = free_blocks;
+        self.checkpoint.inodes = inodes;
+        self.publish(false)?;
+        self.publish(true)
+    }
+
+    /// Stores a block that nothing names yet; the next step makes it durable.
+    pub(super) fn store_new(&self, block: BlockNo, bytes: &[u8; BLOCK_SIZE]) -> Result<(), RegionError> {
+        self.region.store_nontemporal(block.offset().raw(), bytes)
+    }
+}

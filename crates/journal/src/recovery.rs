@@ -1,0 +1,401 @@
+//! Recovery: replaying the records after the last checkpoint, on the medium or in memory.
+//!
+//! Lanes are only read, and the old checkpoint counts until the new one is published: a crash anywhere in
+//! recovery is followed by the same recovery.
+
+use std::collections::BTreeMap;
+
+use udax_media::checkpoint::Checkpoint;
+use udax_media::geometry::SUPERBLOCKS;
+use udax_media::record::{self, Operation};
+use udax_media::seal::seal_block;
+use udax_media::{
+    BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, LINE_SIZE, Place, Sequence, Superblock,
+};
+use udax_pmem::Region;
+
+use crate::JournalError;
+use crate::apply::apply;
+use crate::chain::{Chain, ChainOf, Entry};
+use crate::head::{self, Counters, Deltas, read_checkpoint};
+use crate::touched::{Touched, complete};
+use crate::transaction::overlay_write;
+
+/// The most blocks that [`overlay`] holds in memory (1 GiB): more than an honest journal touches.
+const MAX_OVERLAY_BLOCKS: usize = 1 << 18;
+
+/// What recovery did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Whether the pool had been closed cleanly.
+    pub was_clean: bool,
+    /// Records replayed.
+    pub records: u64,
+    /// Bytes written in place.
+    pub bytes: u64,
+    /// The superblock to use from now on, when a growth that a crash interrupted has been completed.
+    pub superblock: Option<Superblock>,
+}
+
+/// What recovery would make of a pool, in memory.
+#[derive(Debug, Clone)]
+pub struct Overlay {
+    /// What was replayed.
+    pub recovery: Recovery,
+    /// The counters after the replay.
+    pub counters: Counters,
+    /// The blocks that the replay changes, as they will be, sealed.
+    pub blocks: BTreeMap<BlockNo, Box<[u8; BLOCK_SIZE]>>,
+}
+
+/// Replays the records after the last checkpoint onto a region without opening it for writing further; fsck's door.
+/// The same code as [`Journal::open`](crate::Journal::open). After it the pool is at a new checkpoint; a clean pool is
+/// left as it is.
+///
+/// # Errors
+/// As [`Journal::open`](crate::Journal::open).
+///
+/// # Durability
+/// All that was replayed is durable in place.
+pub fn recover(region: &Region, superblock: &Superblock) -> Result<Recovery, JournalError> {
+    let scan = Scan::read(region, superblock)?;
+    if scan.checkpoint.is_clean {
+        return Ok(scan.clean());
+    }
+    let (next, recovery) = scan.replay(region, superblock)?;
+    head::publish(region, superblock.seed(), &next)?;
+    Ok(recovery)
+}
+
+/// As [`recover`], but a clean pool, too, gets a new checkpoint that is not clean, for an open journal.
+pub(crate) fn open(region: &Region, superblock: &Superblock) -> Result<(Checkpoint, Recovery), JournalError> {
+    let (next, recovery) = Scan::read(region, superblock)?.replay(region, superblock)?;
+    head::publish(region, superblock.seed(), &next)?;
+    if recovery.records > 0 {
+        tracing::info!(
+            records = recovery.records,
+            bytes = recovery.bytes,
+            "journal replayed"
+        );
+    }
+    Ok((next, recovery))
+}
+
+/// Calls `each` for every record that recovery would replay, in order, without changing anything: its sequence
+/// number, its lane and its operations.
+///
+/// # Errors
+/// As [`Journal::open`](crate::Journal::open).
+pub fn inspect(
+    region: &Region,
+    superblock: &Superblock,
+    each: &mut dyn FnMut(Sequence, u16, &[Operation<'_>]),
+) -> Result<(), JournalError> {
+    let scan = Scan::read(region, superblock)?;
+    let geometry = Geometry::new(superblock);
+    for entry in scan.entries(superblock, &geometry)? {
+        each(entry.header.sequence, entry.header.lane, &entry.operations);
+    }
+    Ok(())
+}
+
+/// Replays in memory, so that a crashed pool can be checked without changing it.
+///
+/// # Errors
+/// As [`Journal::open`](crate::Journal::open); also when the records change more than 2^18 blocks.
+pub fn overlay(region: &Region, superblock: &Superblock) -> Result<Overlay, JournalError> {
+    let scan = Scan::read(region, superblock)?;
+    let geometry = Geometry::new(superblock);
+    let mut blocks = BTreeMap::new();
+    let mut summary = Summary::new(scan.checkpoint);
+    let entries = scan.entries(superblock, &geometry)?;
+    summary.recovery.superblock = grown(&entries, superblock, region.len());
+    let counters = summary.counters(&entries, &scan.checkpoint, superblock)?;
+    for entry in entries {
+        summary.add(&geometry, &entry);
+        for operation in &entry.operations {
+            overlay_operation(region, &geometry, &mut blocks, operation)?;
+            if blocks.len() > MAX_OVERLAY_BLOCKS {
+                return Err(FormatError::Field {
+                    what: "journal",
+                    place: Place::Byte(entry.at),
+                    field: "blocks changed (at most 262144)",
+                    value: u64::try_from(blocks.len()).unwrap_or(u64::MAX),
+                }
+                .into());
+            }
+        }
+    }
+    for (block, lines) in summary.touched.into_blocks() {
+        if let Some(bytes) = blocks.get_mut(&block) {
+            seal_block(superblock.seed(), bytes, lines);
+        }
+    }
+    Ok(Overlay {
+        recovery: summary.recovery,
+        counters,
+        blocks,
+    })
+}
+
+type Blocks = BTreeMap<BlockNo, Box<[u8; BLOCK_SIZE]>>;
+
+fn overlay_operation(
+    region: &Region,
+    geometry: &Geometry,
+    blocks: &mut Blocks,
+    operation: &Operation<'_>,
+) -> Result<(), JournalError> {
+    match operation {
+        Operation::Write { at, bytes } => {
+            let len = u64::try_from(bytes.len()).unwrap_or(0);
+            let last = ByteOffset(at.raw().saturating_add(len.saturating_sub(1))).block();
+            for block in at.block().raw()..=last.raw() {
+                let block = BlockNo(block);
+                let to = overlaid(region, blocks, block)?;
+                overlay_write(to, block.offset().raw(), at.raw(), bytes);
+            }
+        }
+        Operation::Allocate(range) | Operation::Free(range) => {
+            for word in geometry.bit_words(*range) {
+                let to = overlaid(region, blocks, word.at.block())?;
+                let from = usize::try_from(word.at.in_block()).unwrap_or(BLOCK_SIZE);
+                if let Some(bits) = to.get_mut(from..).and_then(|rest| rest.first_chunk_mut::<8>()) {
+                    let before = u64::from_le_bytes(*bits);
+                    let after = match operation {
+                        Operation::Allocate(_) => before | word.mask,
+                        _ => before & !word.mask,
+                    };
+                    *bits = after.to_le_bytes();
+                }
+            }
+        }
+        Operation::Zero(range) => {
+            for block in range.start.raw()..range.end().raw() {
+                blocks.insert(BlockNo(block), Box::new([0; BLOCK_SIZE]));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overlaid<'b>(
+    region: &Region,
+    blocks: &'b mut Blocks,
+    block: BlockNo,
+) -> Result<&'b mut [u8; BLOCK_SIZE], JournalError> {
+    match blocks.entry(block) {
+        std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+        std::collections::btree_map::Entry::Vacant(entry) => {
+            let mut bytes = Box::new([0; BLOCK_SIZE]);
+            region.read(block.offset().raw(), bytes.as_mut_slice())?;
+            Ok(entry.insert(bytes))
+        }
+    }
+}
+
+/// What replayed records sum up to.
+struct Summary {
+    recovery: Recovery,
+    touched: Touched,
+    last: Sequence,
+}
+
+impl Summary {
+    fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            recovery: Recovery {
+                was_clean: checkpoint.is_clean,
+                ..Recovery::default()
+            },
+            touched: Touched::default(),
+            last: checkpoint.sequence,
+        }
+    }
+
+    /// The counters after all `entries`.
+    fn counters(
+        &self,
+        entries: &[Entry<'_>],
+        checkpoint: &Checkpoint,
+        superblock: &Superblock,
+    ) -> Result<Counters, FormatError> {
+        let mut deltas = Deltas::default();
+        for entry in entries {
+            deltas.add(&entry.header);
+        }
+        let grown = self.recovery.superblock.as_ref().unwrap_or(superblock);
+        deltas.applied_to(checkpoint, grown.total_blocks())
+    }
+
+    fn add(&mut self, geometry: &Geometry, entry: &Entry<'_>) {
+        self.last = entry.header.sequence;
+        self.recovery.records += 1;
+        for operation in &entry.operations {
+            self.touched.add(geometry, operation);
+            self.recovery.bytes = self.recovery.bytes.saturating_add(operation_bytes(operation));
+        }
+    }
+}
+
+/// The superblock of a growth among the records: see [`Journal::grow`](crate::Journal::grow).
+fn grown(entries: &[Entry<'_>], superblock: &Superblock, region_bytes: u64) -> Option<Superblock> {
+    entries
+        .iter()
+        .rev()
+        .flat_map(|entry| entry.operations.iter().rev())
+        .find_map(|operation| match operation {
+            Operation::Write { at, bytes } if *at == SUPERBLOCKS[1].offset() => {
+                let bytes = bytes.first_chunk::<BLOCK_SIZE>()?;
+                Superblock::decode(bytes, 1, region_bytes).ok()
+            }
+            _ => None,
+        })
+        .filter(|found| found.uuid == superblock.uuid && found.generation >= superblock.generation)
+}
+
+/// Makes the superblock as new as its copy: a growth writes the copy first, and relies on a whole superblock meanwhile.
+fn mend_superblock(region: &Region, newest: &Superblock) -> Result<(), JournalError> {
+    let mut bytes = [0; BLOCK_SIZE];
+    let mut generation = |copy: usize| {
+        let at = SUPERBLOCKS[copy].offset().raw();
+        region.read(at, &mut bytes).ok()?;
+        let found = Superblock::decode(&bytes, copy, region.len()).ok()?;
+        Some(found.generation)
+    };
+    let is_current = generation(0).is_some_and(|generation| generation >= newest.generation);
+    if !is_current && generation(1) == Some(newest.generation) {
+        region.store_nontemporal(SUPERBLOCKS[0].offset().raw(), &bytes)?;
+    }
+    Ok(())
+}
+
+fn operation_bytes(operation: &Operation<'_>) -> u64 {
+    match operation {
+        Operation::Write { bytes, .. } => u64::try_from(bytes.len()).unwrap_or(0),
+        Operation::Allocate(range) | Operation::Free(range) => range.count.div_ceil(64) * 8,
+        Operation::Zero(range) => range.count.saturating_mul(udax_media::BLOCK_BYTES),
+    }
+}
+
+/// The lanes of a pool that was not closed cleanly, in memory (at most 64 MiB).
+struct Scan {
+    checkpoint: Checkpoint,
+    halves: Vec<HalfBytes>,
+}
+
+struct HalfBytes {
+    lane: u16,
+    at: ByteOffset,
+    bytes: Vec<u8>,
+}
+
+impl Scan {
+    /// Reads the checkpoint and, unless it is clean, each half that begins like a record.
+    fn read(region: &Region, superblock: &Superblock) -> Result<Self, JournalError> {
+        let half_bytes = head::half_bytes(superblock)?;
+        let checkpoint = read_checkpoint(region, superblock)?;
+        let mut halves = Vec::new();
+        if !checkpoint.is_clean {
+            for lane in 0..superblock.lane_count {
+                let start = superblock.lane(lane).start.offset().raw();
+                for at in [start, start + half_bytes] {
+                    let bytes = read_half(region, at, half_bytes)?;
+                    let lane = u16::try_from(lane).unwrap_or(u16::MAX);
+                    halves.extend(bytes.map(|bytes| HalfBytes {
+                        lane,
+                        at: ByteOffset(at),
+                        bytes,
+                    }));
+                }
+            }
+        }
+        Ok(Self { checkpoint, halves })
+    }
+
+    fn clean(&self) -> Recovery {
+        Summary::new(self.checkpoint).recovery
+    }
+
+    /// The records after the checkpoint, in order.
+    fn entries(&self, superblock: &Superblock, geometry: &Geometry) -> Result<Vec<Entry<'_>>, JournalError> {
+        let seed = superblock.seed().with(self.checkpoint.nonce);
+        let mut entries = Vec::new();
+        for half in &self.halves {
+            let of = ChainOf {
+                seed,
+                lane: half.lane,
+                geometry,
+            };
+            let mut chain = Chain::new(of, &half.bytes, half.at);
+            while let Some(entry) = chain.next()? {
+                if entry.header.sequence > self.checkpoint.sequence {
+                    entries.push(entry);
+                }
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.header.sequence);
+        for pair in entries.windows(2) {
+            if let [first, second] = pair
+                && first.header.sequence == second.header.sequence
+            {
+                return Err(FormatError::Field {
+                    what: "journal record",
+                    place: Place::Byte(second.at),
+                    field: "sequence that another record has",
+                    value: second.header.sequence.raw(),
+                }
+                .into());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Makes everything after the checkpoint durable in place. Gives the checkpoint to publish then.
+    fn replay(
+        &self,
+        region: &Region,
+        superblock: &Superblock,
+    ) -> Result<(Checkpoint, Recovery), JournalError> {
+        let geometry = Geometry::new(superblock);
+        let entries = self.entries(superblock, &geometry)?;
+        let mut summary = Summary::new(self.checkpoint);
+        summary.recovery.superblock = grown(&entries, superblock, region.len());
+        // Refused before the first change, if at all.
+        let counters = summary.counters(&entries, &self.checkpoint, superblock)?;
+        for entry in &entries {
+            summary.add(&geometry, entry);
+        }
+        for operation in entries.iter().flat_map(|entry| &entry.operations) {
+            apply(region, &geometry, operation)?;
+        }
+        let blocks = summary.touched.into_blocks();
+        if !blocks.is_empty() {
+            complete(region, superblock.seed(), &blocks)?;
+            region.fence()?;
+        }
+        // The fence that publishes the checkpoint serves this, too.
+        mend_superblock(region, summary.recovery.superblock.as_ref().unwrap_or(superblock))?;
+        let next = Checkpoint {
+            number: self.checkpoint.number + 1,
+            sequence: summary.last,
+            nonce: head::fresh_nonce(),
+            free_blocks: counters.free_blocks,
+            inodes: counters.inodes,
+            is_clean: false,
+        };
+        Ok((next, summary.recovery))
+    }
+}
+
+/// The bytes of a half; `None` when it does not begin like a record.
+fn read_half(region: &Region, at: u64, half_bytes: u64) -> Result<Option<Vec<u8>>, JournalError> {
+    let mut first = [0; LINE_SIZE];
+    region.read(at, &mut first)?;
+    if !first.starts_with(&record::MAGIC.to_le_bytes()) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(half_bytes).unwrap_or(0)];
+    region.read(at, &mut bytes)?;
+    Ok(Some(bytes))
+}

@@ -1,0 +1,335 @@
+//! Power cuts: between any two stores, in commit, checkpoint and recovery.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod harness;
+
+use std::sync::Arc;
+
+use harness::medium::{Cut, Image, Medium, Step};
+use harness::pool::{self, Change, Model, PLAY};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use udax_journal::{Journal, recover};
+use udax_media::segment::Segment;
+use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, Superblock, bitmap, geometry, inode};
+use udax_pmem::Region;
+
+/// A run of transactions, and after how many events each had returned.
+struct Run {
+    superblock: Superblock,
+    start: Image,
+    steps: Vec<(usize, Step)>,
+    /// The state before the first transaction, after it, ...
+    models: Vec<Model>,
+    returned: Vec<usize>,
+}
+
+fn inode_write(slot: u64, value: u64) -> Change {
+    let mut values = vec![value; 6];
+    values[0] = u64::from(inode::MAGIC);
+    Change::Write {
+        word: slot * 32,
+        values,
+    }
+}
+
+fn script() -> Vec<Vec<Change>> {
+    let blocks = |first, count| BlockRange::new(BlockNo(first), count);
+    vec![
+        vec![
+            Change::Metadata(blocks(PLAY.start.raw(), 2)),
+            inode_write(3, 5),
+            Change::Inodes(1),
+        ],
+        vec![
+            Change::Allocate(blocks(1010, 70)),
+            Change::Write {
+                word: 600,
+                values: (0..50).collect(),
+            },
+        ],
+        vec![inode_write(3, 6), inode_write(9, 1), Change::Inodes(1)],
+        vec![
+            Change::Free(blocks(1020, 8)),
+            Change::Write {
+                word: 500,
+                values: vec![1; 30],
+            },
+        ],
+        vec![Change::Inodes(-1), inode_write(3, 7)],
+        vec![
+            Change::Write {
+                word: 1000,
+                values: vec![9; 60],
+            },
+            Change::Write {
+                word: 1010,
+                values: vec![8; 10],
+            },
+        ],
+    ]
+}
+
+/// Runs the script with a checkpoint after the transactions in `checkpoints`.
+fn run(lane_blocks: u32, script: &[Vec<Change>], checkpoints: &[usize]) -> Run {
+    let superblock = pool::superblock(2, lane_blocks);
+    let start = pool::formatted(&superblock);
+    let (region, trace, skip) = start.recorded();
+    let mut model = Model::new(&superblock, &region);
+    let journal = pool::open(&region, &superblock);
+    let mut models = vec![model.clone()];
+    let mut returned = Vec::new();
+    for (index, changes) in script.iter().enumerate() {
+        pool::commit(&journal, changes).unwrap();
+        returned.push(trace.len() - skip);
+        model.apply_all(changes);
+        models.push(model.clone());
+        if checkpoints.contains(&index) {
+            journal.checkpoint().unwrap();
+        }
+    }
+    assert_eq!(journal.counters(), model.counters());
+    assert!(model.matches(&region));
+    Run {
+        superblock,
+        start,
+        steps: trace.steps().split_off(skip),
+        models,
+        returned,
+    }
+}
+
+impl Run {
+    /// The transactions that had returned after `events` events.
+    fn returned_by(&self, events: usize) -> usize {
+        self.returned.iter().filter(|at| **at <= events).count()
+    }
+
+    /// Which state the region holds: at least `least` transactions, at most one more.
+    fn state_of(&self, region: &Region, least: usize) -> Option<usize> {
+        (least..=self.models.len().min(least + 2) - 1).find(|count| self.models[*count].matches(region))
+    }
+
+    fn check(&self, image: &Image, events: usize, what: &str) -> usize {
+        let region = image.region(None);
+        let (journal, _) = Journal::open(Arc::clone(&region), &self.superblock)
+            .unwrap_or_else(|error| panic!("{what} after event {events}: {error}"));
+        let state = self
+            .state_of(&region, self.returned_by(events))
+            .unwrap_or_else(|| panic!("{what} after event {events}: no legal state"));
+        assert_eq!(
+            journal.counters(),
+            self.models[state].counters(),
+            "{what} after event {events}"
+        );
+        pool::assert_sealed(&self.superblock, &self.models[state], &region);
+        state
+    }
+}
+
+#[test]
+fn committed_transactions_survive_without_any_store_in_place() {
+    let run = run(16, &script(), &[]);
+    let mut medium = Medium::new(run.start.clone());
+    medium.replay(&run.steps);
+    let image = medium.image::<SmallRng>(Cut::Least);
+    let before = image.region(None);
+    assert!(run.models[0].matches(&before), "nothing in place is durable yet");
+    assert_eq!(run.check(&image, run.steps.len(), "least"), script().len());
+}
+
+#[test]
+fn every_prefix_of_events_recovers_to_a_legal_state() {
+    for (lane_blocks, checkpoints) in [(16, &[][..]), (16, &[1, 3][..]), (2, &[2][..])] {
+        let long: Vec<_> = script().into_iter().cycle().take(18).collect();
+        let script = if lane_blocks == 2 { long } else { script() };
+        let run = run(lane_blocks, &script, checkpoints);
+        let mut medium = Medium::new(run.start.clone());
+        for (events, (thread, step)) in run.steps.iter().enumerate() {
+            medium.step(*thread, step);
+            let events = events + 1;
+            run.check(&medium.image::<SmallRng>(Cut::Least), events, "least");
+            run.check(&medium.image::<SmallRng>(Cut::Most), events, "most");
+            for seed in 0..3 {
+                let mut random = SmallRng::seed_from_u64(seed);
+                run.check(
+                    &medium.image(Cut::Random(&mut random)),
+                    events,
+                    &format!("seed {seed}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_with_any_line_missing_does_not_exist() {
+    let run = run(16, &script(), &[]);
+    let mut medium = Medium::new(run.start.clone());
+    let mut tried = 0;
+    for (events, (thread, step)) in run.steps.iter().enumerate() {
+        let is_record = matches!(step, Step::NonTemporal { bytes, .. } if bytes.len() >= 128);
+        medium.step(*thread, step);
+        if !is_record {
+            continue;
+        }
+        let Step::NonTemporal { at, bytes } = step else {
+            unreachable!()
+        };
+        let first = at / 64;
+        let lines: Vec<u64> = (first..first + u64::try_from(bytes.len()).unwrap() / 64).collect();
+        let count = run.returned_by(events + 1);
+        let mut random = SmallRng::seed_from_u64(7);
+        for subset in 0..200_u64.min((1 << lines.len()) - 1) {
+            let chosen: Vec<u64> = if lines.len() <= 7 {
+                lines
+                    .iter()
+                    .enumerate()
+                    .filter(|(bit, _)| subset >> bit & 1 == 1)
+                    .map(|(_, line)| *line)
+                    .collect()
+            } else {
+                let missing = random.random_range(0..lines.len());
+                lines
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| *at != missing && random.random())
+                    .map(|(_, line)| *line)
+                    .collect()
+            };
+            assert_eq!(
+                run.check(&medium.with_lines(&chosen), events + 1, "torn"),
+                count,
+                "lines {chosen:?}"
+            );
+            tried += 1;
+        }
+        let whole = medium.with_lines(&lines);
+        assert_eq!(run.check(&whole, events + 1, "whole"), count + 1);
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+#[test]
+fn recovery_crashed_at_any_event_recovers_again() {
+    let run = run(16, &script(), &[2]);
+    let mut medium = Medium::new(run.start.clone());
+    medium.replay(&run.steps);
+    let crashed = medium.image::<SmallRng>(Cut::Least);
+    let (region, trace, skip) = crashed.recorded();
+    let first = recover(&region, &run.superblock).unwrap();
+    assert_eq!(first.records, 3);
+    assert!(!first.was_clean);
+    let steps = trace.steps().split_off(skip);
+    let mut again = Medium::new(crashed);
+    for (thread, step) in &steps {
+        again.step(*thread, step);
+        let all = run.steps.len();
+        run.check(&again.image::<SmallRng>(Cut::Least), all, "least");
+        run.check(&again.image::<SmallRng>(Cut::Most), all, "most");
+        for seed in 0..4 {
+            let mut random = SmallRng::seed_from_u64(seed);
+            run.check(
+                &again.image(Cut::Random(&mut random)),
+                all,
+                &format!("seed {seed}"),
+            );
+        }
+    }
+    let once = Image::of(&region);
+    let second = recover(&region, &run.superblock).unwrap();
+    assert_eq!(second.records, 0);
+    let twice = Image::of(&region);
+    let play = |image: &Image| -> Vec<_> {
+        image
+            .lines
+            .range(PLAY.start.raw() * 64..PLAY.end().raw() * 64)
+            .map(|(at, line)| (*at, *line))
+            .collect()
+    };
+    assert_eq!(play(&once), play(&twice));
+}
+
+/// The superblock that counts: the valid one with the higher generation.
+fn newest_superblock(region: &Region) -> Superblock {
+    let copies = geometry::SUPERBLOCKS.iter().enumerate();
+    copies
+        .filter_map(|(copy, block)| {
+            Superblock::decode(&pool::read_block(region, *block), copy, region.len()).ok()
+        })
+        .max_by_key(|superblock| superblock.generation)
+        .unwrap()
+}
+
+#[test]
+fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
+    const ADDED_BLOCKS: u64 = 1000;
+    let old = pool::superblock(2, 16);
+    let mut start = pool::formatted(&old);
+    start.len += ADDED_BLOCKS * BLOCK_BYTES;
+    let mut new = old.clone();
+    new.generation += 1;
+    let blocks = BlockRange::new(BlockNo(pool::POOL_BLOCKS), ADDED_BLOCKS);
+    new.segments.push(Segment {
+        blocks,
+        bitmap_start: blocks.start,
+    });
+    let added = ADDED_BLOCKS - 1;
+    let (region, trace, skip) = start.recorded();
+    let journal = pool::open(&region, &old);
+    pool::commit(&journal, &script()[0]).unwrap();
+    let before = journal.counters();
+    let bits = bitmap::format(new.seed(), blocks.start, blocks);
+    region
+        .store_nontemporal(blocks.start.offset().raw(), bits.as_slice())
+        .unwrap();
+    region.fence().unwrap();
+    let from = trace.len() - skip;
+    journal.grow(&new, added).unwrap();
+    assert_eq!(journal.counters().free_blocks, before.free_blocks + added);
+    pool::commit(
+        &journal,
+        &[Change::Allocate(BlockRange::new(
+            BlockNo(pool::POOL_BLOCKS + 5),
+            3,
+        ))],
+    )
+    .unwrap();
+
+    let mut medium = Medium::new(start);
+    let steps = trace.steps().split_off(skip);
+    medium.replay(&steps[..from]);
+    let mut seen = [0; 3];
+    for (events, (thread, step)) in steps.iter().enumerate().skip(from) {
+        medium.step(*thread, step);
+        let mut images = vec![
+            medium.image::<SmallRng>(Cut::Least),
+            medium.image::<SmallRng>(Cut::Most),
+        ];
+        images.extend((0..6).map(|seed| medium.image(Cut::Random(&mut SmallRng::seed_from_u64(seed)))));
+        for image in images {
+            let region = image.region(None);
+            let (journal, recovery) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
+                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
+            let free = journal.counters().free_blocks;
+            let superblock = newest_superblock(&region);
+            let state = [
+                before.free_blocks,
+                before.free_blocks + added,
+                before.free_blocks + added - 3,
+            ]
+            .iter()
+            .position(|legal| *legal == free)
+            .unwrap_or_else(|| panic!("after event {events}: {free} free blocks"));
+            assert_eq!(
+                superblock.segments.len(),
+                if state == 0 { 1 } else { 2 },
+                "after event {events}"
+            );
+            assert!(recovery.superblock.is_none_or(|grown| grown == superblock));
+            seen[state] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}

@@ -1,0 +1,135 @@
+//! The model checkers' locks in the shape of `parking_lot`'s: no poisoning, waits that keep the guard.
+//!
+//! A checker explores schedules, not time: timed waits are plain waits, which never time out.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Instant;
+
+#[cfg(loom)]
+use loom::sync;
+#[cfg(all(shuttle, not(loom)))]
+use shuttle::sync;
+
+/// A panic while a lock is held ends the check, so a poisoned lock is never met: its value is as good as any.
+fn unpoisoned<T>(result: Result<T, std::sync::PoisonError<T>>) -> T {
+    result.unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+/// Empty only inside [`Condvar::wait`].
+#[derive(Debug)]
+pub(crate) struct MutexGuard<'m, T>(Option<sync::MutexGuard<'m, T>>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(Some(unpoisoned(self.0.lock())))
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        unpoisoned(self.0.get_mut())
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        unpoisoned(self.0.into_inner())
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().expect("the guard is waiting")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_deref_mut().expect("the guard is waiting")
+    }
+}
+
+/// Both checkers' queues lack a common set of traits; this is all that is used of them.
+pub(crate) struct Condvar(sync::Condvar);
+
+/// What a timed wait says: it never times out here.
+pub(crate) struct WaitResult;
+
+impl WaitResult {
+    pub(crate) fn timed_out(&self) -> bool {
+        false
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self(sync::Condvar::new())
+    }
+}
+
+impl std::fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Condvar")
+    }
+}
+
+impl Condvar {
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        if let Some(held) = guard.0.take() {
+            guard.0 = Some(unpoisoned(self.0.wait(held)));
+        }
+    }
+
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitResult {
+        self.wait(guard);
+        WaitResult
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RwLock<T>(sync::RwLock<T>);
+
+pub(crate) use sync::{RwLockReadGuard, RwLockWriteGuard};
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        unpoisoned(self.0.read())
+    }
+
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        self.0.try_read().ok()
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        unpoisoned(self.0.write())
+    }
+
+    pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
+        self.0.try_write().ok()
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        unpoisoned(self.0.get_mut())
+    }
+}

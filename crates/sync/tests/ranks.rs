@@ -1,0 +1,94 @@
+//! The check of lock ranks, in debug builds.
+#![cfg(all(debug_assertions, not(any(loom, shuttle))))]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use udax_sync::{Mutex, Rank, RwLock, thread, thread_number};
+
+/// Whether `take` panics, with the order in its message.
+fn is_refused(take: impl FnOnce()) -> bool {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(take)) else {
+        return false;
+    };
+    panic
+        .downcast_ref::<String>()
+        .is_some_and(|message| message.starts_with("lock order"))
+}
+
+#[test]
+fn ascending_ranks_and_orders_are_allowed() {
+    let low = Mutex::with_order(Rank::Inode, 3, ());
+    let higher = Mutex::with_order(Rank::Inode, 4, ());
+    let highest = RwLock::new(Rank::Lane, ());
+    let _low = low.lock();
+    let _higher = higher.lock();
+    let _highest = highest.read();
+}
+
+#[test]
+fn a_lower_rank_is_refused_and_leaves_no_trace() {
+    let checkpoint = Mutex::new(Rank::Checkpoint, ());
+    let lane = Mutex::new(Rank::Lane, ());
+    let held = lane.lock();
+    assert!(is_refused(|| drop(checkpoint.lock())));
+    drop(held);
+    assert!(!is_refused(|| drop(checkpoint.lock())));
+    let _both = (checkpoint.lock(), lane.lock());
+}
+
+#[test]
+fn the_same_or_a_lower_order_within_a_rank_is_refused() {
+    let first = RwLock::with_order(Rank::Inode, 1, ());
+    let second = RwLock::with_order(Rank::Inode, 2, ());
+    let also_second = RwLock::with_order(Rank::Inode, 2, ());
+    let _held = second.write();
+    assert!(is_refused(|| drop(first.read())));
+    assert!(is_refused(|| drop(first.write())));
+    assert!(is_refused(|| drop(also_second.read())));
+}
+
+#[test]
+fn trying_is_free_of_order_but_counts_as_held() {
+    let inode = Mutex::new(Rank::Inode, ());
+    let lane = Mutex::new(Rank::Lane, ());
+    let quarantine = Mutex::new(Rank::Quarantine, ());
+    let _quarantine = quarantine.lock();
+    let tried = lane.try_lock().expect("free");
+    assert!(lane.try_lock().is_none());
+    assert!(is_refused(|| drop(inode.lock())));
+    drop(tried);
+    assert!(is_refused(|| drop(lane.lock())));
+}
+
+#[test]
+fn guards_may_be_dropped_in_any_order() {
+    let first = Mutex::new(Rank::Inode, ());
+    let second = Mutex::new(Rank::Lane, ());
+    let third = Mutex::new(Rank::Leaf, ());
+    let held = first.lock();
+    let held_second = second.lock();
+    drop(held);
+    let held_third = third.lock();
+    drop(held_second);
+    assert!(is_refused(|| drop(second.lock())));
+    drop(held_third);
+    assert!(!is_refused(|| drop(first.lock())));
+}
+
+#[test]
+fn each_thread_has_its_own_stack_and_number() {
+    let lane = Mutex::new(Rank::Lane, ());
+    let inode = Mutex::new(Rank::Inode, ());
+    let _held = lane.lock();
+    let here = thread_number();
+    assert_eq!(here, thread_number());
+    let other = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                drop(inode.lock());
+                thread_number()
+            })
+            .join()
+    });
+    assert_ne!(other.expect("no lock is refused there"), here);
+}

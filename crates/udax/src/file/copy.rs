@@ -1,0 +1,83 @@
+//! Copying inside the pool (`copy_file_range`).
+
+use std::sync::Arc;
+
+use udax_media::MAX_FILE_BYTES;
+use udax_media::inode::FileKind;
+
+use super::File;
+use crate::error::{Error, Result};
+use crate::namespace::locks::LockSet;
+
+/// Bytes copied at a time: one buffer of a huge page.
+const CHUNK_BYTES: usize = 2 << 20;
+
+impl File {
+    /// Copies up to `len` bytes from `offset` of this file to `to_offset` of `to`; gives how many, fewer only at the
+    /// end of this file. Holes become zeros.
+    ///
+    /// # Errors
+    /// `BadHandle` unless this is open for reading and `to` for writing; `Invalid` for other kinds than regular
+    /// files, for overlapping ranges of one file, and for files of two pools; else as [`File::write_at`].
+    ///
+    /// # Durability
+    /// Durable on return, chunk by chunk of 2 MiB.
+    pub fn copy_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<u64> {
+        self.check_readable()?;
+        to.check_writable()?;
+        if to.flags.contains(crate::options::OpenFlags::APPEND) {
+            return Err(Error::BadHandle("writing at an offset"));
+        }
+        if self.inode.kind != FileKind::Regular || to.inode.kind != FileKind::Regular {
+            return Err(Error::Invalid("only regular files are copied"));
+        }
+        if !Arc::ptr_eq(&self.pool, &to.pool) {
+            return Err(Error::Invalid("the files are in two pools"));
+        }
+        let end = offset.checked_add(len).ok_or(Error::FileTooLarge)?;
+        let to_end = to_offset.checked_add(len).ok_or(Error::FileTooLarge)?;
+        if self.inode.ino == to.inode.ino && offset < to_end && to_offset < end {
+            return Err(Error::Invalid("the ranges overlap"));
+        }
+        let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+        let size = self.pool.inode_size(&self.inode)?;
+        let length = len.min(size.saturating_sub(offset));
+        if to_offset
+            .checked_add(length)
+            .is_none_or(|end| end > MAX_FILE_BYTES)
+        {
+            return Err(Error::FileTooLarge);
+        }
+        let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(length).unwrap_or(CHUNK_BYTES))];
+        let mut done = 0;
+        while done < length {
+            let count = usize::try_from(length - done)
+                .unwrap_or(CHUNK_BYTES)
+                .min(buffer.len());
+            let part = buffer.get_mut(..count).unwrap_or_default();
+            match self.copy_chunk(&mut locks, to, (offset + done, to_offset + done), part) {
+                Ok(0) => break,
+                Ok(copied) => done += copied,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn copy_chunk(
+        &self,
+        locks: &mut LockSet<'_>,
+        to: &Self,
+        (offset, to_offset): (u64, u64),
+        buffer: &mut [u8],
+    ) -> Result<u64> {
+        let pool = &*self.pool;
+        let state = locks.state(&self.inode)?;
+        crate::extents::load(pool, &self.inode, state)?;
+        let count = pool.read_locked(&self.inode, state, buffer, offset)?;
+        let part = buffer.get(..count).unwrap_or_default();
+        let written = pool.write_locked(&to.inode, locks.state(&to.inode)?, part, to_offset)?;
+        Ok(u64::try_from(written).unwrap_or(0))
+    }
+}

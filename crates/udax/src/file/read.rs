@@ -1,0 +1,160 @@
+//! Reading: from the mapping straight to the caller's buffer.
+
+use std::io::IoSliceMut;
+
+use udax_media::inode::FileKind;
+use udax_media::{BLOCK_BYTES, FileBlock, Timestamp};
+use udax_sync::ReadGuard;
+
+use super::File;
+use crate::error::Result;
+use crate::extents::{self, Mapping};
+use crate::inode::attributes::now;
+use crate::inode::fields::Line;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+
+/// An access time is renewed when it is older than this (relatime), or not after the last change.
+const RELATIVE_ATIME_SECONDS: i64 = 24 * 60 * 60;
+
+impl File {
+    /// Reads from `offset` into `to`; gives the bytes read, fewer than asked only at the end of the file.
+    ///
+    /// # Errors
+    /// `BadHandle` without `READ`; `IsDirectory`; a media error when not even the first byte could be read.
+    pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
+        self.check_readable()?;
+        let state = self.pool.read_loaded(&self.inode)?;
+        let done = self.pool.read_locked(&self.inode, &state, to, offset)?;
+        self.note_access(state);
+        Ok(done)
+    }
+
+    /// As [`File::read_at`], into several buffers in turn, as one read.
+    ///
+    /// # Errors
+    /// As [`File::read_at`].
+    pub fn read_vectored_at(&self, to: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
+        self.check_readable()?;
+        let state = self.pool.read_loaded(&self.inode)?;
+        let mut done = 0;
+        for part in to {
+            let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+            match self.pool.read_locked(&self.inode, &state, part, at) {
+                Ok(count) => {
+                    done += count;
+                    if count < part.len() {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.note_access(state);
+        Ok(done)
+    }
+
+    /// Renews the access time if it is due, lazily.
+    fn note_access(&self, state: ReadGuard<'_, InodeState>) {
+        let pool = &*self.pool;
+        if pool.options.no_atime || pool.options.read_only {
+            return;
+        }
+        let Ok(line) = Line::read(pool, &self.inode) else {
+            return;
+        };
+        let accessed = state.lazy.accessed.unwrap_or(line.atime());
+        let modified = state.lazy.modified.unwrap_or(line.mtime());
+        drop(state);
+        if accessed > modified {
+            return;
+        }
+        let now = now();
+        if accessed == modified && accessed == now {
+            return;
+        }
+        self.renew_access(accessed, now);
+    }
+
+    #[cold]
+    fn renew_access(&self, accessed: Timestamp, now: Timestamp) {
+        // Somebody who has the lock changes the file: its times will be newer anyway.
+        if let Some(mut state) = self.inode.try_write()
+            && state.lazy.accessed.is_none_or(|time| time == accessed)
+        {
+            state.lazy.accessed = Some(now);
+            self.inode.note_close_work();
+        }
+    }
+
+    /// Renews the access time when it is a day old: looked at once for each handle.
+    pub(super) fn note_open(&self) {
+        let pool = &*self.pool;
+        if pool.options.no_atime || pool.options.read_only || self.inode.kind != FileKind::Regular {
+            return;
+        }
+        let Ok(line) = Line::read(pool, &self.inode) else {
+            return;
+        };
+        let now = now();
+        if now.seconds.saturating_sub(line.atime().seconds) > RELATIVE_ATIME_SECONDS {
+            self.renew_access(line.atime(), now);
+        }
+    }
+}
+
+impl Pool {
+    /// Shares the inode's lock with its extents loaded.
+    pub(crate) fn read_loaded<'i>(&self, inode: &'i Inode) -> Result<ReadGuard<'i, InodeState>> {
+        loop {
+            let state = inode.read()?;
+            if !state.extents.is_unloaded() {
+                return Ok(state);
+            }
+            drop(state);
+            extents::load(self, inode, &mut *inode.write()?)?;
+        }
+    }
+
+    /// Reads from a file whose lock the caller has, with the extents loaded.
+    pub(crate) fn read_locked(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        to: &mut [u8],
+        offset: u64,
+    ) -> Result<usize> {
+        let size = self.inode_size(inode)?;
+        let wanted = u64::try_from(to.len()).unwrap_or(u64::MAX);
+        let length = wanted.min(size.saturating_sub(offset));
+        let mut done = 0;
+        while done < length {
+            let at = offset + done;
+            let block = FileBlock::holding(at);
+            let mapping = extents::lookup(self, inode, &state.extents, block)?;
+            let end = match mapping {
+                Mapping::Extent(extent) => extent.end(),
+                Mapping::Hole { until } => until,
+            };
+            let count = (end.raw() * BLOCK_BYTES - at).min(length - done);
+            let from = usize::try_from(done).unwrap_or(usize::MAX);
+            let upto = usize::try_from(done + count).unwrap_or(usize::MAX);
+            let part = to.get_mut(from..upto).unwrap_or_default();
+            match mapping {
+                Mapping::Extent(extent) if !extent.is_unwritten() => {
+                    let skipped = at - extent.first.raw() * BLOCK_BYTES;
+                    let result = self.region.read(extent.start.offset().raw() + skipped, part);
+                    match result {
+                        Ok(()) => {}
+                        Err(_) if done > 0 => break,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                _ => part.fill(0),
+            }
+            done += count;
+        }
+        Ok(usize::try_from(done).unwrap_or(usize::MAX))
+    }
+}

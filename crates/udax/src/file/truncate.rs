@@ -1,0 +1,117 @@
+//! Changing a file's size.
+//!
+//! Shrinking: one record sets the size, unmaps the blocks behind it and frees them; no block can be used again before
+//! that record is durable. A file with more extents there than a record takes becomes an orphan in the first record,
+//! so that a mount after a crash frees the rest.
+
+use udax_journal::DataWriter;
+use udax_media::inode::FileKind;
+use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
+
+use super::File;
+use crate::error::{Error, Result};
+use crate::extents::{self, Completeness, ExtentMap};
+use crate::inode::attributes::now;
+use crate::inode::fields::Line;
+use crate::inode::lifecycle::free_tail;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+use crate::update::Update;
+
+impl File {
+    /// Sets the size to `size` bytes: cuts, or extends with a hole (`ftruncate`).
+    ///
+    /// # Errors
+    /// `BadHandle` without `WRITE`; `Invalid` unless it is a regular file; `FileTooLarge`.
+    ///
+    /// # Durability
+    /// Durable on return, atomic: one fence, two when the last block's end must be zeroed first.
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        self.check_writable()?;
+        self.pool.truncate(&self.inode, size)
+    }
+}
+
+impl Pool {
+    /// Sets the size of `inode`.
+    pub(crate) fn truncate(&self, inode: &Inode, size: u64) -> Result<()> {
+        self.check_writable()?;
+        match inode.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Error::IsDirectory),
+            _ => return Err(Error::Invalid("only a regular file has a size to set")),
+        }
+        if size > MAX_FILE_BYTES {
+            return Err(Error::FileTooLarge);
+        }
+        self.truncate_locked(inode, &mut *inode.write()?, size)
+    }
+
+    /// As [`Pool::truncate`], with the inode's lock held.
+    pub(crate) fn truncate_locked(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        if let Some(window) = state.window.take() {
+            self.space.give_back(window);
+        }
+        let old = self.inode_size(inode)?;
+        if size > old {
+            return self.extend(inode, state, size);
+        }
+        self.shrink(inode, state, size)
+    }
+
+    fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        extents::load(self, inode, state)?;
+        let mut line = Line::read(self, inode)?;
+        if line.size() % BLOCK_BYTES != 0 {
+            let mut writer = DataWriter::new(&self.region);
+            self.zero_old_tail(&mut writer, inode, state, line.size(), size)?;
+            let _durable = writer.finish(()).fence(&self.region)?;
+        }
+        let mut update = Update::freeing(self);
+        state.settle_times(&mut line);
+        line.set_size(size);
+        line.touch_modified(now());
+        line.store(&mut update, inode);
+        update.commit()?;
+        state.lazy = Default::default();
+        Ok(())
+    }
+
+    fn shrink(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        let first = FileBlock(size.div_ceil(BLOCK_BYTES));
+        let mut update = Update::freeing(self);
+        let mut line = Line::read(self, inode)?;
+        state.settle_times(&mut line);
+        let mut map = ExtentMap::begin(self, inode, state)?;
+        let mut completeness = free_tail(&mut update, &mut map, &mut line, first)?;
+        map.store(&mut update)?;
+        line.set_size(size);
+        line.touch_modified(now());
+        line.store(&mut update, inode);
+        let orphan = match completeness {
+            Completeness::All => None,
+            Completeness::More => Some(self.orphans.add(&mut update, inode.ino)?),
+        };
+        update.commit()?;
+        map.finish(state);
+        state.lazy = Default::default();
+        let Some(orphan) = orphan else { return Ok(()) };
+        orphan.done();
+        while completeness == Completeness::More {
+            completeness = self.free_last_extents(inode, state, first)?;
+        }
+        self.forget_orphan(inode)
+    }
+
+    /// A long truncation is finished. An unlinked file stays an orphan.
+    pub(crate) fn forget_orphan(&self, inode: &Inode) -> Result<()> {
+        if self.inode_nlink(inode)? == 0 {
+            return Ok(());
+        }
+        let mut update = Update::freeing(self);
+        let change = self.orphans.remove(&mut update, inode.ino)?;
+        update.commit()?;
+        change.done();
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! stat, and the changing of permissions, owners and times.
+
+use nix::time::{ClockId, clock_gettime};
+use udax_media::inode::{FileKind, PERMISSION_MASK, offset};
+use udax_media::{BLOCK_BYTES, Timestamp};
+
+use crate::error::{Error, Result};
+use crate::inode::fields::{Line, low, pair};
+use crate::inode::{Inode, InodeState};
+use crate::options::{SetAttributes, SetTime, Stat};
+use crate::pool::Pool;
+use crate::update::Update;
+
+const SET_USER_ID: u32 = 0o4000;
+const SET_GROUP_ID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+/// The present, as precise as the kernel's own file times.
+pub(crate) fn now() -> Timestamp {
+    // The coarse clock costs a tenth of the precise one and is what the kernel stamps files with.
+    clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or_else(
+        |_| Timestamp::default(),
+        |time| Timestamp {
+            seconds: time.tv_sec(),
+            nanoseconds: u32::try_from(time.tv_nsec()).unwrap_or(0),
+        },
+    )
+}
+
+impl Pool {
+    /// What `stat` tells of an inode whose lock the caller has.
+    pub(crate) fn stat_inode(&self, inode: &Inode, state: &InodeState) -> Result<Stat> {
+        // Line 0, from the generation on.
+        let mut words = [0; 6];
+        self.region
+            .read_words(inode.field(offset::MODE).raw(), &mut words[..5])?;
+        let line = Line::read(self, inode)?;
+        let lazy = state.lazy;
+        let size = match inode.kind {
+            FileKind::Directory => line.blocks() * BLOCK_BYTES,
+            _ => line.size(),
+        };
+        Ok(Stat {
+            ino: inode.ino,
+            generation: inode.generation,
+            kind: inode.kind,
+            permissions: low(words[0]) & PERMISSION_MASK,
+            nlink: line.nlink(),
+            uid: low(words[1]),
+            gid: crate::inode::fields::high(words[1]),
+            rdev: words[2],
+            size,
+            blocks: line.blocks(),
+            atime: lazy.accessed.unwrap_or(line.atime()),
+            mtime: lazy.modified.unwrap_or(line.mtime()),
+            ctime: lazy.modified.unwrap_or(line.ctime()),
+            btime: Timestamp {
+                seconds: words[3].cast_signed(),
+                nanoseconds: low(words[4]),
+            },
+            change: line.change(),
+        })
+    }
+
+    /// Changes attributes; gives the new ones.
+    pub(crate) fn set_attributes(&self, inode: &Inode, set: SetAttributes) -> Result<Stat> {
+        self.check_writable()?;
+        for time in [set.atime, set.mtime] {
+            if let Some(SetTime::To(time)) = time
+                && time.nanoseconds >= 1_000_000_000
+            {
+                return Err(Error::Invalid("nanoseconds of a time must be below 1000000000"));
+            }
+        }
+        let mut state = inode.write()?;
+        let mut update = Update::freeing(self);
+        let mut line = Line::read(self, inode)?;
+        state.settle_times(&mut line);
+        let now = now();
+        let at = |time| match time {
+            SetTime::Now => now,
+            SetTime::To(time) => time,
+        };
+        if let Some(time) = set.atime {
+            line.set_atime(at(time));
+        }
+        if let Some(time) = set.mtime {
+            line.set_mtime(at(time));
+        }
+        self.set_mode_and_owner(&mut update, inode, set)?;
+        line.touch_changed(now);
+        line.store(&mut update, inode);
+        update.commit()?;
+        state.lazy = Default::default();
+        self.stat_inode(inode, &state)
+    }
+
+    fn set_mode_and_owner(&self, update: &mut Update<'_>, inode: &Inode, set: SetAttributes) -> Result<()> {
+        let (mode, flags) = self.inode_mode_and_flags(inode)?;
+        let (uid, gid) = self.inode_owner(inode)?;
+        let mut permissions = mode & PERMISSION_MASK;
+        if let Some(new) = set.permissions {
+            if new & !PERMISSION_MASK != 0 {
+                return Err(Error::Invalid("permission bits beyond 07777"));
+            }
+            permissions = new;
+        } else if (set.uid.is_some() || set.gid.is_some()) && inode.kind != FileKind::Directory {
+            // chown(2): a change of owner drops what would lend the new owner's rights.
+            permissions = without_set_id(permissions);
+        }
+        if permissions != mode & PERMISSION_MASK {
+            let mode = inode.kind.with_permissions(permissions);
+            update.write_u64(inode.field(offset::MODE), pair(mode, flags));
+        }
+        let owner = (set.uid.unwrap_or(uid), set.gid.unwrap_or(gid));
+        if owner != (uid, gid) {
+            update.write_u64(inode.field(offset::OWNER), pair(owner.0, owner.1));
+        }
+        Ok(())
+    }
+
+    /// Writes lazy times, if there are any. The caller has the inode's lock.
+    pub(crate) fn flush_times(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if state.lazy.is_empty() {
+            return Ok(());
+        }
+        let mut update = Update::freeing(self);
+        let mut line = Line::read(self, inode)?;
+        state.settle_times(&mut line);
+        line.store(&mut update, inode);
+        update.commit()?;
+        state.lazy = Default::default();
+        Ok(())
+    }
+}
+
+impl InodeState {
+    /// Puts lazy times into `line`. They stay lazy until the line's update has committed.
+    pub(crate) fn settle_times(&self, line: &mut Line) {
+        if let Some(time) = self.lazy.modified {
+            line.touch_modified(time);
+        }
+        if let Some(time) = self.lazy.accessed {
+            line.set_atime(time);
+        }
+    }
+}
+
+/// The permissions without set-user-id, and without set-group-id where that means the right of a group.
+pub(crate) const fn without_set_id(permissions: u32) -> u32 {
+    let mut kept = permissions & !SET_USER_ID;
+    if permissions & GROUP_EXECUTE != 0 {
+        kept &= !SET_GROUP_ID;
+    }
+    kept
+}

@@ -1,0 +1,155 @@
+//! Inodes: the objects that lock and cache them, and access to their fields in place.
+//!
+//! An inode's fields are read where they are, in the mapped pool; nothing is copied into memory. An [`Inode`] object
+//! exists while somebody uses the inode: it holds the lock, the cached extents, what was taken ahead and the lazy
+//! times.
+
+pub(crate) mod attributes;
+pub(crate) mod cache;
+pub(crate) mod fields;
+pub(crate) mod lifecycle;
+pub(crate) mod table;
+
+use udax_media::inode::FileKind;
+use udax_media::node::{NodeIdentity, TreeKind};
+use udax_media::{BlockRange, ByteOffset, InodeNo, Timestamp};
+use udax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use udax_sync::{Rank, ReadGuard, RwLock, WriteGuard};
+
+use crate::error::{Error, Result};
+use crate::extents::ExtentCache;
+
+/// An inode in use.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: InodeNo,
+    /// Where its 256 bytes are.
+    pub(crate) at: ByteOffset,
+    pub(crate) generation: u64,
+    pub(crate) kind: FileKind,
+    /// Open handles.
+    opens: AtomicU32,
+    /// The last close has something to do: a window to give back, times to write, or an inode to free.
+    close_work: AtomicBool,
+    state: RwLock<InodeState>,
+}
+
+/// What of an inode is only in memory, under its lock.
+#[derive(Debug, Default)]
+pub(crate) struct InodeState {
+    /// The inode was freed: nobody may use it any more.
+    pub(crate) is_dead: bool,
+    /// It was made without a name (`O_TMPFILE`) and may be given one.
+    pub(crate) is_linkable: bool,
+    pub(crate) extents: ExtentCache,
+    /// Blocks taken ahead for the next append.
+    pub(crate) window: Option<BlockRange>,
+    /// Times that the next record, fsync or close writes.
+    pub(crate) lazy: LazyTimes,
+}
+
+/// Times that are newer than those on media.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LazyTimes {
+    /// The content was overwritten in place: modification and status change time.
+    pub(crate) modified: Option<Timestamp>,
+    /// The content was read.
+    pub(crate) accessed: Option<Timestamp>,
+}
+
+impl LazyTimes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.modified.is_none() && self.accessed.is_none()
+    }
+}
+
+impl Inode {
+    pub(crate) fn new(ino: InodeNo, at: ByteOffset, generation: u64, kind: FileKind) -> Self {
+        Self {
+            ino,
+            at,
+            generation,
+            kind,
+            opens: AtomicU32::new(0),
+            close_work: AtomicBool::new(false),
+            state: RwLock::with_order(Rank::Inode, ino.raw(), InodeState::default()),
+        }
+    }
+
+    /// Shares the inode's lock.
+    ///
+    /// # Errors
+    /// `Stale` when it was freed while we waited.
+    #[inline]
+    pub(crate) fn read(&self) -> Result<ReadGuard<'_, InodeState>> {
+        let state = self.state.read();
+        if state.is_dead {
+            Err(Error::Stale(self.ino))
+        } else {
+            Ok(state)
+        }
+    }
+
+    /// Takes the inode's lock alone.
+    ///
+    /// # Errors
+    /// `Stale` when it was freed while we waited.
+    #[inline]
+    pub(crate) fn write(&self) -> Result<WriteGuard<'_, InodeState>> {
+        let state = self.state.write();
+        if state.is_dead {
+            Err(Error::Stale(self.ino))
+        } else {
+            Ok(state)
+        }
+    }
+
+    /// As [`Inode::write`] if nobody has the lock.
+    pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, InodeState>> {
+        self.state.try_write().filter(|state| !state.is_dead)
+    }
+
+    /// Whether a handle is open.
+    pub(crate) fn is_open(&self) -> bool {
+        // Pairs with the Release in `close`; opening happens under the inode's lock.
+        self.opens.load(Ordering::Acquire) > 0
+    }
+
+    /// One more handle; the caller has the inode's lock, or has just made the inode.
+    pub(crate) fn count_open(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One handle less; whether it was the last one and has work to do.
+    pub(crate) fn count_close(&self) -> bool {
+        // Pairs with the Acquire in `is_open`.
+        self.opens.fetch_sub(1, Ordering::AcqRel) == 1 && self.close_work.load(Ordering::Relaxed)
+    }
+
+    /// The last close shall look after the window, the times and the links.
+    pub(crate) fn note_close_work(&self) {
+        if !self.close_work.load(Ordering::Relaxed) {
+            self.close_work.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The last close has looked.
+    pub(crate) fn clear_close_work(&self) {
+        self.close_work.store(false, Ordering::Relaxed);
+    }
+
+    /// Whose nodes this inode's trees have.
+    pub(crate) fn tree_identity(&self, kind: TreeKind) -> NodeIdentity {
+        NodeIdentity {
+            kind,
+            owner: self.ino.raw(),
+            generation: self.generation,
+        }
+    }
+
+    /// Where field `offset` of the inode is.
+    #[inline]
+    pub(crate) const fn field(&self, offset: u64) -> ByteOffset {
+        ByteOffset(self.at.raw() + offset)
+    }
+}

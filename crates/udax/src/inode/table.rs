@@ -1,0 +1,378 @@
+//! The inode table: from inode numbers to places, and which numbers are free.
+//!
+//! Chunks of sixteen inodes are found through the pool's inode tree once, then through an array in memory, which also
+//! remembers which of their inodes have been verified. A chunk never moves while it exists.
+//!
+//! Free numbers are kept in a few lists, so that threads seldom meet. What is on media tells which numbers are free
+//! (mode 0); the lists are filled by looking at a few existing chunks and then by making new ones, so that opening a
+//! pool reads no inode.
+//!
+//! Locks: the tree (rank InodeTable) is held while chunks are made or freed, until the record is durable; a list is
+//! a leaf.
+
+use std::sync::OnceLock;
+
+use smallvec::SmallVec;
+use udax_media::inode::{self, CHUNK_INODES, INODE_SIZE};
+use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::roots::PoolTree;
+use udax_media::{BlockNo, ByteOffset, InodeNo, Place};
+use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use udax_sync::{CachePadded, Mutex, Rank, RwLock};
+
+use crate::error::{Error, Result};
+use crate::inode::fields::low;
+use crate::pool::Pool;
+use crate::tree::{Cursor, Tree};
+use crate::update::Update;
+
+/// Lists of free numbers.
+const LISTS: usize = 16;
+/// Chunks made at a time, when the pool has room.
+const NEW_CHUNKS: u64 = 4;
+/// Existing chunks looked at before new ones are made.
+const SCAN_CHUNKS: usize = 8;
+/// The block's bits in a cell's word.
+const BLOCK_MASK: u64 = (1 << 48) - 1;
+const PAGE: usize = 1 << 13;
+const PAGES: usize = 1 << 14;
+
+/// The inode table of an open pool.
+#[derive(Debug)]
+pub(crate) struct InodeTable {
+    tree: RwLock<TableState>,
+    pages: Box<[OnceLock<Box<[ChunkCell]>>]>,
+    free: Box<[CachePadded<Mutex<Vec<InodeNo>>>]>,
+}
+
+/// What is known of a chunk.
+#[derive(Debug, Default)]
+struct ChunkCell {
+    /// Its block in the low bits (0: not yet looked up), a verified bit for each inode above.
+    word: AtomicU64,
+    /// A bit for each inode whose number is in a list of free numbers.
+    listed: AtomicU32,
+}
+
+#[derive(Debug)]
+struct TableState {
+    root: TreeRoot,
+    /// The number of the next new chunk.
+    next_chunk: u64,
+    /// Where the look for free numbers in existing chunks continues; `None` when all have been seen.
+    scan: Option<u64>,
+}
+
+/// Whose nodes the inode table has.
+pub(crate) const IDENTITY: NodeIdentity = NodeIdentity {
+    kind: PoolTree::InodeTable.kind(),
+    owner: 0,
+    generation: 0,
+};
+
+impl InodeTable {
+    pub(crate) fn new(root: TreeRoot) -> Self {
+        let state = TableState {
+            root,
+            next_chunk: 0,
+            scan: Some(0),
+        };
+        Self {
+            tree: RwLock::new(Rank::InodeTable, state),
+            pages: (0..PAGES).map(|_| OnceLock::new()).collect(),
+            free: (0..LISTS)
+                .map(|_| CachePadded::new(Mutex::new(Rank::Leaf, Vec::new())))
+                .collect(),
+        }
+    }
+
+    /// Finds the highest chunk.
+    pub(crate) fn start(&self, pool: &Pool) -> Result<()> {
+        let mut state = self.tree.write();
+        let last = Tree::new(IDENTITY, state.root).floor(pool, u64::MAX)?;
+        state.next_chunk = last.map_or(0, |(key, _)| key + 1);
+        Ok(())
+    }
+
+    /// Where inode `ino` is, verified when it is first met. It may be free.
+    ///
+    /// # Errors
+    /// `Stale` when there is no such chunk; a damaged inode.
+    #[inline]
+    pub(crate) fn locate(&self, pool: &Pool, ino: InodeNo) -> Result<ByteOffset> {
+        let (chunk, slot) = inode::chunk_and_slot(ino);
+        let cell = self.cell(chunk).ok_or(Error::Stale(ino))?;
+        // Pairs with the stores in `locate_under` and `make_chunks`.
+        let word = cell.word.load(Ordering::Acquire);
+        if word & (1 << (48 + slot)) != 0 {
+            return Ok(inode::offset_in_chunk(BlockNo(word & BLOCK_MASK), ino));
+        }
+        self.locate_first(pool, ino, cell)
+    }
+
+    #[cold]
+    fn locate_first(&self, pool: &Pool, ino: InodeNo, cell: &ChunkCell) -> Result<ByteOffset> {
+        let state = self.tree.read();
+        self.locate_under(pool, &state, ino, cell)
+    }
+
+    /// As [`InodeTable::locate`], with the tree's lock held.
+    fn locate_under(
+        &self,
+        pool: &Pool,
+        state: &TableState,
+        ino: InodeNo,
+        cell: &ChunkCell,
+    ) -> Result<ByteOffset> {
+        let (chunk, slot) = inode::chunk_and_slot(ino);
+        let value = Tree::new(IDENTITY, state.root)
+            .get(pool, chunk)?
+            .ok_or(Error::Stale(ino))?;
+        let block = decode_chunk(&value.bytes, pool.total_blocks()).ok_or(Error::Inconsistent {
+            place: Place::Inode(ino),
+            what: "its chunk's block is impossible",
+        })?;
+        let at = inode::offset_in_chunk(block, ino);
+        let mut bytes = [0; INODE_SIZE];
+        pool.region.read(at.raw(), &mut bytes)?;
+        inode::verify(pool.seed, &bytes, ino, pool.total_blocks())?;
+        // Under the tree's lock no chunk is freed, so the block is the same for everybody. Pairs with `locate`.
+        cell.word
+            .fetch_or(block.raw() | (1 << (48 + slot)), Ordering::AcqRel);
+        Ok(at)
+    }
+
+    /// A free inode number and where it is. The caller uses it in an update or gives it back.
+    pub(crate) fn take(&self, pool: &Pool) -> Result<(InodeNo, ByteOffset)> {
+        let list = self.list();
+        loop {
+            let next = list.lock().pop();
+            match next {
+                Some(ino) => {
+                    self.set_listed(ino, false);
+                    return Ok((ino, self.locate(pool, ino)?));
+                }
+                None => self.refill(pool, list)?,
+            }
+        }
+    }
+
+    /// Makes a number available: its inode was freed by a committed update, or it was taken and not used.
+    pub(crate) fn give_back(&self, ino: InodeNo) {
+        self.add_to(self.list(), [ino]);
+    }
+
+    fn add_to(&self, list: &Mutex<Vec<InodeNo>>, numbers: impl IntoIterator<Item = InodeNo>) {
+        let mut list = list.lock();
+        for ino in numbers {
+            self.set_listed(ino, true);
+            list.push(ino);
+        }
+    }
+
+    fn set_listed(&self, ino: InodeNo, is_listed: bool) {
+        let (chunk, slot) = inode::chunk_and_slot(ino);
+        let Some(cell) = self.cell(chunk) else { return };
+        // Only looked at under the tree's lock, which orders it.
+        if is_listed {
+            cell.listed.fetch_or(1 << slot, Ordering::Relaxed);
+        } else {
+            cell.listed.fetch_and(!(1 << slot), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the number is in a list already.
+    fn is_listed(&self, ino: InodeNo) -> bool {
+        let (chunk, slot) = inode::chunk_and_slot(ino);
+        self.cell(chunk)
+            .is_some_and(|cell| cell.listed.load(Ordering::Relaxed) & (1 << slot) != 0)
+    }
+
+    fn list(&self) -> &Mutex<Vec<InodeNo>> {
+        use std::cell::Cell;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        thread_local! {
+            static LIST: Cell<usize> = Cell::new(
+                usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % LISTS,
+            );
+        }
+        &self.free[LIST.get()]
+    }
+
+    #[cold]
+    fn refill(&self, pool: &Pool, list: &Mutex<Vec<InodeNo>>) -> Result<()> {
+        let mut state = self.tree.write();
+        // Somebody may have filled it while we waited.
+        if !list.lock().is_empty() {
+            return Ok(());
+        }
+        let mut found = self.scan(pool, &mut state)?;
+        if found.is_empty() {
+            found = match self.make_chunks(pool, &mut state, NEW_CHUNKS) {
+                Err(Error::NoSpace { .. }) => match self.make_chunks(pool, &mut state, 1) {
+                    Err(Error::NoSpace { needed, free }) => self
+                        .steal()
+                        .ok_or(Error::NoSpace { needed, free })
+                        .map(|ino| vec![ino])?,
+                    other => other?,
+                },
+                other => other?,
+            };
+        }
+        drop(state);
+        self.add_to(list, found.into_iter().rev());
+        Ok(())
+    }
+
+    /// Free numbers of the next few existing chunks, ascending.
+    fn scan(&self, pool: &Pool, state: &mut TableState) -> Result<Vec<InodeNo>> {
+        let mut found = Vec::new();
+        let Some(from) = state.scan else { return Ok(found) };
+        let mut cursor = Cursor::starting_at(from);
+        let Some(batch) = cursor.next_batch(&Tree::new(IDENTITY, state.root), pool)? else {
+            state.scan = None;
+            return Ok(found);
+        };
+        for (chunk, _) in batch.iter().take(SCAN_CHUNKS) {
+            for slot in 0..CHUNK_INODES {
+                let ino = InodeNo(chunk * CHUNK_INODES + slot);
+                if ino.raw() != 0 && self.is_free(pool, state, ino)? && !self.is_listed(ino) {
+                    found.push(ino);
+                }
+            }
+            state.scan = Some(chunk + 1);
+        }
+        Ok(found)
+    }
+
+    /// Whether the slot holds no inode. A damaged slot is not free.
+    fn is_free(&self, pool: &Pool, state: &TableState, ino: InodeNo) -> Result<bool> {
+        let (chunk, _) = inode::chunk_and_slot(ino);
+        let Some(cell) = self.cell(chunk) else {
+            return Ok(false);
+        };
+        match self.locate_under(pool, state, ino, cell) {
+            Ok(at) => Ok(pool.word(ByteOffset(at.raw() + inode::offset::MODE))? & u64::from(u32::MAX) == 0),
+            Err(Error::Corrupt(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A number from any list.
+    fn steal(&self) -> Option<InodeNo> {
+        let ino = self.free.iter().find_map(|list| list.lock().pop())?;
+        self.set_listed(ino, false);
+        Some(ino)
+    }
+
+    /// Makes `count` chunks, durably, and gives their numbers, ascending.
+    fn make_chunks(&self, pool: &Pool, state: &mut TableState, count: u64) -> Result<Vec<InodeNo>> {
+        let mut update = Update::new(pool);
+        let mut tree = Tree::new(IDENTITY, state.root);
+        let mut made: SmallVec<[(u64, BlockNo); 4]> = SmallVec::new();
+        for chunk in (state.next_chunk..).take(usize::try_from(count).unwrap_or(1)) {
+            if chunk > inode::MAX_CHUNK || self.cell(chunk).is_none() {
+                return Err(Error::NoSpace { needed: 1, free: 0 });
+            }
+            let block = update.allocate_metadata(made.last().map_or(BlockNo(0), |(_, block)| *block))?;
+            tree.insert_new(&mut update, chunk, &block.raw().to_le_bytes())?;
+            made.push((chunk, block));
+        }
+        update.set_pool_root(PoolTree::InodeTable, tree.root);
+        update.commit()?;
+        state.root = tree.root;
+        state.next_chunk += count;
+        let mut numbers = Vec::with_capacity(made.len() * 16);
+        for (chunk, block) in made {
+            if let Some(cell) = self.cell(chunk) {
+                // All sixteen are zero: verified by construction. Pairs with the Acquire in `locate`.
+                cell.word.store(block.raw() | !BLOCK_MASK, Ordering::Release);
+            }
+            let first = chunk * CHUNK_INODES;
+            numbers.extend((first..first + CHUNK_INODES).filter(|ino| *ino != 0).map(InodeNo));
+        }
+        Ok(numbers)
+    }
+
+    /// Frees the chunks of which every inode is free. Only when the pool is full: it looks at all chunks.
+    pub(crate) fn free_empty_chunks(&self, pool: &Pool) -> Result<()> {
+        let mut state = self.tree.write();
+        while state.scan.is_some() {
+            let found = self.scan(pool, &mut state)?;
+            self.add_to(self.list(), found);
+        }
+        let mut empty = Vec::new();
+        let mut cursor = Cursor::starting_at(1);
+        while let Some(batch) = cursor.next_batch(&Tree::new(IDENTITY, state.root), pool)? {
+            for (chunk, value) in batch.iter() {
+                // A free number that is in no list was taken by a creation that is under way.
+                let all_listed = self
+                    .cell(chunk)
+                    .is_some_and(|cell| cell.listed.load(Ordering::Relaxed) == 0xffff);
+                if let Some(block) = decode_chunk(value, pool.total_blocks()).filter(|_| all_listed) {
+                    empty.push((chunk, block));
+                }
+            }
+        }
+        for (chunk, block) in empty {
+            self.free_chunk(pool, &mut state, chunk, block)?;
+        }
+        Ok(())
+    }
+
+    fn free_chunk(&self, pool: &Pool, state: &mut TableState, chunk: u64, block: BlockNo) -> Result<()> {
+        let mut taken = Vec::new();
+        for list in &self.free {
+            taken.extend(
+                list.lock()
+                    .extract_if(.., |ino| ino.raw() / CHUNK_INODES == chunk),
+            );
+        }
+        // Some may have been taken since we looked: then the chunk stays.
+        if u64::try_from(taken.len()).unwrap_or(0) != CHUNK_INODES {
+            self.add_to(self.list(), taken);
+            return Ok(());
+        }
+        let mut update = Update::freeing(pool);
+        let mut tree = Tree::new(IDENTITY, state.root);
+        tree.remove(&mut update, chunk)?;
+        update.free_metadata(block)?;
+        update.set_pool_root(PoolTree::InodeTable, tree.root);
+        if let Err(error) = update.commit() {
+            self.add_to(self.list(), taken);
+            return Err(error);
+        }
+        state.root = tree.root;
+        if let Some(cell) = self.cell(chunk) {
+            cell.listed.store(0, Ordering::Relaxed);
+            cell.word.store(0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn cell(&self, chunk: u64) -> Option<&ChunkCell> {
+        let chunk = usize::try_from(chunk).ok()?;
+        let page = self.pages.get(chunk / PAGE)?;
+        page.get_or_init(|| (0..PAGE).map(|_| ChunkCell::default()).collect())
+            .get(chunk % PAGE)
+    }
+}
+
+fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
+    let block = u64::from_le_bytes(value.try_into().ok()?);
+    (block != 0 && block < total_blocks).then_some(BlockNo(block))
+}
+
+/// Checks that the slot at `at` is free and gives the generation of its next inode.
+pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Result<u64> {
+    // Prefix, number, generation, mode and flags.
+    let mut words = [0; 4];
+    pool.region.read_words(at.raw(), &mut words)?;
+    if low(words[3]) != 0 {
+        return Err(Error::Inconsistent {
+            place: Place::Inode(ino),
+            what: "a number thought free is in use",
+        });
+    }
+    Ok(words[2].wrapping_add(1))
+}

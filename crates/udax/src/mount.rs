@@ -1,0 +1,253 @@
+//! Making, opening, growing and closing pools.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use udax_journal::{Counters, Journal};
+use udax_media::bitmap;
+use udax_media::geometry::{ROOTS, SUPERBLOCKS};
+use udax_media::node::TreeRoot;
+use udax_media::segment::{MAX_SEGMENTS, Segment};
+use udax_media::{
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Geometry, InodeNo, MAX_POOL_BYTES, Superblock, roots, seal,
+};
+use udax_pmem::{Region, RegionOptions};
+
+use crate::error::{Error, Result};
+use crate::initial;
+use crate::inode::attributes::now;
+use crate::options::{FormatOptions, MountOptions};
+use crate::pool::Pool;
+use crate::signature;
+
+/// Makes a pool in the file or on the device `path`.
+pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock> {
+    let region_options = RegionOptions {
+        recorder: options.recorder.clone(),
+        ..RegionOptions::default()
+    };
+    if !options.force && path.exists() {
+        let region = Region::open(
+            path,
+            RegionOptions {
+                read_only: true,
+                ..RegionOptions::default()
+            },
+        );
+        // An empty file cannot be mapped and holds nothing to lose.
+        if let Ok(region) = region {
+            signature::check_blank(&region)?;
+        }
+    }
+    let region = match options.size {
+        Some(size) => Region::create(path, size / BLOCK_BYTES * BLOCK_BYTES, region_options)?,
+        None => Region::open(path, region_options)?,
+    };
+    format_region(&region, options)
+}
+
+/// Makes a pool in `region`, of the whole of it unless the options say less.
+pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
+    let bytes = options.size.unwrap_or(region.len()).min(region.len());
+    let uuid = options.uuid.unwrap_or_else(uuid::Uuid::new_v4);
+    let hash_key = uuid::Uuid::new_v4().into_bytes();
+    let superblock = Superblock::plan(bytes / BLOCK_BYTES, uuid, hash_key, &options.label, now())?;
+    let geometry = Geometry::new(&superblock);
+    // Until the new superblocks are there, nothing may take the pool for a valid one.
+    for block in SUPERBLOCKS {
+        region.zero_nontemporal(block.offset().raw(), BLOCK_BYTES)?;
+    }
+    region.fence()?;
+    write_bitmaps(region, &superblock, &geometry, 0)?;
+    let [leaf, chunk] = first_blocks(&geometry);
+    let seed = superblock.seed();
+    write_block(region, leaf, &initial::table_leaf(seed, leaf, chunk))?;
+    write_block(
+        region,
+        chunk,
+        &initial::first_chunk(seed, options.owner, superblock.created),
+    )?;
+    write_block(
+        region,
+        ROOTS,
+        &roots::format(seed, [TreeRoot::new(leaf, 0), TreeRoot::EMPTY, TreeRoot::EMPTY]),
+    )?;
+    let own: u64 = geometry.own_ranges().iter().map(|range| range.count).sum();
+    let counters = Counters {
+        free_blocks: geometry.total_blocks() - own - 2,
+        inodes: 1,
+    };
+    Journal::format(region, &superblock, counters)?;
+    region.fence()?;
+    for block in SUPERBLOCKS.into_iter().rev() {
+        write_block(region, block, &superblock.encode())?;
+        region.fence()?;
+    }
+    Ok(superblock)
+}
+
+/// Writes the bitmaps of segments from `first_segment` on: everything free but the pool's own blocks.
+fn write_bitmaps(
+    region: &Region,
+    superblock: &Superblock,
+    geometry: &Geometry,
+    first_segment: usize,
+) -> Result<()> {
+    let first_block = superblock
+        .segments
+        .get(first_segment)
+        .map_or(u64::MAX, |one| one.blocks.start.raw());
+    for index in 0..geometry.group_count() {
+        let Some(group) = geometry
+            .group(index)
+            .filter(|group| group.covers.start.raw() >= first_block)
+        else {
+            continue;
+        };
+        let mut block = bitmap::format(superblock.seed(), group.bitmap, group.covers);
+        let first = first_blocks(geometry).map(|block| BlockRange::new(block, 1));
+        for used in geometry.own_ranges().into_iter().chain(first) {
+            bitmap::mark_used(&mut block, group.covers, used);
+        }
+        seal::seal(superblock.seed(), block.as_mut_slice());
+        write_block(region, group.bitmap, &block)?;
+    }
+    Ok(())
+}
+
+/// The blocks of a new pool's first tree node and first inode chunk: the first two that the pool does not need itself.
+fn first_blocks(geometry: &Geometry) -> [BlockNo; 2] {
+    let own = geometry.own_ranges();
+    let mut free = (0..geometry.total_blocks())
+        .map(BlockNo)
+        .filter(|block| !own.iter().any(|range| range.contains(*block)));
+    std::array::from_fn(|_| free.next().unwrap_or_default())
+}
+
+fn write_block(region: &Region, at: BlockNo, bytes: &[u8; BLOCK_SIZE]) -> Result<()> {
+    Ok(region.store_nontemporal(at.offset().raw(), bytes)?)
+}
+
+/// Opens the pool in the file or on the device `path`.
+pub(crate) fn open(path: &Path, options: &MountOptions) -> Result<Arc<Pool>> {
+    let region_options = RegionOptions {
+        read_only: options.read_only,
+        msync: options.msync,
+        recorder: options.recorder.clone(),
+        ..RegionOptions::default()
+    };
+    open_region(Region::open(path, region_options)?, options)
+}
+
+/// Opens the pool in `region`.
+pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<Pool>> {
+    let region = Arc::new(region);
+    let superblock = read_superblock(&region)?;
+    if !superblock.is_writable() && !options.read_only {
+        return Err(Error::Corrupt(udax_media::FormatError::UnknownFeature {
+            set: "ro_compat",
+            bits: superblock.ro_compat & !udax_media::superblock::KNOWN_RO_COMPAT,
+        }));
+    }
+    let (journal, recovery) = if options.read_only {
+        Journal::open_read_only(Arc::clone(&region), &superblock)?
+    } else {
+        Journal::open(Arc::clone(&region), &superblock)?
+    };
+    let pool = Arc::new(Pool::new(region, superblock, journal, recovery, options.clone())?);
+    if !options.read_only {
+        pool.finish_orphans()?;
+    }
+    Ok(pool)
+}
+
+/// The valid superblock with the highest generation; both copies are read.
+pub(crate) fn read_superblock(region: &Region) -> Result<Superblock> {
+    let mut best: Option<Superblock> = None;
+    let mut failure = None;
+    for (copy, block) in SUPERBLOCKS.into_iter().enumerate() {
+        let mut bytes = [0; BLOCK_SIZE];
+        region.read(block.offset().raw(), &mut bytes)?;
+        match Superblock::decode(&bytes, copy, region.len()) {
+            Ok(superblock) => {
+                if best
+                    .as_ref()
+                    .is_none_or(|best| best.generation < superblock.generation)
+                {
+                    best = Some(superblock);
+                }
+            }
+            Err(error) => failure = Some(failure.unwrap_or(error)),
+        }
+    }
+    match (best, failure) {
+        (Some(superblock), _) => Ok(superblock),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err(Error::Invalid("no superblock")),
+    }
+}
+
+impl Pool {
+    /// Finishes what the last mount could not: frees unlinked inodes, completes long truncations.
+    fn finish_orphans(&self) -> Result<()> {
+        let mut first = InodeNo(0);
+        loop {
+            let batch = self.orphans.collect_from(self, first)?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            first = InodeNo(last.raw() + 1);
+            for ino in batch {
+                self.finish_interrupted(ino)?;
+            }
+        }
+    }
+
+    fn finish_interrupted(&self, ino: InodeNo) -> Result<()> {
+        let inode = self.inodes.get(self, ino)?;
+        let mut state = inode.write()?;
+        if self.inode_nlink(&inode)? == 0 {
+            tracing::debug!(ino = ino.raw(), "freeing an inode that was unlinked while open");
+            return self.finish_orphan(&inode, &mut state);
+        }
+        tracing::debug!(ino = ino.raw(), "completing a truncation");
+        let size = self.inode_size(&inode)?;
+        self.truncate_locked(&inode, &mut state, size)?;
+        self.forget_orphan(&inode)
+    }
+
+    /// Grows the pool to `bytes`.
+    pub(crate) fn grow(&self, bytes: u64) -> Result<()> {
+        self.check_writable()?;
+        let mut superblock = self.superblock.write();
+        let old_blocks = superblock.total_blocks();
+        let new_blocks = bytes / BLOCK_BYTES;
+        if new_blocks <= old_blocks {
+            return Err(Error::Invalid("a pool only grows"));
+        }
+        if new_blocks * BLOCK_BYTES > MAX_POOL_BYTES {
+            return Err(Error::FileTooLarge);
+        }
+        if superblock.segments.len() >= MAX_SEGMENTS {
+            return Err(Error::NotSupported("a pool grows at most 63 times"));
+        }
+        self.region.grow(new_blocks * BLOCK_BYTES)?;
+        let mut grown = superblock.clone();
+        let blocks = BlockRange::new(BlockNo(old_blocks), new_blocks - old_blocks);
+        let segment = Segment {
+            blocks,
+            bitmap_start: BlockNo(old_blocks),
+        };
+        if segment.group_count() >= blocks.count {
+            return Err(Error::Invalid("a pool grows by more than a block"));
+        }
+        let added = blocks.count - segment.group_count();
+        grown.segments.push(segment);
+        grown.generation += 1;
+        let geometry = Geometry::new(&grown);
+        write_bitmaps(&self.region, &grown, &geometry, grown.segments.len() - 1)?;
+        self.region.fence()?;
+        self.journal.grow(&grown, added)?;
+        self.space.grow(geometry, added);
+        *superblock = grown;
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Further names for an inode.
+
+use udax_media::inode::FileKind;
+
+use crate::error::{Error, Result};
+use crate::inode::Inode;
+use crate::inode::attributes::now;
+use crate::inode::fields::Line;
+use crate::namespace::MAX_RETRIES;
+use crate::namespace::cache::InodeRef;
+use crate::namespace::directory::EditedDirectory;
+use crate::namespace::locks::LockSet;
+use crate::namespace::path::{Follow, Last};
+use crate::pool::Pool;
+use crate::update::Update;
+
+/// The most names of an inode: a bound far above use, so that the counter cannot overflow.
+const MAX_LINKS: u32 = 1 << 31;
+
+impl Pool {
+    /// Gives the inode `existing`, which is no directory, the further name `path`.
+    pub(crate) fn link(&self, existing: &[u8], path: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        for _ in 0..MAX_RETRIES {
+            let inode = self.resolve(existing, Follow::No)?;
+            match self.link_inode(&inode, path) {
+                Err(Error::Stale(ino)) if ino == inode.ino => {}
+                other => return other,
+            }
+        }
+        Err(Error::NotFound)
+    }
+
+    /// As [`Pool::link`], for an inode that the caller has.
+    ///
+    /// # Errors
+    /// `Stale` with its number when the inode is gone.
+    pub(crate) fn link_inode(&self, inode: &Inode, path: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        if inode.kind == FileKind::Directory {
+            return Err(Error::NotPermitted("a directory has one name"));
+        }
+        for _ in 0..MAX_RETRIES {
+            let resolved = self.walk(path, Follow::No)?;
+            let Last::Name(name) = &resolved.last else {
+                return Err(Error::Exists);
+            };
+            if resolved.target.is_some() {
+                return Err(Error::Exists);
+            }
+            if resolved.must_be_directory {
+                return Err(Error::NotFound);
+            }
+            let parent = match self.inode(resolved.parent) {
+                Err(Error::Stale(_)) => continue,
+                other => other?,
+            };
+            match self.retry_when_full(|| self.link_in(&parent, name, inode)) {
+                Err(Error::Stale(ino)) if ino != inode.ino => {}
+                other => return other,
+            }
+        }
+        Err(Error::NotFound)
+    }
+
+    fn link_in(&self, parent: &Inode, name: &[u8], inode: &Inode) -> Result<()> {
+        let mut locks = LockSet::lock([parent, inode])?;
+        let state = locks.state(inode)?;
+        let mut update = Update::new(self);
+        let mut line = Line::read(self, inode)?;
+        if line.nlink() == 0 && !state.is_linkable {
+            return Err(Error::NotFound);
+        }
+        if line.nlink() >= MAX_LINKS {
+            return Err(Error::TooManyLinks);
+        }
+        let now = now();
+        let mut directory = EditedDirectory::begin(self, parent)?;
+        directory.insert(&mut update, name, inode.ino, inode.kind)?;
+        directory.finish(&mut update, now)?;
+        let orphan = match line.nlink() {
+            0 => Some(self.orphans.remove(&mut update, inode.ino)?),
+            _ => None,
+        };
+        line.set_nlink(line.nlink() + 1);
+        line.touch_changed(now);
+        line.store(&mut update, inode);
+        update.commit()?;
+        if let Some(orphan) = orphan {
+            orphan.done();
+        }
+        state.is_linkable = false;
+        self.dentries.set(parent.into(), name, InodeRef::from(inode));
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Renaming, exchanging, and moving between directories.
+
+use std::sync::Arc;
+
+use udax_media::inode::{self, FileKind, offset};
+use udax_media::{InodeNo, Timestamp};
+
+use crate::error::{Error, Result};
+use crate::inode::Inode;
+use crate::inode::attributes::now;
+use crate::inode::fields::Line;
+use crate::namespace::MAX_RETRIES;
+use crate::namespace::cache::InodeRef;
+use crate::namespace::directory::{EditedDirectory, Found};
+use crate::namespace::locks::LockSet;
+use crate::namespace::path::{Follow, Last, Resolved};
+use crate::options::RenameMode;
+use crate::pool::Pool;
+use crate::update::Update;
+
+/// The deepest directory, as a bound on the walk to the root: a path has at most 2047 components, but directories may
+/// be moved below one another.
+const MAX_DEPTH: usize = 1 << 20;
+
+/// One side of a rename: a directory, a name in it, and the inode that has the name.
+#[derive(Debug)]
+struct Side<'s> {
+    parent: Arc<Inode>,
+    name: &'s [u8],
+    inode: Option<Arc<Inode>>,
+}
+
+impl Pool {
+    /// Renames `from` to `to` (POSIX `rename`, Linux `renameat2`).
+    ///
+    /// # Durability
+    /// Durable on return: one record, one fence; more when a replaced file of many extents is freed.
+    pub(crate) fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Result<()> {
+        self.check_writable()?;
+        for _ in 0..MAX_RETRIES {
+            let source = self.walk(from, Follow::No)?;
+            let target = self.walk(to, Follow::No)?;
+            match self.rename_resolved(&source, &target, mode) {
+                Err(Error::Stale(_)) => {}
+                other => return other,
+            }
+        }
+        Err(Error::NotFound)
+    }
+
+    fn rename_resolved(&self, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
+        let (Last::Name(from_name), Last::Name(to_name)) = (&from.last, &to.last) else {
+            let is_taken = mode == RenameMode::NoReplace && matches!(from.last, Last::Name(_));
+            return Err(if is_taken {
+                Error::Exists
+            } else {
+                Error::Busy("the path ends in `.`, `..` or the root")
+            });
+        };
+        let source = from.target.ok_or(Error::NotFound)?;
+        check_kinds(source, from, to, mode)?;
+        let moves_directory = from.parent.ino != to.parent.ino
+            && (source.kind == FileKind::Directory
+                || to.target.is_some_and(|target| target.kind == FileKind::Directory));
+        let _one_at_a_time = moves_directory.then(|| self.rename.lock());
+        let from = Side {
+            parent: self.inode(from.parent)?,
+            name: from_name,
+            inode: Some(self.inode(source)?),
+        };
+        let target = to.target.map(|target| self.inode(target)).transpose()?;
+        let to = Side {
+            parent: self.inode(to.parent)?,
+            name: to_name,
+            inode: target,
+        };
+        if from.parent.ino != to.parent.ino || source.kind == FileKind::Directory {
+            self.check_ancestry(&from, &to, mode)?;
+        }
+        self.retry_when_full(|| self.rename_locked(&from, &to, mode))
+    }
+
+    /// No directory may become its own ancestor. Parents change only under the rename lock.
+    fn check_ancestry(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode) -> Result<()> {
+        if let Some(source) = from
+            .inode
+            .as_ref()
+            .filter(|inode| inode.kind == FileKind::Directory)
+            && self.is_ancestor(source.ino, &to.parent)?
+        {
+            return Err(Error::Invalid("a directory cannot be moved below itself"));
+        }
+        if let Some(target) = to
+            .inode
+            .as_ref()
+            .filter(|inode| inode.kind == FileKind::Directory)
+            && self.is_ancestor(target.ino, &from.parent)?
+        {
+            return Err(match mode {
+                RenameMode::Exchange => Error::Invalid("a directory cannot be moved below itself"),
+                RenameMode::Replace | RenameMode::NoReplace => Error::NotEmpty,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether `ino` is `below` or one of the directories above it.
+    fn is_ancestor(&self, ino: InodeNo, below: &Arc<Inode>) -> Result<bool> {
+        let mut current = Arc::clone(below);
+        for _ in 0..MAX_DEPTH {
+            if current.ino == ino {
+                return Ok(true);
+            }
+            if current.ino == inode::ROOT {
+                return Ok(false);
+            }
+            current = self.inodes.get(self, self.inode_parent(&current)?)?;
+        }
+        Err(Error::SymlinkLoop)
+    }
+
+    fn rename_locked(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode) -> Result<()> {
+        let source = from.inode.as_deref().ok_or(Error::NotFound)?;
+        let involved = [
+            Some(&*from.parent),
+            Some(&*to.parent),
+            Some(source),
+            to.inode.as_deref(),
+        ];
+        let mut locks = LockSet::lock(involved.into_iter().flatten())?;
+        let found = self.find_side(from)?.ok_or(Error::Stale(source.ino))?;
+        let replaced = self.find_side(to)?;
+        if self.inode_nlink(&to.parent)? == 0 {
+            return Err(Error::NotFound);
+        }
+        match (mode, replaced) {
+            (RenameMode::NoReplace, Some(_)) => return Err(Error::Exists),
+            (RenameMode::Exchange, None) => return Err(Error::NotFound),
+            (_, Some(replaced)) if replaced.ino == source.ino => return Ok(()),
+            _ => {}
+        }
+        let target = to.inode.as_deref();
+        if mode != RenameMode::Exchange
+            && let Some(target) = target.filter(|inode| inode.kind == FileKind::Directory)
+            && self.inode_size(target)? > 0
+        {
+            return Err(Error::NotEmpty);
+        }
+        let now = now();
+        let mut update = Update::new(self);
+        self.edit_directories(&mut update, from, to, (found, replaced), (mode, now))?;
+        self.touch_moved(&mut update, source, &from.parent, &to.parent, now)?;
+        let mut leaving = None;
+        if let Some(target) = target {
+            if mode == RenameMode::Exchange {
+                self.touch_moved(&mut update, target, &to.parent, &from.parent, now)?;
+            } else {
+                leaving = Some(self.drop_name(&mut update, target, locks.state(target)?, now)?);
+            }
+        }
+        update.commit()?;
+        self.recache(from, to, mode);
+        match (leaving, target) {
+            (Some(leaving), Some(target)) => self.say_farewell(leaving, target, locks.state(target)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// The entry of `side`, if it is still as it was resolved; `None` when it is rightly absent.
+    fn find_side(&self, side: &Side<'_>) -> Result<Option<Found>> {
+        let found = self.find_entry(&side.parent, side.name)?;
+        let expected = side.inode.as_ref().map(|inode| inode.ino);
+        if found.map(|found| found.ino) == expected {
+            return Ok(found);
+        }
+        Err(Error::Stale(
+            expected.or(found.map(|found| found.ino)).unwrap_or_default(),
+        ))
+    }
+
+    fn edit_directories(
+        &self,
+        update: &mut Update<'_>,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        (found, replaced): (Found, Option<Found>),
+        (mode, now): (RenameMode, Timestamp),
+    ) -> Result<()> {
+        let mut first = EditedDirectory::begin(self, &from.parent)?;
+        let mut second = if from.parent.ino == to.parent.ino {
+            None
+        } else {
+            Some(EditedDirectory::begin(self, &to.parent)?)
+        };
+        match (mode, replaced) {
+            (RenameMode::Exchange, Some(other)) => {
+                first.redirect(update, found, from.name, other.ino, other.kind)?;
+                let second = second.as_mut().unwrap_or(&mut first);
+                second.redirect(update, other, to.name, found.ino, found.kind)?;
+            }
+            (_, other) => {
+                first.remove(update, found)?;
+                let second = second.as_mut().unwrap_or(&mut first);
+                match other {
+                    Some(other) => second.redirect(update, other, to.name, found.ino, found.kind)?,
+                    None => second.insert(update, to.name, found.ino, found.kind)?,
+                }
+            }
+        }
+        first.finish(update, now)?;
+        second.map_or(Ok(()), |second| second.finish(update, now))
+    }
+
+    /// A moved inode's status has changed; a moved directory has another parent.
+    fn touch_moved(
+        &self,
+        update: &mut Update<'_>,
+        inode: &Inode,
+        from: &Inode,
+        to: &Inode,
+        now: Timestamp,
+    ) -> Result<()> {
+        if inode.kind == FileKind::Directory && from.ino != to.ino {
+            update.write_u64(inode.field(offset::PARENT), to.ino.raw());
+        }
+        let mut line = Line::read(self, inode)?;
+        line.touch_changed(now);
+        line.store(update, inode);
+        Ok(())
+    }
+
+    fn recache(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode) {
+        let (first, second) = (InodeRef::from(&*from.parent), InodeRef::from(&*to.parent));
+        match (&to.inode, mode) {
+            (Some(target), RenameMode::Exchange) => {
+                self.dentries.set(first, from.name, InodeRef::from(&**target));
+            }
+            _ => self.dentries.remove(first, from.name),
+        }
+        if let Some(source) = &from.inode {
+            self.dentries.set(second, to.name, InodeRef::from(&**source));
+        }
+    }
+}
+
+/// The errors that need no lock, in the order of Linux's `do_renameat2`.
+fn check_kinds(source: InodeRef, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
+    let target = to.target;
+    match mode {
+        RenameMode::NoReplace if target.is_some() => return Err(Error::Exists),
+        RenameMode::Exchange if target.is_none() => return Err(Error::NotFound),
+        _ => {}
+    }
+    let is_directory = |of: InodeRef| of.kind == FileKind::Directory;
+    if !is_directory(source) && (from.must_be_directory || to.must_be_directory) {
+        let exchanged = mode == RenameMode::Exchange && !from.must_be_directory;
+        if !exchanged || !target.is_some_and(is_directory) {
+            return Err(Error::NotDirectory);
+        }
+    }
+    if mode == RenameMode::Exchange {
+        return match target {
+            Some(target) if to.must_be_directory && !is_directory(target) => Err(Error::NotDirectory),
+            _ => Ok(()),
+        };
+    }
+    match target {
+        Some(target) if target.ino == source.ino => Ok(()),
+        Some(target) if is_directory(source) && !is_directory(target) => Err(Error::NotDirectory),
+        Some(target) if !is_directory(source) && is_directory(target) => Err(Error::IsDirectory),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,178 @@
+//! An open pool: owns the parts and connects them.
+
+use std::sync::Arc;
+
+use udax_journal::{Journal, Recovery};
+use udax_media::node::{self, NodeIdentity};
+use udax_media::seal::Seed;
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Superblock};
+use udax_pmem::Region;
+use udax_sync::atomic::{AtomicBool, Ordering};
+use udax_sync::{Rank, RwLock};
+
+use crate::error::{Error, Result};
+use crate::inode::cache::InodeCache;
+use crate::inode::table::InodeTable;
+use crate::namespace::cache::DentryCache;
+use crate::options::MountOptions;
+use crate::orphans::Orphans;
+use crate::space::Space;
+use crate::verified::VerifiedBlocks;
+
+/// An open pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) region: Arc<Region>,
+    pub(crate) seed: Seed,
+    pub(crate) hash_key: [u8; 16],
+    /// Changes when the pool grows.
+    pub(crate) superblock: RwLock<Superblock>,
+    pub(crate) journal: Journal,
+    pub(crate) recovery: Recovery,
+    pub(crate) space: Space,
+    pub(crate) inode_table: InodeTable,
+    pub(crate) inodes: InodeCache,
+    pub(crate) dentries: DentryCache,
+    pub(crate) orphans: Orphans,
+    pub(crate) verified: VerifiedBlocks,
+    pub(crate) options: MountOptions,
+    /// Moves of directories are one at a time, so that none becomes its own ancestor.
+    pub(crate) rename: udax_sync::Mutex<()>,
+    is_closed: AtomicBool,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the pool failed; the next open replays its journal");
+        }
+    }
+}
+
+impl Pool {
+    /// Connects the parts of a pool whose journal has been opened.
+    pub(crate) fn new(
+        region: Arc<Region>,
+        superblock: Superblock,
+        journal: Journal,
+        recovery: Recovery,
+        options: MountOptions,
+    ) -> Result<Self> {
+        let seed = superblock.seed();
+        let geometry = udax_media::Geometry::new(&superblock);
+        let total_blocks = geometry.total_blocks();
+        let mut roots = [0; BLOCK_SIZE];
+        region.read(udax_media::geometry::ROOTS.offset().raw(), &mut roots)?;
+        let [table_root, orphans_root, _shared_root] = udax_media::roots::verify(seed, &roots, total_blocks)?;
+        let space = Space::new(
+            Arc::clone(&region),
+            seed,
+            geometry,
+            journal.counters().free_blocks,
+        );
+        let pool = Self {
+            region,
+            seed,
+            hash_key: superblock.hash_key,
+            superblock: RwLock::new(Rank::Leaf, superblock),
+            journal,
+            recovery,
+            space,
+            inode_table: InodeTable::new(table_root),
+            inodes: InodeCache::new(),
+            dentries: DentryCache::new(),
+            orphans: Orphans::new(orphans_root),
+            verified: VerifiedBlocks::new(),
+            options,
+            rename: udax_sync::Mutex::new(Rank::Rename, ()),
+            is_closed: AtomicBool::new(false),
+        };
+        pool.inode_table.start(&pool)?;
+        Ok(pool)
+    }
+
+    /// Makes lazy times durable and completes the journal in place.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_writable()?;
+        for inode in self.inodes.collect() {
+            match inode.write() {
+                Ok(mut state) => self.flush_times(&inode, &mut state)?,
+                Err(Error::Stale(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let checkpointed = self.journal.checkpoint()?;
+        self.space.release_quarantine(checkpointed);
+        Ok(())
+    }
+
+    /// Closes the pool; nobody uses it any more.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.options.read_only || self.is_closed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        Ok(self.journal.close()?)
+    }
+
+    /// Blocks in the pool.
+    pub(crate) fn total_blocks(&self) -> u64 {
+        self.region.len() / udax_media::BLOCK_BYTES
+    }
+
+    /// A word of the pool.
+    #[inline]
+    pub(crate) fn word(&self, at: ByteOffset) -> Result<u64> {
+        Ok(self.region.read_u64(at.raw())?)
+    }
+
+    /// Fails unless the pool may be changed.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            Err(Error::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Verifies a tree's node when it is first met.
+    #[inline]
+    pub(crate) fn verify_node(&self, block: BlockNo, identity: NodeIdentity, level: u8) -> Result<()> {
+        if self.verified.contains(block) {
+            return Ok(());
+        }
+        self.verify_node_now(block, identity, level)
+    }
+
+    #[cold]
+    fn verify_node_now(&self, block: BlockNo, identity: NodeIdentity, level: u8) -> Result<()> {
+        let mut bytes = [0; BLOCK_SIZE];
+        self.region.read(block.offset().raw(), &mut bytes)?;
+        node::verify(self.seed, &bytes, block, identity, level, self.total_blocks())?;
+        self.verified.insert(block);
+        Ok(())
+    }
+
+    /// Runs `operation`; when it finds no space, frees what can be freed and runs it once more.
+    ///
+    /// The operation must have changed nothing when it fails so.
+    pub(crate) fn retry_when_full<T>(&self, mut operation: impl FnMut() -> Result<T>) -> Result<T> {
+        match operation() {
+            Err(Error::NoSpace { .. }) => {
+                self.reclaim_space()?;
+                operation()
+            }
+            other => other,
+        }
+    }
+
+    /// Frees what nobody needs: quarantined blocks, blocks taken ahead for appends, inode chunks without an inode.
+    #[cold]
+    pub(crate) fn reclaim_space(&self) -> Result<()> {
+        self.inodes.release_windows(self);
+        self.inode_table.free_empty_chunks(self)?;
+        let checkpointed = self.journal.checkpoint()?;
+        self.space.release_quarantine(checkpointed);
+        Ok(())
+    }
+}

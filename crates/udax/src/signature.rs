@@ -1,0 +1,53 @@
+//! What a file or device seems to hold already, so that making a pool does not destroy it by mistake.
+
+use udax_media::BLOCK_BYTES;
+use udax_pmem::Region;
+
+use crate::error::{Error, Result};
+
+/// Bytes looked at from the start: beyond every known place of a filesystem's or a table's magic number.
+const HEAD_BYTES: u64 = 128 << 10;
+/// Bytes looked at from the end: copies of partition tables and of RAID metadata.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// Where known formats have their magic numbers (from blkid's and the kernel's headers).
+const SIGNATURES: [(usize, &[u8], &str); 11] = [
+    (0, b"uDAX", "a udax pool"),
+    (0, b"XFSB", "an XFS filesystem"),
+    (1080, &[0x53, 0xef], "an ext2, ext3 or ext4 filesystem"),
+    (65600, b"_BHRfS_M", "a btrfs filesystem"),
+    (510, &[0x55, 0xaa], "a partition table"),
+    (4096, b"NVDIMM_DAX_INFO\0", "a namespace label"),
+    (0, b"PMEMPOOL", "a PMDK pool"),
+    (512, b"LABELONE", "an LVM physical volume"),
+    (0, b"LUKS\xba\xbe", "a LUKS volume"),
+    (1024, &[0x10, 0x20, 0xf5, 0xf2], "an F2FS filesystem"),
+    (4086, b"SWAPSPACE2", "swap space"),
+];
+
+/// Fails if the start or the end of `region` is not all zero.
+///
+/// # Errors
+/// `NotBlank` with what it seems to be; a media error.
+pub(crate) fn check_blank(region: &Region) -> Result<()> {
+    let head = read_part(region, 0, HEAD_BYTES.min(region.len()))?;
+    for (at, magic, name) in SIGNATURES {
+        if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
+            return Err(Error::NotBlank { found: name });
+        }
+    }
+    let tail_at = region.len().saturating_sub(TAIL_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+    let tail = read_part(region, tail_at, region.len() - tail_at)?;
+    if head.iter().chain(&tail).any(|byte| *byte != 0) {
+        return Err(Error::NotBlank {
+            found: "data of an unknown kind",
+        });
+    }
+    Ok(())
+}
+
+fn read_part(region: &Region, at: u64, length: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    region.read(at, &mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,347 @@
+//! Free space: which blocks may be taken now.
+//!
+//! The allocation bitmaps on media change only through journal records. Beside them, in memory, each group has *held*
+//! bits: blocks that are allocated on media, or taken by an operation that has not committed yet, or freed but still
+//! in quarantine. A block is taken by setting its held bit and becomes allocated when the operation's record commits;
+//! what the operation does not commit is given back.
+//!
+//! Groups are loaded when first used, so that opening a pool does not read its bitmaps. A bitmap is verified when it
+//! is loaded, and it is loaded before any bit of it changes: its checksum is not stale then.
+//!
+//! Locks: one per group (rank Allocator), held only for the search; the quarantine has its own. Bits commute between
+//! operations, so no lock is held until the record commits.
+
+mod group;
+
+use std::sync::{Arc, OnceLock};
+
+use udax_journal::{Checkpointed, Committed, Quarantine};
+use udax_media::bitmap::{self, GROUP_BLOCKS};
+use udax_media::seal::Seed;
+use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry};
+use udax_pmem::Region;
+use udax_sync::atomic::{AtomicU64, Ordering};
+use udax_sync::{Mutex, Rank, RwLock};
+
+use crate::error::{Error, Result};
+use group::GroupState;
+
+/// Groups in one page of the group table.
+const TABLE_PAGE: usize = 512;
+/// Freed metadata blocks are looked through for reusable ones when there are this many more.
+const QUARANTINE_BATCH: u64 = 64;
+/// The largest part of the pool that is kept for operations that free space, as a divisor, and the most blocks.
+const RESERVE_DIVISOR: u64 = 64;
+const RESERVE_BLOCKS: u64 = 256;
+
+/// Who asks for blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Priority {
+    /// Fails when only the reserve is left.
+    Ordinary,
+    /// May use the reserve: operations that free space in the end.
+    Freeing,
+}
+
+/// A wish for blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Where the search begins: best the block after the file's last one.
+    pub(crate) goal: BlockNo,
+    /// How many blocks are wanted, at least 1.
+    pub(crate) count: u64,
+    /// Whether whole 2 MiB chunks are wanted while `count` allows.
+    pub(crate) placement: Placement,
+    /// Who asks.
+    pub(crate) priority: Priority,
+}
+
+/// Where in the pool's chunks an allocation should lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Placement {
+    /// Anywhere.
+    Any,
+    /// From the start of a free 2 MiB chunk, so that huge pages can map it; elsewhere when there is none.
+    Huge,
+}
+
+/// The pool's free space.
+#[derive(Debug)]
+pub(crate) struct Space {
+    region: Arc<Region>,
+    seed: Seed,
+    geometry: RwLock<Arc<Geometry>>,
+    pages: RwLock<Vec<Arc<GroupPage>>>,
+    available: AtomicU64,
+    reserve: AtomicU64,
+    quarantine: Mutex<Quarantine>,
+    quarantine_seen: AtomicU64,
+}
+
+type GroupCell = OnceLock<Mutex<GroupState>>;
+type GroupPage = [GroupCell; TABLE_PAGE];
+
+fn new_page() -> Arc<GroupPage> {
+    Arc::new(std::array::from_fn(|_| OnceLock::new()))
+}
+
+impl Space {
+    /// The free space of an open pool of which `free_blocks` are free on media.
+    pub(crate) fn new(region: Arc<Region>, seed: Seed, geometry: Geometry, free_blocks: u64) -> Self {
+        let space = Self {
+            region,
+            seed,
+            geometry: RwLock::new(Rank::Leaf, Arc::new(geometry)),
+            pages: RwLock::new(Rank::Leaf, Vec::new()),
+            available: AtomicU64::new(free_blocks),
+            reserve: AtomicU64::new(0),
+            quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
+            quarantine_seen: AtomicU64::new(0),
+        };
+        space.fit_to_geometry();
+        space
+    }
+
+    /// Takes a grown pool's geometry with `added` more free blocks.
+    pub(crate) fn grow(&self, geometry: Geometry, added: u64) {
+        *self.geometry.write() = Arc::new(geometry);
+        self.fit_to_geometry();
+        self.available.fetch_add(added, Ordering::Relaxed);
+    }
+
+    fn fit_to_geometry(&self) {
+        let geometry = self.geometry();
+        let total = geometry.total_blocks();
+        self.reserve
+            .store((total / RESERVE_DIVISOR).min(RESERVE_BLOCKS), Ordering::Relaxed);
+        let groups = usize::try_from(geometry.group_count()).unwrap_or(usize::MAX);
+        let mut pages = self.pages.write();
+        while pages.len() * TABLE_PAGE < groups {
+            pages.push(new_page());
+        }
+    }
+
+    /// The pool's layout.
+    pub(crate) fn geometry(&self) -> Arc<Geometry> {
+        Arc::clone(&self.geometry.read())
+    }
+
+    /// Blocks that an ordinary request may still take.
+    pub(crate) fn available(&self) -> u64 {
+        self.available
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.reserve.load(Ordering::Relaxed))
+    }
+
+    /// Takes between 1 and `request.count` consecutive blocks, near the goal if possible.
+    ///
+    /// # Errors
+    /// `NoSpace` when no block is free for this priority; a damaged bitmap.
+    pub(crate) fn take(&self, request: Request) -> Result<BlockRange> {
+        self.debit(request)?;
+        match self.search(request) {
+            Ok(range) => {
+                self.available
+                    .fetch_add(request.count - range.count, Ordering::Relaxed);
+                Ok(range)
+            }
+            Err(error) => {
+                self.available.fetch_add(request.count, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes exactly `request.count` blocks in as few runs as possible.
+    ///
+    /// # Errors
+    /// As [`Space::take`]; then nothing is taken.
+    pub(crate) fn take_all(&self, mut request: Request) -> Result<Vec<BlockRange>> {
+        let mut runs: Vec<BlockRange> = Vec::new();
+        while request.count > 0 {
+            match self.take(request) {
+                Ok(run) => {
+                    request.count -= run.count;
+                    request.goal = run.end();
+                    match runs.last_mut() {
+                        Some(last) if last.end() == run.start => last.count += run.count,
+                        _ => runs.push(run),
+                    }
+                }
+                Err(error) => {
+                    runs.into_iter().for_each(|run| self.give_back(run));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Takes what of `wanted` is free from its start on; `None` when its first block is not.
+    pub(crate) fn take_at(&self, wanted: BlockRange, priority: Priority) -> Result<Option<BlockRange>> {
+        let request = Request {
+            goal: wanted.start,
+            count: wanted.count,
+            placement: Placement::Any,
+            priority,
+        };
+        let geometry = self.geometry();
+        let Some(index) = geometry.group_of(wanted.start) else {
+            return Ok(None);
+        };
+        self.debit(request)?;
+        let run = self.with_group(index, |group| group.take_exact(wanted))?;
+        let taken = run.map_or(0, |run| run.count);
+        self.available.fetch_add(wanted.count - taken, Ordering::Relaxed);
+        Ok(run)
+    }
+
+    /// Makes blocks available again: taken but not committed, or freed data whose record has committed.
+    pub(crate) fn give_back(&self, range: BlockRange) {
+        let mut rest = range;
+        while rest.count > 0 {
+            let geometry = self.geometry();
+            let Some(index) = geometry.group_of(rest.start) else {
+                return;
+            };
+            let Some(group) = geometry.group(index) else {
+                return;
+            };
+            let part = BlockRange::new(
+                rest.start,
+                rest.count.min(group.covers.end().raw() - rest.start.raw()),
+            );
+            // The group was loaded when the blocks were taken or their freeing was prepared.
+            if self.with_group(index, |group| group.release(part)).is_ok() {
+                self.available.fetch_add(part.count, Ordering::Relaxed);
+            }
+            rest = BlockRange::new(part.end(), rest.count - part.count);
+        }
+    }
+
+    /// Loads the bitmaps that freeing `range` will change.
+    pub(crate) fn prepare_free(&self, range: BlockRange) -> Result<()> {
+        let geometry = self.geometry();
+        let first = geometry.group_of(range.start);
+        let last = geometry.group_of(BlockNo(range.end().raw().saturating_sub(1)));
+        let (Some(first), Some(last)) = (first, last) else {
+            return Err(Error::Inconsistent {
+                place: udax_media::Place::Block(range.start),
+                what: "a block outside the pool is to be freed",
+            });
+        };
+        for index in first..=last {
+            self.with_group(index, |_| ())?;
+        }
+        Ok(())
+    }
+
+    /// Keeps freed metadata blocks until a checkpoint has passed the record that freed them.
+    pub(crate) fn quarantine(&self, committed: Committed, blocks: BlockRange, checkpointed: Checkpointed) {
+        let mut quarantine = self.quarantine.lock();
+        quarantine.put(committed, blocks);
+        let kept = quarantine.blocks();
+        let seen = self.quarantine_seen.load(Ordering::Relaxed);
+        if kept < seen.saturating_add(QUARANTINE_BATCH) {
+            return;
+        }
+        let passed = quarantine.take(checkpointed);
+        self.quarantine_seen.store(quarantine.blocks(), Ordering::Relaxed);
+        drop(quarantine);
+        passed.into_iter().for_each(|range| self.give_back(range));
+    }
+
+    /// Makes available what the checkpoint has passed.
+    pub(crate) fn release_quarantine(&self, checkpointed: Checkpointed) {
+        let passed = self.quarantine.lock().take(checkpointed);
+        self.quarantine_seen.store(0, Ordering::Relaxed);
+        passed.into_iter().for_each(|range| self.give_back(range));
+    }
+
+    fn debit(&self, request: Request) -> Result<()> {
+        let kept = match request.priority {
+            Priority::Ordinary => self.reserve.load(Ordering::Relaxed),
+            Priority::Freeing => 0,
+        };
+        let mut available = self.available.load(Ordering::Relaxed);
+        loop {
+            if available < kept.saturating_add(request.count) {
+                return Err(Error::NoSpace {
+                    needed: request.count,
+                    free: available.saturating_sub(kept),
+                });
+            }
+            match self.available.compare_exchange_weak(
+                available,
+                available - request.count,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => available = now,
+            }
+        }
+    }
+
+    fn search(&self, request: Request) -> Result<BlockRange> {
+        let geometry = self.geometry();
+        let groups = geometry.group_count();
+        let start = geometry.group_of(request.goal).unwrap_or(0);
+        if request.placement == Placement::Huge {
+            for index in (start..groups).chain(0..start) {
+                if let Some(run) = self.with_group(index, |group| group.take_chunks(request.count))? {
+                    return Ok(run);
+                }
+            }
+        }
+        // First a run that is long enough, in any group; then whatever there is.
+        let mut longest = 0;
+        for index in (start..groups).chain(0..start) {
+            let goal = if index == start { Some(request.goal) } else { None };
+            match self.with_group(index, |group| group.take_run(goal, request.count))? {
+                Ok(run) => return Ok(run),
+                Err(length) => longest = longest.max(length),
+            }
+        }
+        while longest > 0 {
+            let mut next = 0;
+            for index in (start..groups).chain(0..start) {
+                match self.with_group(index, |group| group.take_run(None, longest))? {
+                    Ok(run) => return Ok(run),
+                    Err(length) => next = next.max(length),
+                }
+            }
+            // Others took the runs in the meantime; what is there now is shorter.
+            longest = next.min(longest - 1);
+        }
+        Err(Error::NoSpace {
+            needed: request.count,
+            free: 0,
+        })
+    }
+
+    /// Runs `action` on the group, loading it first if need be.
+    fn with_group<T>(&self, index: u64, action: impl FnOnce(&mut GroupState) -> T) -> Result<T> {
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let page = self.pages.read().get(at / TABLE_PAGE).map(Arc::clone);
+        let Some(cell) = page.as_deref().and_then(|page| page.get(at % TABLE_PAGE)) else {
+            return Err(Error::Invalid("allocation group"));
+        };
+        if let Some(group) = cell.get() {
+            return Ok(action(&mut group.lock()));
+        }
+        let loaded = self.load(index)?;
+        let group = cell.get_or_init(|| Mutex::with_order(Rank::Allocator, index, loaded));
+        Ok(action(&mut group.lock()))
+    }
+
+    fn load(&self, index: u64) -> Result<GroupState> {
+        let geometry = self.geometry();
+        let group = geometry.group(index).ok_or(Error::Invalid("allocation group"))?;
+        debug_assert!(group.covers.count <= GROUP_BLOCKS);
+        let mut block = [0; BLOCK_SIZE];
+        self.region.read(group.bitmap.offset().raw(), &mut block)?;
+        let words = bitmap::verify(self.seed, &block, group.bitmap, group.covers)?;
+        Ok(GroupState::new(group.covers, words))
+    }
+}

@@ -1,0 +1,296 @@
+//! One atomic change of the pool: a journal transaction, the blocks it takes and those it frees.
+//!
+//! An [`Update`] that is dropped without [`Update::commit`] has changed nothing: its transaction was only a list, and
+//! the blocks it took are given back. On commit everything is durable; freed data blocks become available at once,
+//! freed metadata blocks after the next checkpoint.
+//!
+//! The caller holds the locks of all that the update changes until `commit` has returned.
+
+use std::cell::RefCell;
+
+use smallvec::SmallVec;
+use udax_journal::{Committed, Durable, Transaction};
+use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::roots::PoolTree;
+use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
+
+use crate::error::{Error, Result};
+use crate::pool::Pool;
+use crate::space::{Placement, Priority, Request};
+use crate::tree::{NodeSource, NodeStore};
+
+/// One atomic change of the pool.
+#[derive(Debug)]
+pub(crate) struct Update<'p> {
+    pub(crate) pool: &'p Pool,
+    transaction: Transaction<'p>,
+    blocks: Blocks<'p>,
+    priority: Priority,
+    /// Where the search for metadata blocks begins.
+    goal: BlockNo,
+    /// Blocks allocated as metadata here, less those freed: what an inode's block count changes by.
+    metadata_delta: i64,
+    /// Nodes that this update changes, and those of them that it has read again, as they will be.
+    touched: SmallVec<[BlockNo; 8]>,
+    images: RefCell<SmallVec<[(BlockNo, Box<[u8; BLOCK_SIZE]>); 2]>>,
+    /// Why a node could not be freed: `commit` fails with it.
+    failure: Option<Error>,
+}
+
+/// The blocks that an update takes and frees. Dropped without a commit, it gives back what was taken.
+#[derive(Debug)]
+struct Blocks<'p> {
+    pool: &'p Pool,
+    taken: SmallVec<[BlockRange; 4]>,
+    freed_data: SmallVec<[BlockRange; 4]>,
+    freed_metadata: SmallVec<[BlockRange; 4]>,
+}
+
+impl<'p> Update<'p> {
+    /// An update that fails when only the reserve is left.
+    pub(crate) fn new(pool: &'p Pool) -> Self {
+        Self::with_priority(pool, Priority::Ordinary)
+    }
+
+    /// An update that may use the reserve, because it frees space in the end.
+    pub(crate) fn freeing(pool: &'p Pool) -> Self {
+        Self::with_priority(pool, Priority::Freeing)
+    }
+
+    fn with_priority(pool: &'p Pool, priority: Priority) -> Self {
+        let blocks = Blocks {
+            pool,
+            taken: SmallVec::new(),
+            freed_data: SmallVec::new(),
+            freed_metadata: SmallVec::new(),
+        };
+        Self {
+            pool,
+            transaction: pool.journal.begin(),
+            blocks,
+            priority,
+            goal: BlockNo(0),
+            metadata_delta: 0,
+            touched: SmallVec::new(),
+            images: RefCell::default(),
+            failure: None,
+        }
+    }
+
+    /// The bytes at `at` will be `bytes`; both multiples of 8.
+    pub(crate) fn write(&mut self, at: ByteOffset, bytes: &[u8]) {
+        self.transaction.write(at, bytes);
+    }
+
+    /// The word at `at` will be `value`.
+    pub(crate) fn write_u64(&mut self, at: ByteOffset, value: u64) {
+        self.transaction.write_u64(at, value);
+    }
+
+    /// The number of inodes in use changes by `delta`.
+    pub(crate) fn count_inodes(&mut self, delta: i64) {
+        self.transaction.count_inodes(delta);
+    }
+
+    /// Gives blocks that were taken back if the update is dropped without a commit.
+    pub(crate) fn guard(&mut self, taken: BlockRange) {
+        self.blocks.taken.push(taken);
+    }
+
+    /// Allocates guarded data blocks whose content is durable.
+    pub(crate) fn allocate_data(&mut self, blocks: &Durable<Vec<BlockRange>>) {
+        self.transaction.allocate(blocks);
+    }
+
+    /// Allocates guarded data blocks that read as zeros because their extent says so.
+    pub(crate) fn allocate_unwritten(&mut self, blocks: BlockRange) {
+        self.transaction.allocate_unwritten(blocks);
+    }
+
+    /// Takes and allocates one zeroed metadata block.
+    pub(crate) fn allocate_metadata(&mut self, goal: BlockNo) -> Result<BlockNo> {
+        let request = Request {
+            goal,
+            count: 1,
+            placement: Placement::Any,
+            priority: self.priority,
+        };
+        let run = self.pool.space.take(request)?;
+        self.blocks.taken.push(run);
+        self.transaction.allocate_metadata(run);
+        self.pool.verified.insert(run.start);
+        self.metadata_delta += 1;
+        Ok(run.start)
+    }
+
+    /// Frees data blocks: available when the update has committed.
+    pub(crate) fn free_data(&mut self, blocks: BlockRange) -> Result<()> {
+        self.pool.space.prepare_free(blocks)?;
+        self.transaction.free(blocks);
+        self.blocks.freed_data.push(blocks);
+        Ok(())
+    }
+
+    /// Frees a metadata block: available when a checkpoint has passed the update.
+    pub(crate) fn free_metadata(&mut self, block: BlockNo) -> Result<()> {
+        let blocks = BlockRange::new(block, 1);
+        self.pool.space.prepare_free(blocks)?;
+        self.transaction.free(blocks);
+        self.blocks.freed_metadata.push(blocks);
+        self.metadata_delta -= 1;
+        Ok(())
+    }
+
+    /// Metadata blocks allocated less those freed since the last call.
+    pub(crate) fn take_metadata_delta(&mut self) -> i64 {
+        std::mem::take(&mut self.metadata_delta)
+    }
+
+    /// The root of one of the pool's trees will be `root`.
+    pub(crate) fn set_pool_root(&mut self, tree: PoolTree, root: TreeRoot) {
+        self.transaction.write_u64(tree.root_offset(), root.word());
+    }
+
+    /// Makes everything durable with one fence. On an error nothing has changed.
+    pub(crate) fn commit(self) -> Result<()> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let committed = self.transaction.commit()?;
+        self.blocks.settle(committed);
+        Ok(())
+    }
+
+    fn note_touched(&mut self, block: BlockNo) {
+        if !self.touched.contains(&block) {
+            self.touched.push(block);
+        }
+    }
+
+    /// Runs `look` on the node as it will be, which this update has changed.
+    fn with_image<T>(&self, block: BlockNo, look: impl FnOnce(&[u8; BLOCK_SIZE]) -> T) -> Result<T> {
+        let mut images = self.images.borrow_mut();
+        if let Some((_, image)) = images.iter().find(|(of, _)| *of == block) {
+            return Ok(look(image));
+        }
+        let mut image = Box::new([0; BLOCK_SIZE]);
+        if !self.transaction.pending_into(block, &mut image)? {
+            self.pool
+                .region
+                .read(block.offset().raw(), image.as_mut_slice())?;
+        }
+        let seen = look(&image);
+        images.push((block, image));
+        Ok(seen)
+    }
+}
+
+impl Blocks<'_> {
+    /// What was freed becomes available, now or after the next checkpoint.
+    fn settle(mut self, committed: Committed) {
+        self.taken.clear();
+        for blocks in self.freed_data.drain(..) {
+            self.pool.space.give_back(blocks);
+        }
+        for blocks in self.freed_metadata.drain(..) {
+            self.pool
+                .space
+                .quarantine(committed, blocks, self.pool.journal.checkpointed());
+        }
+    }
+}
+
+impl Drop for Blocks<'_> {
+    fn drop(&mut self) {
+        for blocks in self.taken.drain(..) {
+            self.pool.space.give_back(blocks);
+        }
+    }
+}
+
+impl NodeSource for Pool {
+    type Error = Error;
+
+    #[inline]
+    fn word(&self, block: BlockNo, at: usize) -> Result<u64> {
+        Ok(self.region.read_u64(place(block, at))?)
+    }
+
+    #[inline]
+    fn read(&self, block: BlockNo, at: usize, to: &mut [u8]) -> Result<()> {
+        Ok(self.region.read(place(block, at), to)?)
+    }
+
+    #[inline]
+    fn verify(&self, block: BlockNo, identity: NodeIdentity, level: u8) -> Result<()> {
+        self.verify_node(block, identity, level)
+    }
+}
+
+impl NodeSource for Update<'_> {
+    type Error = Error;
+
+    fn word(&self, block: BlockNo, at: usize) -> Result<u64> {
+        if !self.touched.contains(&block) {
+            return NodeSource::word(self.pool, block, at);
+        }
+        let bytes = self.with_image(block, |image| {
+            image.get(at..).and_then(|rest| rest.first_chunk::<8>().copied())
+        })?;
+        Ok(u64::from_le_bytes(bytes.ok_or(outside(block))?))
+    }
+
+    fn read(&self, block: BlockNo, at: usize, to: &mut [u8]) -> Result<()> {
+        if !self.touched.contains(&block) {
+            return NodeSource::read(self.pool, block, at, to);
+        }
+        self.with_image(block, |image| {
+            let from = image.get(at..).and_then(|rest| rest.get(..to.len()))?;
+            to.copy_from_slice(from);
+            Some(())
+        })?
+        .ok_or(outside(block))
+    }
+
+    fn verify(&self, block: BlockNo, identity: NodeIdentity, level: u8) -> Result<()> {
+        self.pool.verify_node(block, identity, level)
+    }
+}
+
+impl NodeStore for Update<'_> {
+    fn write(&mut self, block: BlockNo, at: usize, bytes: &[u8]) -> Result<()> {
+        self.note_touched(block);
+        if let Some((_, image)) = self.images.get_mut().iter_mut().find(|(of, _)| *of == block) {
+            let to = image.get_mut(at..).and_then(|rest| rest.get_mut(..bytes.len()));
+            to.ok_or(outside(block))?.copy_from_slice(bytes);
+        }
+        self.transaction.write(ByteOffset(place(block, at)), bytes);
+        Ok(())
+    }
+
+    fn allocate(&mut self) -> Result<BlockNo> {
+        let block = self.allocate_metadata(self.goal)?;
+        self.note_touched(block);
+        Ok(block)
+    }
+
+    fn free(&mut self, block: BlockNo) {
+        if let Err(error) = self.free_metadata(block) {
+            self.failure.get_or_insert(error);
+        }
+    }
+}
+
+fn place(block: BlockNo, at: usize) -> u64 {
+    block
+        .offset()
+        .raw()
+        .saturating_add(u64::try_from(at).unwrap_or(u64::MAX))
+}
+
+fn outside(block: BlockNo) -> Error {
+    Error::Inconsistent {
+        place: Place::Block(block),
+        what: "a node refers beyond its block",
+    }
+}

@@ -1,0 +1,108 @@
+//! Runs random operations on a pool and compares them with the model.
+//!
+//! `--seed N --ops N [--seeds K] [--mib N]`: K sequences on udax, from seed N on. A failing one is cut down.
+//! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
+//! `--writer POOL --seed N`: what the test that kills writers runs; not for people.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use udax_test_model::operation::Operation;
+use udax_test_model::run::{Failure, Plan, judge_model, pool_path, replay_on_kernel};
+use udax_test_model::{killed, shrink};
+
+const USAGE: &str = "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--kernel DIR]";
+/// How long a failing sequence is cut down.
+const SHRINK_TIME: Duration = Duration::from_secs(120);
+
+#[derive(Debug)]
+struct Arguments {
+    seed: u64,
+    seeds: u64,
+    operations: usize,
+    mib: u64,
+    kernel: Option<PathBuf>,
+    writer: Option<PathBuf>,
+}
+
+fn parse() -> anyhow::Result<Arguments> {
+    let mut arguments = Arguments {
+        seed: 1,
+        seeds: 1,
+        operations: 100_000,
+        mib: 1024,
+        kernel: None,
+        writer: None,
+    };
+    let mut given = std::env::args().skip(1);
+    while let Some(name) = given.next() {
+        let value = given
+            .next()
+            .with_context(|| format!("{name} needs a value\n{USAGE}"))?;
+        match name.as_str() {
+            "--seed" => arguments.seed = value.parse()?,
+            "--seeds" => arguments.seeds = value.parse()?,
+            "--ops" => arguments.operations = value.parse()?,
+            "--mib" => arguments.mib = value.parse()?,
+            "--kernel" => arguments.kernel = Some(value.into()),
+            "--writer" => arguments.writer = Some(value.into()),
+            _ => bail!("{name} is unknown\n{USAGE}"),
+        }
+    }
+    Ok(arguments)
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = parse()?;
+    if let Some(pool) = &arguments.writer {
+        return killed::write(pool, arguments.seed);
+    }
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        let start = Instant::now();
+        let summary = match &arguments.kernel {
+            Some(base) => {
+                let directory = tempfile::tempdir_in(base)?;
+                judge_model(directory.path(), seed, arguments.operations).map_err(|failure| {
+                    explain(seed, &failure, |operations| {
+                        let directory = tempfile::tempdir_in(base).ok()?;
+                        replay_on_kernel(directory.path(), operations)
+                    })
+                })?
+            }
+            None => {
+                let plan = Plan {
+                    pool: pool_path(&format!("model-{seed}")),
+                    pool_bytes: arguments.mib << 20,
+                    seed,
+                    operations: arguments.operations,
+                };
+                plan.run()
+                    .map_err(|failure| explain(seed, &failure, |operations| plan.replay(operations)))?
+            }
+        };
+        println!(
+            "seed {seed}: {summary:?} in {:.1} s",
+            start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+fn explain(seed: u64, failure: &Failure, replay: impl Fn(&[Operation]) -> Option<String>) -> anyhow::Error {
+    eprintln!(
+        "seed {seed}: operation {}: {}",
+        failure.trace.len(),
+        failure.difference
+    );
+    eprintln!(
+        "cutting the sequence down for at most {} s",
+        SHRINK_TIME.as_secs()
+    );
+    let trace = shrink::shrink(&failure.trace, SHRINK_TIME, |operations| {
+        replay(operations).is_some()
+    });
+    let difference = replay(&trace).unwrap_or_else(|| failure.difference.clone());
+    anyhow::anyhow!("seed {seed}: {}", Failure { trace, difference })
+}

@@ -1,0 +1,378 @@
+//! Carries operations out on a udax pool.
+
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use nix::errno::Errno;
+use udax::{DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Stat};
+use udax_check::{CheckOptions, Silent};
+use udax_pmem::{Region, RegionOptions};
+
+use crate::operation::{
+    Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text, View,
+};
+
+/// What operations are carried out on.
+pub trait Target {
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// The number of its error.
+    fn apply(&mut self, operation: &Operation) -> Outcome;
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    cookie: u64,
+}
+
+/// An open pool with its open files. One slot more than a sequence uses is for comparing.
+#[derive(Debug)]
+pub struct Pool {
+    path: PathBuf,
+    filesystem: Option<Filesystem>,
+    slots: Vec<Option<Open>>,
+    prefix: Vec<u8>,
+}
+
+impl Pool {
+    /// Makes a pool of `bytes` in the file `path` and opens it.
+    ///
+    /// # Errors
+    /// What formatting or opening says.
+    pub fn create(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let options = FormatOptions {
+            size: Some(bytes),
+            force: true,
+            owner: Owner::default(),
+            ..FormatOptions::default()
+        };
+        Filesystem::format(path, &options).context("format")?;
+        Self::open(path)
+    }
+
+    /// Opens the pool in `path`.
+    ///
+    /// # Errors
+    /// What opening says.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let filesystem = Filesystem::open(path, &MountOptions::default()).context("open")?;
+        Ok(Self::within(path, filesystem, b""))
+    }
+
+    /// All of `filesystem` below the directory `prefix`; it lies in the file `path`.
+    pub fn within(path: &Path, filesystem: Filesystem, prefix: &[u8]) -> Self {
+        Self {
+            path: path.to_owned(),
+            filesystem: Some(filesystem),
+            slots: (0..=SLOTS).map(|_| None).collect(),
+            prefix: prefix.to_vec(),
+        }
+    }
+
+    /// The open pool.
+    ///
+    /// # Panics
+    /// After a remount that failed.
+    pub fn filesystem(&self) -> &Filesystem {
+        self.filesystem
+            .as_ref()
+            .expect("only a failed remount leaves it closed")
+    }
+
+    fn close_files(&mut self) {
+        for slot in &mut self.slots {
+            *slot = None;
+        }
+    }
+
+    /// Closes everything, checks the pool and opens it again.
+    ///
+    /// # Errors
+    /// When closing or opening fails, the check finds a problem, or the pool was not clean.
+    pub fn remount(&mut self) -> anyhow::Result<()> {
+        self.close()?;
+        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("open")?;
+        ensure!(
+            filesystem.recovery().was_clean,
+            "closed cleanly, but opens as not clean"
+        );
+        self.filesystem = Some(filesystem);
+        Ok(())
+    }
+
+    /// Closes everything and checks the pool.
+    ///
+    /// # Errors
+    /// When closing fails or the check finds a problem.
+    pub fn close(&mut self) -> anyhow::Result<()> {
+        self.close_files();
+        if let Some(filesystem) = self.filesystem.take() {
+            filesystem.close().context("close")?;
+        }
+        check(&self.path)
+    }
+
+    /// Goes on with a copy of the pool's file as it is now, without what the process still knows.
+    ///
+    /// # Errors
+    /// When the copy cannot be made, opened, or the check finds a problem before or after the recovery.
+    pub fn crash(&mut self) -> anyhow::Result<()> {
+        let copy = self.path.with_extension("crashed");
+        fs::copy(&self.path, &copy).context("copy of the pool")?;
+        self.close_files();
+        self.filesystem = None;
+        fs::rename(&copy, &self.path).context("rename of the copy")?;
+        check(&self.path).context("before recovery")?;
+        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("recovery")?;
+        ensure!(!filesystem.recovery().was_clean, "crashed, but opens as clean");
+        filesystem.close().context("close after recovery")?;
+        check(&self.path).context("after recovery")?;
+        self.filesystem = Some(Filesystem::open(&self.path, &MountOptions::default()).context("open")?);
+        Ok(())
+    }
+
+    fn file(&self, slot: usize) -> Result<&File, Errno> {
+        let open = self
+            .slots
+            .get(slot)
+            .and_then(Option::as_ref)
+            .ok_or(Errno::EBADF)?;
+        Ok(&open.file)
+    }
+
+    fn full(&self, path: &Text) -> Text {
+        if self.prefix.is_empty() || path.0.is_empty() {
+            return path.clone();
+        }
+        let mut full = self.prefix.clone();
+        full.push(b'/');
+        full.extend(&path.0);
+        Text(full)
+    }
+
+    fn file_operation(&mut self, slot: usize, what: &FileOperation) -> Result<Reply, udax::Error> {
+        if let FileOperation::StreamDirectory { limit } = what {
+            return self.stream(slot, *limit);
+        }
+        let Ok(file) = self.file(slot) else {
+            return Err(udax::Error::BadHandle("anything"));
+        };
+        Ok(match what {
+            FileOperation::Read { offset, len } => {
+                let mut bytes = vec![0; *len];
+                let count = file.read_at(&mut bytes, *offset)?;
+                bytes.truncate(count);
+                Reply::Bytes(bytes)
+            }
+            FileOperation::ReadVectored { offset, lens } => Reply::Bytes(read_vectored(file, *offset, lens)?),
+            FileOperation::Write { offset, data } => count(file.write_at(&data.bytes(), *offset)?),
+            FileOperation::WriteVectored { offset, parts } => {
+                let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.bytes()).collect();
+                let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+                count(file.write_vectored_at(&slices, *offset)?)
+            }
+            FileOperation::Append { data } => Reply::Count(file.append(&data.bytes())?),
+            FileOperation::Truncate { size } => done(file.truncate(*size)?),
+            FileOperation::Allocate { mode, offset, len } => done(file.allocate(*mode, *offset, *len)?),
+            FileOperation::SeekData { offset } => Reply::Count(file.seek_data(*offset)?),
+            FileOperation::SeekHole { offset } => Reply::Count(file.seek_hole(*offset)?),
+            FileOperation::Stat => view(&file.stat()?),
+            FileOperation::SetAttributes(set) => view(&file.set_attributes(*set)?),
+            FileOperation::ReadDirectory { limit } => list(|cookie| file.read_dir(cookie, *limit))?,
+            FileOperation::StreamDirectory { .. } => Reply::Done,
+            FileOperation::Xattr { name } => Reply::Bytes(file.xattr(&name.0)?),
+            FileOperation::Sync => done(file.sync()?),
+            FileOperation::Link { path } => done(self.filesystem().link_file(file, self.full(path).path())?),
+        })
+    }
+
+    fn stream(&mut self, slot: usize, limit: usize) -> Result<Reply, udax::Error> {
+        let Some(open) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return Err(udax::Error::BadHandle("anything"));
+        };
+        let found = open.file.read_dir(open.cookie, limit)?;
+        open.cookie = found.last().map_or(0, |last| last.cookie);
+        Ok(Reply::Entries(found.into_iter().map(entry).collect()))
+    }
+
+    fn name_operation(&self, what: &NameOperation) -> Result<Reply, udax::Error> {
+        let filesystem = self.filesystem();
+        let full = |path: &Text| self.full(path);
+        Ok(match what {
+            NameOperation::CreateDir { path, new } => view(&filesystem.create_dir(full(path).path(), *new)?),
+            NameOperation::RemoveDir { path } => done(filesystem.remove_dir(full(path).path())?),
+            NameOperation::Unlink { path } => done(filesystem.unlink(full(path).path())?),
+            NameOperation::Rename { from, to, mode } => {
+                done(filesystem.rename(full(from).path(), full(to).path(), *mode)?)
+            }
+            NameOperation::Link { existing, new } => {
+                done(filesystem.link(full(existing).path(), full(new).path())?)
+            }
+            NameOperation::Symlink { target, path, new } => {
+                view(&filesystem.symlink(&target.0, full(path).path(), *new)?)
+            }
+            NameOperation::MakeNode {
+                path,
+                kind,
+                rdev,
+                new,
+            } => view(&filesystem.make_node(full(path).path(), *kind, *rdev, *new)?),
+        })
+    }
+
+    fn node_operation(&self, path: &Text, what: &NodeOperation) -> Result<Reply, udax::Error> {
+        let filesystem = self.filesystem();
+        let full = self.full(path);
+        let path = full.path();
+        Ok(match what {
+            NodeOperation::Stat => view(&filesystem.stat(path)?),
+            NodeOperation::StatLink => view(&filesystem.stat_link(path)?),
+            NodeOperation::ReadLink => Reply::Bytes(filesystem.read_link(path)?),
+            NodeOperation::SetAttributes(set) => view(&filesystem.set_attributes(path, *set)?),
+            NodeOperation::Truncate { size } => done(filesystem.truncate(path, *size)?),
+            NodeOperation::ReadDirectory { limit } => {
+                list(|cookie| filesystem.read_dir(path, cookie, *limit))?
+            }
+            NodeOperation::Xattr { name } => Reply::Bytes(filesystem.xattr(path, &name.0)?),
+            NodeOperation::SetXattr { name, value, mode } => {
+                done(filesystem.set_xattr(path, &name.0, &value.bytes(), *mode)?)
+            }
+            NodeOperation::RemoveXattr { name } => done(filesystem.remove_xattr(path, &name.0)?),
+            NodeOperation::ListXattrs => {
+                Reply::Names(filesystem.list_xattrs(path)?.into_iter().map(Text).collect())
+            }
+        })
+    }
+
+    fn try_apply(&mut self, operation: &Operation) -> Result<Reply, udax::Error> {
+        match operation {
+            Operation::Open {
+                slot,
+                path,
+                flags,
+                new,
+            } => {
+                let path = self.full(path);
+                let file = {
+                    self.slots[*slot] = None;
+                    self.filesystem().open_file(path.path(), *flags, *new)?
+                };
+                self.slots[*slot] = Some(Open { file, cookie: 0 });
+                Ok(Reply::Done)
+            }
+            Operation::Close { slot } => {
+                self.slots[*slot] = None;
+                Ok(Reply::Done)
+            }
+            Operation::File { slot, what } => self.file_operation(*slot, what),
+            Operation::CopyRange {
+                from,
+                offset,
+                to,
+                to_offset,
+                len,
+            } => {
+                let (Ok(source), Ok(target)) = (self.file(*from), self.file(*to)) else {
+                    return Err(udax::Error::BadHandle("anything"));
+                };
+                Ok(Reply::Count(
+                    source.copy_range(*offset, target, *to_offset, *len)?,
+                ))
+            }
+            Operation::Name(what) => self.name_operation(what),
+            Operation::Node { path, what } => self.node_operation(path, what),
+            Operation::Sync => Ok(done(self.filesystem().sync()?)),
+            Operation::Remount | Operation::Crash => {
+                self.close_files();
+                Ok(Reply::Done)
+            }
+        }
+    }
+}
+
+impl Target for Pool {
+    fn apply(&mut self, operation: &Operation) -> Outcome {
+        self.try_apply(operation).map_err(|error| error.errno())
+    }
+}
+
+/// Checks the closed pool in the file `path`.
+///
+/// # Errors
+/// When the check cannot be done or finds a problem.
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        read_only: true,
+        ..RegionOptions::default()
+    };
+    let region = Region::open(path, options).context("open for the check")?;
+    let report = udax_check::check(&region, &CheckOptions::default(), &Silent).context("check")?;
+    ensure!(
+        report.problems.is_empty(),
+        "the check finds {:#?}",
+        report.problems
+    );
+    Ok(())
+}
+
+fn done((): ()) -> Reply {
+    Reply::Done
+}
+
+fn count(bytes: usize) -> Reply {
+    Reply::Count(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn read_vectored(file: &File, offset: u64, lens: &[usize]) -> Result<Vec<u8>, udax::Error> {
+    let mut parts: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
+    let mut slices: Vec<IoSliceMut<'_>> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+    let count = file.read_vectored_at(&mut slices, offset)?;
+    let mut bytes = parts.concat();
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+fn list(read: impl Fn(u64) -> Result<Vec<DirEntry>, udax::Error>) -> Result<Reply, udax::Error> {
+    let mut entries = Vec::new();
+    let mut cookie = 0;
+    loop {
+        let found = read(cookie)?;
+        let Some(last) = found.last() else {
+            return Ok(Reply::Entries(entries));
+        };
+        cookie = last.cookie;
+        entries.extend(found.into_iter().map(entry));
+    }
+}
+
+fn entry(entry: DirEntry) -> Entry {
+    Entry {
+        name: Text(entry.name),
+        ino: entry.ino.raw(),
+        kind: entry.kind,
+    }
+}
+
+fn view(stat: &Stat) -> Reply {
+    Reply::Stat(Box::new(View {
+        ino: stat.ino.raw(),
+        generation: stat.generation,
+        kind: stat.kind,
+        permissions: stat.permissions,
+        nlink: stat.nlink,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: stat.rdev,
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: stat.atime,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+        btime: Some(stat.btime),
+        change: Some(stat.change),
+    }))
+}
