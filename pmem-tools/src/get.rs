@@ -16,9 +16,9 @@ use crate::put::print_summary;
 
 /// Copy a file or directory out of a pool, as 'cp -a' does
 ///
-/// Kept are modes, times, symbolic and hard links, holes, device nodes, extended attributes with ACLs, and for root
-/// owners. What exists is replaced. A file that cannot be copied is named, the others are copied, and the exit
-/// status is 1.
+/// Kept are modes, times, symbolic and hard links, holes, device nodes, extended attributes with ACLs, and
+/// for root owners. What exists is replaced. A file that cannot be copied is named, the others are copied,
+/// and the exit status is 1.
 #[derive(Args, Debug)]
 pub(crate) struct Get {
     /// Threads. Default: one a processor

@@ -1,12 +1,12 @@
 //! The `udax` command: everything an administrator does with a pool.
 //!
-//! [`run`] is the only door. `cli` declares the subcommands; each has a file of its own with its arguments and its
-//! `run`. The tools use only the public interface of `udax` and `udax-check`, except `dump`, which reads the medium
-//! through `udax-media` so that it works on pools that cannot be opened.
+//! [`run`] is the only door. `cli` declares the subcommands; each has a file of its own with its arguments
+//! and its `run`. The tools use only the public interface of `udax` and `udax-check`, except `dump`, which
+//! reads the medium through `udax-media` so that it works on pools that cannot be opened.
 //!
-//! Conventions: results go to standard output through [`output::Output`], everything else to standard error; errors
-//! are one line, `udax: POOL: what: why; what to do`; exit status 0 for success, 1 for failure, 2 for a wrong
-//! command line (`fsck` has the statuses of fsck(8)).
+//! Conventions: results go to standard output through [`output::Output`], everything else to standard error;
+//! errors are one line, `udax: POOL: what: why; what to do`; exit status 0 for success, 1 for failure, 2 for
+//! a wrong command line (`fsck` has the statuses of fsck(8)).
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -64,7 +64,8 @@ fn create_all(filesystem: &Filesystem, place: &PoolPath, new: NewInode) -> Resul
     Ok(())
 }
 
-/// The process's umask. It can only be read by setting it, which is safe here: the process has one thread still.
+/// The process's umask. It can only be read by setting it, which is safe here: the process has one thread
+/// still.
 fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);

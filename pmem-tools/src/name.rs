@@ -30,7 +30,8 @@ pub(crate) fn shown(path: &Path) -> String {
     escaped(path.as_os_str().as_bytes())
 }
 
-/// A name in JSON: the text, and where it is not UTF-8 also its bytes in hexadecimal, so that nothing is lost.
+/// A name in JSON: the text, and where it is not UTF-8 also its bytes in hexadecimal, so that nothing is
+/// lost.
 #[derive(Serialize)]
 pub(crate) struct JsonName {
     name: String,

@@ -42,7 +42,8 @@ pub(crate) fn close(pool: &Path, filesystem: Filesystem) -> anyhow::Result<()> {
         .map_err(|error| failure::of_pool(pool, "cannot close", error))
 }
 
-/// Opens `pool`, changes it with `change`, and closes it. The error of the change counts before that of the close.
+/// Opens `pool`, changes it with `change`, and closes it. The error of the change counts before that of the
+/// close.
 pub(crate) fn change<T>(
     pool: &Path,
     change: impl FnOnce(&Filesystem) -> anyhow::Result<T>,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{TypedValueParser, ValueParserFactory};
 
-/// A pool, and a path in it from the root. The argument is split at its first `:/`; without one it is all pool, and
-/// the path is the root.
+/// A pool, and a path in it from the root. The argument is split at its first `:/`; without one it is all
+/// pool, and the path is the root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PoolPath {
     /// The file or device that holds the pool.

@@ -17,8 +17,9 @@ use crate::progress::Progress;
 
 /// Copy files and directories into a pool, as 'cp -a' does
 ///
-/// Kept are modes, owners, times, symbolic and hard links, holes, device nodes and extended attributes with ACLs.
-/// What exists is replaced. A file that cannot be copied is named, the others are copied, and the exit status is 1.
+/// Kept are modes, owners, times, symbolic and hard links, holes, device nodes and extended attributes with
+/// ACLs. What exists is replaced. A file that cannot be copied is named, the others are copied, and the exit
+/// status is 1.
 #[derive(Args, Debug)]
 pub(crate) struct Put {
     /// Threads. Default: one a processor

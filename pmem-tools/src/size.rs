@@ -1,7 +1,7 @@
 //! Sizes in bytes, as people write and read them.
 //!
-//! `16M`, `16MiB` and `16 MiB` are the same: binary units, as other mkfs programs have them. `16MB` is decimal
-//! (the rule of GNU coreutils). What [`Size`] prints, it also parses.
+//! `16M`, `16MiB` and `16 MiB` are the same: binary units, as other mkfs programs have them. `16MB` is
+//! decimal (the rule of GNU coreutils). What [`Size`] prints, it also parses.
 
 use std::fmt;
 use std::str::FromStr;

@@ -4,8 +4,8 @@
 //! * [`operation`]: the filesystem's operations.
 //! * [`mount`]: a clean mount with many files.
 //!
-//! An operation and its primitive alternate in small batches in one process, so that both see the same machine, and
-//! what is compared are medians.
+//! An operation and its primitive alternate in small batches in one process, so that both see the same
+//! machine, and what is compared are medians.
 
 mod machine;
 mod mount;

@@ -13,8 +13,8 @@ use super::tree::{Attributes, Source};
 /// Bytes compared at a time: two buffers of it fit in a processor's second-level cache.
 const CHUNK: usize = 256 << 10;
 
-/// Compares every item of `plan` between `source` and `target` in `threads` threads. Differences are failures in
-/// `tally`.
+/// Compares every item of `plan` between `source` and `target` in `threads` threads. Differences are failures
+/// in `tally`.
 pub(crate) fn compare<S: Source, T: Source>(
     source: &S,
     target: &T,

@@ -9,7 +9,8 @@
 //! * [`tally`]: what was done and what failed.
 //!
 //! Kept are: modes, owners, times to the nanosecond, symbolic and hard links, device nodes, fifos, sockets,
-//! extended attributes (ACLs are such) and holes. A failure concerns its file alone; everything else is copied.
+//! extended attributes (ACLs are such) and holes. A failure concerns its file alone; everything else is
+//! copied.
 
 mod compare;
 mod engine;
@@ -33,8 +34,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The name that a copy of `source` gets inside an existing directory; `None` for `/`, `.` and `..`, whose content
-/// is copied into the directory itself.
+/// The name that a copy of `source` gets inside an existing directory; `None` for `/`, `.` and `..`, whose
+/// content is copied into the directory itself.
 pub(crate) fn landing_name(source: &Path) -> Option<OsString> {
     let bytes = source.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|byte| *byte != b'/')? + 1;

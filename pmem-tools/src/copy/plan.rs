@@ -40,8 +40,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Finds everything below `roots`. What cannot be read fails in `tally`. Files beyond `limit` bytes in all are
-    /// left out; directories and links are not.
+    /// Finds everything below `roots`. What cannot be read fails in `tally`. Files beyond `limit` bytes in
+    /// all are left out; directories and links are not.
     pub(crate) fn collect<S: Source>(source: &S, roots: Vec<Root>, limit: u64, tally: &Tally) -> Self {
         let mut plan = Self::default();
         let mut names = HashMap::new();

@@ -35,9 +35,10 @@ const TREE: &str = "/tree";
 
 /// Show all of it: fill a pool, kill a writer, recover, check, compare
 ///
-/// Makes a pool in memory, puts a real directory tree into it, kills a process in the middle of writing, recovers,
-/// runs fsck, verifies every file that the writer had been told is durable, reads everything back and compares it
-/// with the source. The pool is removed afterwards. Exit status: 0, or 1 when anything differs.
+/// Makes a pool in memory, puts a real directory tree into it, kills a process in the middle of writing,
+/// recovers, runs fsck, verifies every file that the writer had been told is durable, reads everything back
+/// and compares it with the source. The pool is removed afterwards. Exit status: 0, or 1 when anything
+/// differs.
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
     /// The file to make the pool in. Default: a new one in /dev/shm, or where that is missing a temporary one

@@ -1,8 +1,8 @@
 //! A writer that is killed, and the check of what it had promised.
 //!
 //! The writer makes files one after another: content into a file without a name, then the name. When both are
-//! durable it says the file's number on a pipe. Whatever has been said must be there after its death; the one file
-//! that it was at may be there, but then whole.
+//! durable it says the file's number on a pipe. Whatever has been said must be there after its death; the one
+//! file that it was at may be there, but then whole.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};

@@ -50,7 +50,8 @@ impl Frame {
         self.superblock.total_blocks()
     }
 
-    /// Whether every metadata block must have a right checksum: nothing was changed since the last checkpoint.
+    /// Whether every metadata block must have a right checksum: nothing was changed since the last
+    /// checkpoint.
     pub(crate) fn is_sealed(&self) -> bool {
         self.checkpoint.is_some_and(|checkpoint| checkpoint.is_clean)
     }

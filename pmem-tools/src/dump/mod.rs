@@ -1,7 +1,7 @@
 //! `udax dump`: shows a pool's structures as they are on the medium.
 //!
-//! Nothing is opened or replayed, and nothing is trusted: what is damaged is told, and what can still be read is
-//! shown.
+//! Nothing is opened or replayed, and nothing is trusted: what is damaged is told, and what can still be read
+//! is shown.
 //!
 //! * [`medium`]: raw access, and which superblock and checkpoint count.
 //! * [`records`]: the output, one record after another.

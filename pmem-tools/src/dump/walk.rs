@@ -1,7 +1,8 @@
 //! Visits the nodes of a tree, as far as they can be read.
 //!
-//! No node is trusted: a child is followed once and only inside the pool, so that neither a cycle nor a tree that
-//! shares nodes makes the walk endless, and a node that does not verify is shown with what of it makes sense.
+//! No node is trusted: a child is followed once and only inside the pool, so that neither a cycle nor a tree
+//! that shares nodes makes the walk endless, and a node that does not verify is shown with what of it makes
+//! sense.
 
 use std::collections::HashSet;
 

@@ -262,7 +262,8 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         .collect()
 }
 
-/// Fails unless the files in `times` still have their access times. To be called before anything reads the copy.
+/// Fails unless the files in `times` still have their access times. To be called before anything reads the
+/// copy.
 pub(super) fn assert_access_times(copy: &Path) {
     for (name, seconds, nanoseconds) in [
         ("before 1970", -149_999_999, 1),
