@@ -303,9 +303,18 @@ impl Generator {
             60..90 => self.random.random_range(1..20_000),
             _ => self.random.random_range(1..200_000),
         };
+        let size = file_size(model, from);
+        let offset = self.offset(size);
+        let is_same = model.handle(from).map(|handle| handle.id) == model.handle(to).map(|handle| handle.id);
+        // Whether ranges overlap that are cut at the end of the file is open: before or after cutting.
+        let len = if is_same {
+            len.min(size.saturating_sub(offset))
+        } else {
+            len
+        };
         Operation::CopyRange {
             from,
-            offset: self.offset(file_size(model, from)),
+            offset,
             to,
             to_offset: self.offset(file_size(model, to)),
             len,

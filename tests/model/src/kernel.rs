@@ -254,18 +254,18 @@ impl Kernel {
                 view(&statx(sys::CWD, &full, AtFlags::SYMLINK_NOFOLLOW)?)
             }
             NodeOperation::Truncate { size } => {
-                let kind = statx(sys::CWD, &full, AtFlags::SYMLINK_NOFOLLOW)?.stx_mode;
+                let kind = statx(sys::CWD, &full, AtFlags::empty())?.stx_mode;
                 if !matches!(
                     FileType::from_raw_mode(kind.into()),
                     FileType::RegularFile | FileType::Directory
                 ) {
                     return Err(rustix::io::Errno::INVAL);
                 }
-                let file = sys::open(&full, OFlags::WRONLY | OFlags::NOFOLLOW, Mode::empty())?;
+                let file = sys::open(&full, OFlags::WRONLY, Mode::empty())?;
                 done(sys::ftruncate(&file, *size)?)
             }
             NodeOperation::ReadDirectory { .. } => {
-                let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+                let how = OFlags::RDONLY | OFlags::DIRECTORY;
                 list(sys::Dir::read_from(sys::open(&full, how, Mode::empty())?)?)?
             }
             NodeOperation::Xattr { name } => {

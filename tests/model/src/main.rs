@@ -2,6 +2,7 @@
 //!
 //! `--seed N --ops N [--seeds K] [--mib N]`: K sequences on udax, from seed N on. A failing one is cut down.
 //! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
+//! `--shrink-seconds N`: how long a failing sequence is cut down, 120 when not given.
 //! `--writer POOL --seed N`: what the test that kills writers runs; not for people.
 #![forbid(unsafe_code)]
 
@@ -14,8 +15,8 @@ use udax_test_model::run::{Failure, Plan, judge_model, pool_path, replay_on_kern
 use udax_test_model::{killed, shrink};
 
 const USAGE: &str = "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--kernel DIR]";
-/// How long a failing sequence is cut down.
-const SHRINK_TIME: Duration = Duration::from_secs(120);
+/// How long a failing sequence is cut down, in seconds.
+const SHRINK_SECONDS: u64 = 120;
 
 #[derive(Debug)]
 struct Arguments {
@@ -23,6 +24,7 @@ struct Arguments {
     seeds: u64,
     operations: usize,
     mib: u64,
+    shrink: Duration,
     kernel: Option<PathBuf>,
     writer: Option<PathBuf>,
 }
@@ -33,6 +35,7 @@ fn parse() -> anyhow::Result<Arguments> {
         seeds: 1,
         operations: 100_000,
         mib: 1024,
+        shrink: Duration::from_secs(SHRINK_SECONDS),
         kernel: None,
         writer: None,
     };
@@ -46,6 +49,7 @@ fn parse() -> anyhow::Result<Arguments> {
             "--seeds" => arguments.seeds = value.parse()?,
             "--ops" => arguments.operations = value.parse()?,
             "--mib" => arguments.mib = value.parse()?,
+            "--shrink-seconds" => arguments.shrink = Duration::from_secs(value.parse()?),
             "--kernel" => arguments.kernel = Some(value.into()),
             "--writer" => arguments.writer = Some(value.into()),
             _ => bail!("{name} is unknown\n{USAGE}"),
@@ -65,7 +69,7 @@ fn main() -> anyhow::Result<()> {
             Some(base) => {
                 let directory = tempfile::tempdir_in(base)?;
                 judge_model(directory.path(), seed, arguments.operations).map_err(|failure| {
-                    explain(seed, &failure, |operations| {
+                    explain((seed, arguments.shrink), &failure, |operations| {
                         let directory = tempfile::tempdir_in(base).ok()?;
                         replay_on_kernel(directory.path(), operations)
                     })
@@ -78,8 +82,11 @@ fn main() -> anyhow::Result<()> {
                     seed,
                     operations: arguments.operations,
                 };
-                plan.run()
-                    .map_err(|failure| explain(seed, &failure, |operations| plan.replay(operations)))?
+                plan.run().map_err(|failure| {
+                    explain((seed, arguments.shrink), &failure, |operations| {
+                        plan.replay(operations)
+                    })
+                })?
             }
         };
         println!(
@@ -90,19 +97,18 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn explain(seed: u64, failure: &Failure, replay: impl Fn(&[Operation]) -> Option<String>) -> anyhow::Error {
+fn explain(
+    (seed, limit): (u64, Duration),
+    failure: &Failure,
+    replay: impl Fn(&[Operation]) -> Option<String>,
+) -> anyhow::Error {
     eprintln!(
         "seed {seed}: operation {}: {}",
         failure.trace.len(),
         failure.difference
     );
-    eprintln!(
-        "cutting the sequence down for at most {} s",
-        SHRINK_TIME.as_secs()
-    );
-    let trace = shrink::shrink(&failure.trace, SHRINK_TIME, |operations| {
-        replay(operations).is_some()
-    });
+    eprintln!("cutting the sequence down for at most {} s", limit.as_secs());
+    let trace = shrink::shrink(&failure.trace, limit, |operations| replay(operations).is_some());
     let difference = replay(&trace).unwrap_or_else(|| failure.difference.clone());
     anyhow::anyhow!("seed {seed}: {}", Failure { trace, difference })
 }

@@ -44,6 +44,13 @@ impl<const N: usize> From<[Errno; N]> for Fault {
     }
 }
 
+/// When several things are wrong at once, POSIX leaves open which is told.
+impl FromIterator<Fault> for Fault {
+    fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
+        Self(faults.into_iter().flat_map(|fault| fault.0).collect())
+    }
+}
+
 /// What must come back.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Expected {

@@ -54,14 +54,14 @@ impl File {
     /// Durable on return. Atomic, but for ranges of more than 256 extents, which are allocated, punched or zeroed
     /// 256 at a time, from the start.
     pub fn allocate(&self, mode: AllocateMode, offset: u64, len: u64) -> Result<()> {
+        if len == 0 {
+            return Err(Error::Invalid("the range is empty"));
+        }
         self.check_writable()?;
         match self.inode.kind {
             FileKind::Regular => {}
             FileKind::Directory => return Err(Error::IsDirectory),
             _ => return Err(Error::Invalid("only a regular file is allocated")),
-        }
-        if len == 0 {
-            return Err(Error::Invalid("the range is empty"));
         }
         let end = offset
             .checked_add(len)

@@ -23,13 +23,18 @@ impl File {
     /// # Durability
     /// Durable on return, chunk by chunk of 2 MiB.
     pub fn copy_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<u64> {
+        // In the order of Linux's `generic_file_rw_checks`.
+        let kinds = [self.inode.kind, to.inode.kind];
+        if kinds.contains(&FileKind::Directory) {
+            return Err(Error::IsDirectory);
+        }
+        if kinds != [FileKind::Regular; 2] {
+            return Err(Error::Invalid("only regular files are copied"));
+        }
         self.check_readable()?;
         to.check_writable()?;
         if to.flags.contains(crate::options::OpenFlags::APPEND) {
             return Err(Error::BadHandle("writing at an offset"));
-        }
-        if self.inode.kind != FileKind::Regular || to.inode.kind != FileKind::Regular {
-            return Err(Error::Invalid("only regular files are copied"));
         }
         if !Arc::ptr_eq(&self.pool, &to.pool) {
             return Err(Error::Invalid("the files are in two pools"));

@@ -15,6 +15,7 @@ mod write;
 use std::sync::Arc;
 
 use udax_media::inode::FileKind;
+use udax_sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::inode::Inode;
@@ -29,12 +30,19 @@ pub struct File {
     pool: Arc<Pool>,
     inode: Arc<Inode>,
     flags: OpenFlags,
+    /// Something was read: the access time's age has been looked at.
+    has_read: AtomicBool,
 }
 
 impl File {
     /// A handle of an inode whose open count includes it already.
     fn new(pool: Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Self {
-        Self { pool, inode, flags }
+        Self {
+            pool,
+            inode,
+            flags,
+            has_read: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn inode(&self) -> &Inode {

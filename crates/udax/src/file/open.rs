@@ -108,7 +108,6 @@ fn finish_open(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Result<
         inode.count_open();
     }
     let file = File::new(Arc::clone(pool), inode, flags);
-    file.note_open();
     if flags.contains(OpenFlags::TRUNCATE) && file.inode.kind == FileKind::Regular {
         pool.truncate(&file.inode, 0)?;
     }

@@ -5,6 +5,7 @@ use std::io::IoSliceMut;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, Timestamp};
 use udax_sync::ReadGuard;
+use udax_sync::atomic::Ordering;
 
 use super::File;
 use crate::error::Result;
@@ -67,11 +68,15 @@ impl File {
         let accessed = state.lazy.accessed.unwrap_or(line.atime());
         let modified = state.lazy.modified.unwrap_or(line.mtime());
         drop(state);
-        if accessed > modified {
+        // Looking at the clock costs as much as reading a line: once for each handle is enough for the age.
+        let is_first = !self.has_read.load(Ordering::Relaxed);
+        if accessed > modified && !is_first {
             return;
         }
+        self.has_read.store(true, Ordering::Relaxed);
         let now = now();
-        if accessed == modified && accessed == now {
+        let is_old = now.seconds.saturating_sub(accessed.seconds) > RELATIVE_ATIME_SECONDS;
+        if (accessed > modified && !is_old) || accessed == now {
             return;
         }
         self.renew_access(accessed, now);
@@ -85,21 +90,6 @@ impl File {
         {
             state.lazy.accessed = Some(now);
             self.inode.note_close_work();
-        }
-    }
-
-    /// Renews the access time when it is a day old: looked at once for each handle.
-    pub(super) fn note_open(&self) {
-        let pool = &*self.pool;
-        if pool.options.no_atime || pool.options.read_only || self.inode.kind != FileKind::Regular {
-            return;
-        }
-        let Ok(line) = Line::read(pool, &self.inode) else {
-            return;
-        };
-        let now = now();
-        if now.seconds.saturating_sub(line.atime().seconds) > RELATIVE_ATIME_SECONDS {
-            self.renew_access(line.atime(), now);
         }
     }
 }

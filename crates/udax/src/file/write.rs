@@ -127,8 +127,12 @@ impl Pool {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if offset.checked_add(length).is_none_or(|end| end > MAX_FILE_BYTES) {
+        // As Linux's `generic_write_checks`: what fits is written, and only then there is no more.
+        let room = MAX_FILE_BYTES.saturating_sub(offset);
+        let bytes = bytes
+            .get(..usize::try_from(room).unwrap_or(usize::MAX))
+            .unwrap_or(bytes);
+        if bytes.is_empty() {
             return Err(Error::FileTooLarge);
         }
         extents::load(self, inode, state)?;

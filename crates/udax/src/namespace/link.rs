@@ -37,9 +37,6 @@ impl Pool {
     /// `Stale` with its number when the inode is gone.
     pub(crate) fn link_inode(&self, inode: &Inode, path: &[u8]) -> Result<()> {
         self.check_writable()?;
-        if inode.kind == FileKind::Directory {
-            return Err(Error::NotPermitted("a directory has one name"));
-        }
         for _ in 0..MAX_RETRIES {
             let resolved = self.walk(path, Follow::No)?;
             let Last::Name(name) = &resolved.last else {
@@ -50,6 +47,9 @@ impl Pool {
             }
             if resolved.must_be_directory {
                 return Err(Error::NotFound);
+            }
+            if inode.kind == FileKind::Directory {
+                return Err(Error::NotPermitted("a directory has one name"));
             }
             let parent = match self.inode(resolved.parent) {
                 Err(Error::Stale(_)) => continue,

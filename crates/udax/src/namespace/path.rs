@@ -82,7 +82,11 @@ impl Pool {
     pub(crate) fn resolve(&self, path: &[u8], follow: Follow) -> Result<Arc<Inode>> {
         for _ in 0..MAX_RETRIES {
             let resolved = self.walk(path, follow)?;
-            match self.inode(resolved.target.ok_or(Error::NotFound)?) {
+            let target = resolved.target.ok_or(Error::NotFound)?;
+            if resolved.must_be_directory && target.kind != FileKind::Directory {
+                return Err(Error::NotDirectory);
+            }
+            match self.inode(target) {
                 Err(Error::Stale(_)) => {}
                 other => return other,
             }

@@ -58,7 +58,7 @@ impl Pool {
             });
         };
         let source = from.target.ok_or(Error::NotFound)?;
-        check_kinds(source, from, to, mode)?;
+        check_existence(source, from, to, mode)?;
         let moves_directory = from.parent.ino != to.parent.ino
             && (source.kind == FileKind::Directory
                 || to.target.is_some_and(|target| target.kind == FileKind::Directory));
@@ -74,8 +74,11 @@ impl Pool {
             name: to_name,
             inode: target,
         };
-        if from.parent.ino != to.parent.ino || source.kind == FileKind::Directory {
+        if moves_directory {
             self.check_ancestry(&from, &to, mode)?;
+        }
+        if mode != RenameMode::Exchange {
+            check_kinds(source, to.inode.as_deref())?;
         }
         self.retry_when_full(|| self.rename_locked(&from, &to, mode))
     }
@@ -243,31 +246,34 @@ impl Pool {
     }
 }
 
-/// The errors that need no lock, in the order of Linux's `do_renameat2`.
-fn check_kinds(source: InodeRef, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
-    let target = to.target;
-    match mode {
-        RenameMode::NoReplace if target.is_some() => return Err(Error::Exists),
-        RenameMode::Exchange if target.is_none() => return Err(Error::NotFound),
-        _ => {}
-    }
+/// The errors that come first in Linux's `do_renameat2`.
+fn check_existence(source: InodeRef, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
     let is_directory = |of: InodeRef| of.kind == FileKind::Directory;
-    if !is_directory(source) && (from.must_be_directory || to.must_be_directory) {
-        let exchanged = mode == RenameMode::Exchange && !from.must_be_directory;
-        if !exchanged || !target.is_some_and(is_directory) {
+    match (mode, to.target) {
+        (RenameMode::NoReplace, Some(_)) => return Err(Error::Exists),
+        (RenameMode::Exchange, None) => return Err(Error::NotFound),
+        (RenameMode::Exchange, Some(target)) if to.must_be_directory && !is_directory(target) => {
             return Err(Error::NotDirectory);
         }
+        _ => {}
     }
-    if mode == RenameMode::Exchange {
-        return match target {
-            Some(target) if to.must_be_directory && !is_directory(target) => Err(Error::NotDirectory),
-            _ => Ok(()),
-        };
+    let slashes = from.must_be_directory || (to.must_be_directory && mode != RenameMode::Exchange);
+    if slashes && !is_directory(source) {
+        Err(Error::NotDirectory)
+    } else {
+        Ok(())
     }
-    match target {
-        Some(target) if target.ino == source.ino => Ok(()),
-        Some(target) if is_directory(source) && !is_directory(target) => Err(Error::NotDirectory),
-        Some(target) if !is_directory(source) && is_directory(target) => Err(Error::IsDirectory),
+}
+
+/// A directory replaces a directory, anything else anything else.
+fn check_kinds(source: InodeRef, target: Option<&Inode>) -> Result<()> {
+    let Some(target) = target else { return Ok(()) };
+    match (
+        source.kind == FileKind::Directory,
+        target.kind == FileKind::Directory,
+    ) {
+        (true, false) => Err(Error::NotDirectory),
+        (false, true) => Err(Error::IsDirectory),
         _ => Ok(()),
     }
 }

@@ -17,14 +17,16 @@ const SET_ID_BITS: u32 = 0o6000;
 enum Access {
     Read,
     Write,
+    Remove,
 }
 
 impl Model {
     pub(super) fn node_operation(&mut self, path: &[u8], what: &NodeOperation) -> Prediction {
-        let follow = if *what == NodeOperation::Stat {
-            Follow::Yes
-        } else {
-            Follow::No
+        let follow = match what {
+            NodeOperation::Stat | NodeOperation::Truncate { .. } | NodeOperation::ReadDirectory { .. } => {
+                Follow::Yes
+            }
+            _ => Follow::No,
         };
         let id = self.lookup(path, follow).map_err(|mut fault| {
             // Which of two errors comes first is open: the path's or the attribute's.
@@ -45,8 +47,6 @@ impl Model {
             NodeOperation::Truncate { size } => match self.inode(id).body.kind() {
                 FileKind::Regular => self.truncate(id, *size),
                 FileKind::Directory => Err(Errno::EISDIR.into()),
-                // The library does not follow a link here, which the standard does not know.
-                FileKind::Symlink => Err([Errno::EINVAL, Errno::ELOOP].into()),
                 _ => Err(Errno::EINVAL.into()),
             },
             NodeOperation::ReadDirectory { .. } => self.list(id),
@@ -119,7 +119,7 @@ impl Model {
     }
 
     fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Prediction {
-        self.admit_xattr(id, name, Access::Write)?;
+        self.admit_xattr(id, name, Access::Remove)?;
         let now = self.now;
         let inode = self.inode_mut(id);
         inode.xattrs.remove(name).ok_or(Errno::ENODATA)?;
@@ -144,6 +144,8 @@ impl Model {
             return Err(match access {
                 Access::Read => Errno::ENODATA.into(),
                 Access::Write => Errno::EPERM.into(),
+                // It may not be there, and it is not.
+                Access::Remove => [Errno::EPERM, Errno::ENODATA].into(),
             });
         }
         if name.len() == prefix.len() {

@@ -319,12 +319,15 @@ impl Model {
         let (to, to_flags) = self
             .open_handle(to_slot)
             .map(|handle| (handle.id, handle.flags))?;
-        let source = self.content(from)?.clone();
-        self.content(to)?;
         let is_readable = from_flags.contains(OpenFlags::READ);
-        if !is_readable || !to_flags.contains(OpenFlags::WRITE) || to_flags.contains(OpenFlags::APPEND) {
-            return Err(Errno::EBADF.into());
+        let is_writable = to_flags.contains(OpenFlags::WRITE) && !to_flags.contains(OpenFlags::APPEND);
+        let faults = [self.content(from).err(), self.content(to).err()];
+        let bad = (!is_readable || !is_writable).then(|| Fault::from(Errno::EBADF));
+        let faults: Fault = faults.into_iter().flatten().chain(bad).collect();
+        if !faults.0.is_empty() {
+            return Err(faults);
         }
+        let source = self.content(from)?.clone();
         let overflows = |at: u64| at.checked_add(len).is_none_or(|end| end > MAX_SIZE);
         if offset > MAX_SIZE || to_offset > MAX_SIZE || overflows(offset) || overflows(to_offset) {
             return Err([Errno::EOVERFLOW, Errno::EFBIG, Errno::EINVAL].into());

@@ -180,15 +180,17 @@ impl Model {
     }
 
     pub(super) fn link(&mut self, id: Id, new: &[u8]) -> Prediction {
-        let (directory, name) = self.free_name(new, Slashes::Refused)?;
+        let place = self.free_name(new, Slashes::Refused);
         let now = self.now;
         let inode = self.inode_mut(id);
         if inode.is_directory() {
-            return Err(Errno::EPERM.into());
+            return Err(place.err().into_iter().chain([Errno::EPERM.into()]).collect());
         }
         if inode.nlink == 0 && !inode.is_linkable {
-            return Err(Errno::ENOENT.into());
+            return Err(place.err().into_iter().chain([Errno::ENOENT.into()]).collect());
         }
+        let (directory, name) = place?;
+        let inode = self.inode_mut(id);
         inode.is_linkable = false;
         inode.nlink += 1;
         inode.change(now);
@@ -217,8 +219,10 @@ impl Model {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8], mode: RenameMode) -> Prediction {
-        let from = self.place(from)?;
-        let to = self.place(to)?;
+        let (from, to) = match (self.place(from), self.place(to)) {
+            (Ok(from), Ok(to)) => (from, to),
+            (from, to) => return Err(from.err().into_iter().chain(to.err()).collect()),
+        };
         let Last::Name(from_name) = &from.last else {
             return Err([Errno::EBUSY, Errno::EINVAL].into());
         };
@@ -228,8 +232,14 @@ impl Model {
                 _ => [Errno::EBUSY, Errno::EINVAL].into(),
             });
         };
-        let source = self.at(&from)?.ok_or(Errno::ENOENT)?;
-        let target = self.at(&to)?;
+        let source = self
+            .at(&from)
+            .and_then(|source| source.ok_or_else(|| Errno::ENOENT.into()));
+        let target = self.at(&to);
+        let (source, target) = match (source, target) {
+            (Ok(source), Ok(target)) => (source, target),
+            (source, target) => return Err(source.err().into_iter().chain(target.err()).collect()),
+        };
         self.admit_rename((&from, source), (&to, target), mode)?;
         if target == Some(source) {
             return Ok(Expected::Done);
@@ -280,7 +290,10 @@ impl Model {
             return Err(Errno::ENOTDIR.into());
         }
         if self.is_ancestor(source, to.directory) {
-            return Err(Errno::EINVAL.into());
+            // What the target is may be wrong besides.
+            let replacing = (mode == RenameMode::Replace).then(|| self.replace_target(source, target));
+            let faults = replacing.and_then(Result::err).into_iter();
+            return Err(faults.chain([Errno::EINVAL.into()]).collect());
         }
         if target.is_some_and(|target| self.is_ancestor(target, from.directory)) {
             return Err(match mode {
