@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use udax::{Filesystem, MountOptions};
+use udax_journal::JournalError;
 
 use crate::failure;
 
@@ -32,7 +33,10 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
         no_atime: true,
         ..MountOptions::default()
     };
-    Filesystem::open(pool, &options).or_else(|_| open_for_writing(pool))
+    match Filesystem::open(pool, &options) {
+        Err(udax::Error::Journal(JournalError::Unclean)) => open_for_writing(pool),
+        opened => opened.map_err(|error| failure::of_pool(pool, "cannot open", error)),
+    }
 }
 
 /// Closes the pool and hears of errors.
