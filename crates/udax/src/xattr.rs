@@ -31,11 +31,8 @@ fn check_name(inode: &Inode, name: &[u8]) -> Result<()> {
     if name.contains(&0) {
         return Err(Error::Invalid("an attribute name must not contain NUL"));
     }
-    let namespace = NAMESPACES.into_iter().find(|space| name.starts_with(space));
-    match namespace {
-        Some(space) if name.len() == space.len() => return Err(Error::Invalid("attribute name")),
-        None if !SYSTEM_NAMES.contains(&name) => return Err(Error::NotSupported("attribute namespace")),
-        _ => {}
+    if name.is_empty() {
+        return Err(Error::Invalid("an attribute name must not be empty"));
     }
     // xattr(7): user attributes only where permission bits mean access to content.
     let has_content = matches!(inode.kind, FileKind::Regular | FileKind::Directory);
@@ -44,7 +41,11 @@ fn check_name(inode: &Inode, name: &[u8]) -> Result<()> {
             "user attributes are for files and directories",
         ));
     }
-    Ok(())
+    match NAMESPACES.into_iter().find(|space| name.starts_with(space)) {
+        Some(space) if name.len() == space.len() => Err(Error::Invalid("attribute name")),
+        None if !SYSTEM_NAMES.contains(&name) => Err(Error::NotSupported("attribute namespace")),
+        _ => Ok(()),
+    }
 }
 
 /// An attribute in the tree.

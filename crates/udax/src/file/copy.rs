@@ -39,8 +39,13 @@ impl File {
         if !Arc::ptr_eq(&self.pool, &to.pool) {
             return Err(Error::Invalid("the files are in two pools"));
         }
-        let end = offset.checked_add(len).ok_or(Error::FileTooLarge)?;
-        let to_end = to_offset.checked_add(len).ok_or(Error::FileTooLarge)?;
+        let end_of = |offset: u64| {
+            offset
+                .checked_add(len)
+                .filter(|end| *end <= MAX_FILE_BYTES)
+                .ok_or(Error::FileTooLarge)
+        };
+        let (end, to_end) = (end_of(offset)?, end_of(to_offset)?);
         if self.inode.ino == to.inode.ino && offset < to_end && to_offset < end {
             return Err(Error::Invalid("the ranges overlap"));
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::create::Creation;
-use crate::namespace::path::{Follow, Resolved};
+use crate::namespace::path::{Follow, Last, Resolved};
 use crate::options::{NewInode, OpenFlags};
 use crate::pool::Pool;
 
@@ -18,6 +18,13 @@ pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInod
     check_flags(pool, flags)?;
     if flags.contains(OpenFlags::TEMPORARY) {
         return open_unnamed(pool, path, flags, new);
+    }
+    // A name with a slash behind it is none that a file could be made under.
+    if flags.contains(OpenFlags::CREATE)
+        && path.ends_with(b"/")
+        && matches!(pool.walk(path, Follow::Never)?.last, Last::Name(_))
+    {
+        return Err(Error::IsDirectory);
     }
     let exclusive = flags.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE);
     let follow = if exclusive || flags.contains(OpenFlags::NO_FOLLOW) {
@@ -67,9 +74,6 @@ fn create(
     exclusive: bool,
 ) -> Result<File> {
     pool.check_writable()?;
-    if resolved.must_be_directory {
-        return Err(Error::IsDirectory);
-    }
     match pool.create_resolved(resolved, Creation::File, new) {
         // Somebody was faster: open theirs.
         Err(Error::Exists) if !exclusive => Err(Error::Stale(resolved.parent.ino)),

@@ -2,7 +2,6 @@
 
 use std::io::IoSliceMut;
 
-use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, Timestamp};
 use udax_sync::ReadGuard;
 use udax_sync::atomic::Ordering;

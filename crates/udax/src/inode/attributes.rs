@@ -72,6 +72,9 @@ impl Pool {
                 return Err(Error::Invalid("nanoseconds of a time must be below 1000000000"));
             }
         }
+        if set.permissions.is_some() && inode.kind == FileKind::Symlink {
+            return Err(Error::NotSupported("a symbolic link has no permissions"));
+        }
         let mut state = inode.write()?;
         let mut update = Update::freeing(self);
         let mut line = Line::read(self, inode)?;

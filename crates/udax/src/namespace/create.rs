@@ -72,7 +72,7 @@ impl Pool {
         self.check_writable()?;
         creation.check()?;
         for _ in 0..MAX_RETRIES {
-            let resolved = self.walk(path, Follow::No)?;
+            let resolved = self.walk(path, Follow::Never)?;
             match self.create_resolved(&resolved, creation, new) {
                 Err(Error::Stale(_)) => {}
                 other => return other,

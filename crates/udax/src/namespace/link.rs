@@ -38,7 +38,7 @@ impl Pool {
     pub(crate) fn link_inode(&self, inode: &Inode, path: &[u8]) -> Result<()> {
         self.check_writable()?;
         for _ in 0..MAX_RETRIES {
-            let resolved = self.walk(path, Follow::No)?;
+            let resolved = self.walk(path, Follow::Never)?;
             let Last::Name(name) = &resolved.last else {
                 return Err(Error::Exists);
             };

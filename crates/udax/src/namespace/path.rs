@@ -24,8 +24,10 @@ const MAX_PATH_BYTES: usize = 4095;
 pub(crate) enum Follow {
     /// It is: the path means what the link leads to.
     Yes,
-    /// It is not: the path means the link.
+    /// It is not, unless slashes follow it: the path means the link (`lstat`).
     No,
+    /// It is not, whatever follows it: the path means a name in a directory (`unlink`).
+    Never,
 }
 
 /// The last component of a path.
@@ -143,6 +145,7 @@ impl Pool {
             let (name, after) = rest.split_at(end);
             let next = trim_slashes(after);
             let is_last = next.is_empty();
+            // Slashes follow every component but the last.
             let must_be_directory = !after.is_empty();
             let (last, target) = match name {
                 b"." => (Last::Dot, Some(directory)),
@@ -150,7 +153,11 @@ impl Pool {
                 _ => {
                     check_name(name)?;
                     let target = self.lookup(directory, name)?;
-                    let follows = !is_last || must_be_directory || follow == Follow::Yes;
+                    let follows = match follow {
+                        Follow::Yes => true,
+                        Follow::No => must_be_directory,
+                        Follow::Never => !is_last,
+                    };
                     if let Some(link) = target.filter(|target| target.kind == FileKind::Symlink && follows) {
                         return Ok(Step::Link {
                             parent: directory,

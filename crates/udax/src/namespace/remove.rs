@@ -43,7 +43,7 @@ impl Pool {
     pub(crate) fn remove(&self, path: &[u8], removal: Removal) -> Result<()> {
         self.check_writable()?;
         for _ in 0..MAX_RETRIES {
-            let resolved = self.walk(path, Follow::No)?;
+            let resolved = self.walk(path, Follow::Never)?;
             let name = match (&resolved.last, removal) {
                 (Last::Name(name), _) => name,
                 (_, Removal::File) => return Err(Error::IsDirectory),

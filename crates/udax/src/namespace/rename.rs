@@ -38,8 +38,8 @@ impl Pool {
     pub(crate) fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Result<()> {
         self.check_writable()?;
         for _ in 0..MAX_RETRIES {
-            let source = self.walk(from, Follow::No)?;
-            let target = self.walk(to, Follow::No)?;
+            let source = self.walk(from, Follow::Never)?;
+            let target = self.walk(to, Follow::Never)?;
             match self.rename_resolved(&source, &target, mode) {
                 Err(Error::Stale(_)) => {}
                 other => return other,
