@@ -49,7 +49,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
             Some(rest) if !subject.is_empty() => rest,
             _ => &message,
         };
-        if text.ends_with(message) {
+        if text.contains(message) {
             continue;
         }
         if !text.is_empty() {

@@ -61,7 +61,7 @@ impl Source for InPool<'_> {
 
     fn open(&self, path: &Path) -> Result<File> {
         let flags = OpenFlags::READ | OpenFlags::NO_FOLLOW;
-        Ok(self.0.open_file(path, flags, NewInode::with_permissions(0))?)
+        Ok(self.0.open_file(path, flags, unowned(0))?)
     }
 
     fn read_at(&self, file: &File, to: &mut [u8], offset: u64) -> Result<usize> {
@@ -89,13 +89,13 @@ impl Target for InPool<'_> {
     }
 
     fn create_dir(&self, path: &Path) -> Result<()> {
-        self.0.create_dir(path, NewInode::with_permissions(0o700))?;
+        self.0.create_dir(path, unowned(0o700))?;
         Ok(())
     }
 
     fn create_file(&self, path: &Path) -> Result<File> {
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-        Ok(self.0.open_file(path, flags, NewInode::with_permissions(0o600))?)
+        Ok(self.0.open_file(path, flags, unowned(0o600))?)
     }
 
     fn write_at(&self, file: &File, mut bytes: &[u8], mut offset: u64) -> Result<()> {
@@ -115,13 +115,12 @@ impl Target for InPool<'_> {
     }
 
     fn create_link(&self, content: &[u8], path: &Path) -> Result<()> {
-        self.0.symlink(content, path, NewInode::with_permissions(0o777))?;
+        self.0.symlink(content, path, unowned(0o777))?;
         Ok(())
     }
 
     fn create_node(&self, path: &Path, kind: FileKind, rdev: u64) -> Result<()> {
-        self.0
-            .make_node(path, kind, rdev, NewInode::with_permissions(0o600))?;
+        self.0.make_node(path, kind, rdev, unowned(0o600))?;
         Ok(())
     }
 
@@ -160,6 +159,15 @@ impl Target for InPool<'_> {
         };
         self.0.set_attributes(path, set)?;
         Ok(())
+    }
+}
+
+/// What a copy makes at first: owned by root until mode, times and owner are set together. (Asking for
+/// the process's own would cost two system calls a file.)
+fn unowned(permissions: u32) -> NewInode {
+    NewInode {
+        permissions,
+        owner: Owner::default(),
     }
 }
 
