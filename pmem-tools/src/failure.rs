@@ -142,4 +142,19 @@ mod tests {
         assert_eq!(text.matches("entity not found").count(), 1, "{text}");
         assert!(text.ends_with("with 'udax mkfs'"), "{text}");
     }
+
+    #[test]
+    fn damage_is_told_once() {
+        let why = FormatError::UnknownFeature {
+            set: "incompat",
+            bits: 4,
+        };
+        let text = line(&of_pool(
+            Path::new("/p"),
+            "cannot open",
+            udax::Error::Corrupt(why),
+        ));
+        assert_eq!(text.matches("unknown incompat").count(), 1, "{text}");
+        assert_eq!(text.matches("run fsck").count(), 1, "{text}");
+    }
 }
