@@ -1,1 +1,8 @@
-fn main() {}
+//! The `udax` command. Called as `mkfs.udax` or `fsck.udax` it is that subcommand.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    udax_tools::run(std::env::args_os())
+}

@@ -1,0 +1,160 @@
+//! How errors are told: one line that names the file, what failed, why, and what to do.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use udax_check::CheckError;
+use udax_media::FormatError;
+use udax_pmem::RegionError;
+
+/// Exit status of a command that failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit status of a wrong command line.
+pub(crate) const USAGE: u8 = 2;
+
+/// Prints `error` on standard error and gives the exit status, `status` unless a reader just went away.
+pub(crate) fn report(error: &anyhow::Error, status: u8) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    tell(&line(error));
+    ExitCode::from(status)
+}
+
+/// Prints `udax: message` on standard error; that nobody reads it is no failure.
+pub(crate) fn tell(message: &str) {
+    use io::Write as _;
+    let _ = writeln!(io::stderr(), "udax: {message}");
+}
+
+/// An error about the pool `pool`: `what` could not be done because of `why`.
+pub(crate) fn of_pool<E>(pool: &Path, what: &str, why: E) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    anyhow::Error::new(why).context(format!("{}: {what}", crate::name::shown(pool)))
+}
+
+/// The causes of `error` in one line, without repetitions, and what to do.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let message = cause.to_string().replace('\n', " ");
+        let subject = text.split(": ").next().unwrap_or_default();
+        let message = match message
+            .strip_prefix(subject)
+            .and_then(|rest| rest.strip_prefix(": "))
+        {
+            Some(rest) if !subject.is_empty() => rest,
+            _ => &message,
+        };
+        if text.contains(message) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(message);
+    }
+    match error.chain().find_map(advice) {
+        Some(advice) => format!("{text}; {advice}"),
+        None => text,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = cause.downcast_ref::<udax::Error>() {
+        return match error {
+            udax::Error::NoSpace { .. } => Some("remove files, or make the pool larger with 'udax grow'"),
+            udax::Error::Corrupt(error) => format_advice(error),
+            udax::Error::Region(error) => region_advice(error),
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<CheckError>() {
+        return match error {
+            CheckError::Region(error) => region_advice(error),
+            CheckError::NoSuperblock { .. } => Some("it may be no udax pool at all: look with 'udax dump'"),
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<FormatError>() {
+        return format_advice(error);
+    }
+    cause.downcast_ref::<RegionError>().and_then(region_advice)
+}
+
+fn format_advice(error: &FormatError) -> Option<&'static str> {
+    match error {
+        FormatError::Magic {
+            what: "superblock", ..
+        } => Some("if this was never a udax pool, make one with 'udax mkfs'"),
+        _ => None,
+    }
+}
+
+fn region_advice(error: &RegionError) -> Option<&'static str> {
+    match error {
+        RegionError::Busy { .. } => Some("close it there, or wait until it is closed"),
+        RegionError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => Some("check the path, or make a pool there with 'udax mkfs'"),
+            io::ErrorKind::PermissionDenied => Some("run as a user who may read and write it"),
+            _ => None,
+        },
+        RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_names_the_pool_once_and_says_what_to_do() {
+        let why = RegionError::Busy {
+            path: "/p".to_owned(),
+            holder: " by process 7 (x)".to_owned(),
+        };
+        let error = of_pool(Path::new("/p"), "cannot open", udax::Error::Region(why));
+        assert_eq!(
+            line(&error),
+            "/p: cannot open: in use by process 7 (x); close it there, or wait until it is closed"
+        );
+    }
+
+    #[test]
+    fn a_cause_that_the_text_already_has_is_not_repeated() {
+        let why = RegionError::Io {
+            path: "/p".to_owned(),
+            what: "open",
+            source: io::Error::from(io::ErrorKind::NotFound),
+        };
+        let text = line(&of_pool(Path::new("/p"), "cannot open", why));
+        assert_eq!(text.matches("entity not found").count(), 1, "{text}");
+        assert!(text.ends_with("with 'udax mkfs'"), "{text}");
+    }
+
+    #[test]
+    fn damage_is_told_once() {
+        let why = FormatError::UnknownFeature {
+            set: "incompat",
+            bits: 4,
+        };
+        let text = line(&of_pool(
+            Path::new("/p"),
+            "cannot open",
+            udax::Error::Corrupt(why),
+        ));
+        assert_eq!(text.matches("unknown incompat").count(), 1, "{text}");
+        assert_eq!(text.matches("run fsck").count(), 1, "{text}");
+    }
+}

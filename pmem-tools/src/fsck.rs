@@ -1,0 +1,198 @@
+//! `udax fsck`: checks a pool and mends it, with the exit statuses of fsck(8).
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+use udax_check::{CheckOptions, Problem, Report};
+use udax_media::BLOCK_BYTES;
+use udax_pmem::{Region, RegionOptions};
+
+use crate::failure;
+use crate::output::{Output, OutputArgs};
+use crate::progress::Progress;
+use crate::size::Size;
+
+/// Exit status: errors were found and all of them mended.
+pub(crate) const CORRECTED: u8 = 1;
+/// Exit status: errors are left.
+pub(crate) const UNCORRECTED: u8 = 4;
+/// Exit status: the check could not be done.
+pub(crate) const OPERATIONAL: u8 = 8;
+/// Exit status: wrong command line.
+pub(crate) const USAGE: u8 = 16;
+
+/// Check a pool, and with -y mend it
+///
+/// Exit status: 0 no errors, 1 errors mended, 4 errors left, 8 the check failed, 16 wrong command line.
+#[derive(Parser, Debug)]
+#[command(name = "fsck.udax", version, max_term_width = 100)]
+pub(crate) struct Fsck {
+    /// Change nothing, only report (the default)
+    #[arg(short = 'n', long = "no-changes", conflicts_with = "repair")]
+    only_report: bool,
+    /// Mend what can be mended, and replay the journal
+    #[arg(short = 'y', long, visible_short_aliases = ['a', 'p'])]
+    repair: bool,
+    /// Worker threads. Default: one a processor
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Accepted for fsck(8): the pool is always checked in full
+    #[arg(short = 'f', hide = true)]
+    _full: bool,
+    #[command(flatten)]
+    format: OutputArgs,
+    /// The file or device
+    pool: PathBuf,
+}
+
+#[derive(Serialize)]
+struct JsonProblem<'r> {
+    place: String,
+    what: &'r str,
+    repair: Option<&'r str>,
+    lost: Option<&'r str>,
+}
+
+#[derive(Serialize)]
+struct JsonReport<'r> {
+    pool: String,
+    status: u8,
+    was_clean: bool,
+    replayed: u64,
+    inodes: u64,
+    directories: u64,
+    used_bytes: u64,
+    total_bytes: u64,
+    problems: Vec<JsonProblem<'r>>,
+}
+
+impl Fsck {
+    /// Runs the command.
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
+        let options = RegionOptions {
+            read_only: !self.repair,
+            ..RegionOptions::default()
+        };
+        let region = Region::open(&self.pool, options)
+            .map_err(|error| failure::of_pool(&self.pool, "cannot open", error))?;
+        let progress = if self.format.is_json() {
+            Progress::hidden()
+        } else {
+            Progress::of_units(0)
+        };
+        let options = CheckOptions {
+            repair: self.repair,
+            threads: self.threads,
+        };
+        let report = udax_check::check(&region, &options, &progress);
+        progress.finish();
+        let report = report.map_err(|error| failure::of_pool(&self.pool, "cannot check", error))?;
+        let status = status(&report);
+        if self.format.is_json() {
+            output.json(&self.json(&report, status))?;
+        } else {
+            self.print(&report, status, output)?;
+        }
+        Ok(ExitCode::from(status))
+    }
+
+    fn json<'r>(&self, report: &'r Report, status: u8) -> JsonReport<'r> {
+        JsonReport {
+            pool: crate::name::shown(&self.pool),
+            status,
+            was_clean: report.was_clean,
+            replayed: report.replayed,
+            inodes: report.inodes,
+            directories: report.directories,
+            used_bytes: report.used_blocks * BLOCK_BYTES,
+            total_bytes: report.total_blocks * BLOCK_BYTES,
+            problems: report.problems.iter().map(JsonProblem::new).collect(),
+        }
+    }
+
+    fn print(&self, report: &Report, status: u8, output: &mut Output) -> std::io::Result<()> {
+        let pool = crate::name::shown(&self.pool);
+        for problem in &report.problems {
+            write!(output, "{pool}: {}: {}", problem.place, problem.what)?;
+            if let Some(repair) = &problem.repair {
+                write!(output, "; mended: {repair}")?;
+            }
+            if let Some(lost) = &problem.lost {
+                write!(output, "; lost: {lost}")?;
+            }
+            writeln!(output)?;
+        }
+        if !report.was_clean {
+            let replay = if self.repair { "replayed" } else { "to replay" };
+            writeln!(
+                output,
+                "{pool}: not closed cleanly, {} journal records {replay}",
+                report.replayed
+            )?;
+        }
+        let verdict = match status {
+            0 => "clean".to_owned(),
+            CORRECTED => format!("{} errors, all mended", report.problems.len()),
+            _ if self.repair => format!("{} errors, not all of them mended", report.problems.len()),
+            _ => format!("{} errors; mend them with 'udax fsck -y'", report.problems.len()),
+        };
+        writeln!(
+            output,
+            "{pool}: {verdict}: {} inodes, {} directories, {} of {} in use",
+            report.inodes,
+            report.directories,
+            Size(report.used_blocks * BLOCK_BYTES),
+            Size(report.total_blocks * BLOCK_BYTES)
+        )
+    }
+}
+
+impl<'r> JsonProblem<'r> {
+    fn new(problem: &'r Problem) -> Self {
+        Self {
+            place: problem.place.to_string(),
+            what: &problem.what,
+            repair: problem.repair.as_deref(),
+            lost: problem.lost.as_deref(),
+        }
+    }
+}
+
+/// The exit status of fsck(8) for `report`.
+fn status(report: &Report) -> u8 {
+    if report.problems.is_empty() {
+        0
+    } else if report.problems.iter().all(|problem| problem.repair.is_some()) {
+        CORRECTED
+    } else {
+        UNCORRECTED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use udax_media::{BlockNo, Place};
+
+    fn problem(repair: Option<&str>) -> Problem {
+        Problem {
+            place: Place::Block(BlockNo(7)),
+            what: "x".to_owned(),
+            repair: repair.map(str::to_owned),
+            lost: None,
+        }
+    }
+
+    #[test]
+    fn one_error_that_is_left_makes_the_status_4() {
+        let mut report = Report::default();
+        assert_eq!(status(&report), 0);
+        report.problems.push(problem(Some("y")));
+        assert_eq!(status(&report), CORRECTED);
+        report.problems.push(problem(None));
+        assert_eq!(status(&report), UNCORRECTED);
+    }
+}

@@ -1,0 +1,31 @@
+//! `udax links`: the names under which mkfs(8) and fsck(8) look for the filesystem's programs.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+/// The names that the program knows itself by, besides `udax`.
+const NAMES: [&str; 2] = ["mkfs.udax", "fsck.udax"];
+
+/// Make the links mkfs.udax and fsck.udax to this program
+#[derive(Args, Debug)]
+pub(crate) struct Links {
+    /// Where to, for example /usr/local/sbin
+    directory: PathBuf,
+}
+
+impl Links {
+    /// Runs the command.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        for name in NAMES {
+            let link = self.directory.join(name);
+            symlink(&program, &link)
+                .with_context(|| format!("{}: cannot make the link", crate::name::shown(&link)))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

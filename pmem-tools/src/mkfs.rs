@@ -1,0 +1,131 @@
+//! `udax mkfs`: makes a pool.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser;
+use serde::Serialize;
+use udax::{Filesystem, FormatOptions, Owner, Timestamp};
+use udax_media::{BLOCK_BYTES, Superblock};
+
+use crate::failure;
+use crate::output::{Output, OutputArgs};
+use crate::size::Size;
+
+/// Make a pool in a file or on a device
+///
+/// A file that does not exist is created with the given size. What looks like data is not overwritten without
+/// --force.
+#[derive(Parser, Debug)]
+#[command(name = "mkfs.udax", version, max_term_width = 100)]
+pub(crate) struct Mkfs {
+    /// Size of the pool: 16M, 1G, 1.5GiB, ... Default: all of the existing file or device
+    #[arg(long, short)]
+    size: Option<Size>,
+    /// A name for people, at most 64 bytes
+    #[arg(long, short = 'L', default_value = "", hide_default_value = true)]
+    label: String,
+    /// Overwrite what looks like data
+    #[arg(long, short)]
+    force: bool,
+    /// The pool's identity. Default: random
+    #[arg(long, short = 'U')]
+    uuid: Option<uuid::Uuid>,
+    #[command(flatten)]
+    format: OutputArgs,
+    /// The file or device
+    pool: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Made<'p> {
+    pool: String,
+    uuid: String,
+    label: &'p str,
+    bytes: u64,
+    journal_bytes: u64,
+    lanes: u32,
+}
+
+impl Mkfs {
+    /// Runs the command.
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
+        let shown = crate::name::shown(&self.pool);
+        if self.size.is_none() && !self.pool.exists() {
+            bail!("{shown}: does not exist: give the size of the file to make, for example --size 1G");
+        }
+        let options = FormatOptions {
+            size: self.size.map(|size| size.0),
+            label: self.label.clone(),
+            force: self.force,
+            uuid: self.uuid,
+            owner: Owner::current(),
+            recorder: None,
+        };
+        self.check_plan(&options)?;
+        let superblock = Filesystem::format(&self.pool, &options).map_err(|error| match error {
+            // What was asked for, not what is there, is wrong: fsck would not help.
+            udax::Error::Corrupt(error) => self.refused(error),
+            error => self.refused(error),
+        })?;
+        let made = Made::new(shown, &superblock);
+        if self.format.is_json() {
+            output.json(&made)?;
+        } else {
+            made.print(output)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Mkfs {
+    /// Refuses an impossible size or label before a file is made for it.
+    fn check_plan(&self, options: &FormatOptions) -> anyhow::Result<()> {
+        let Some(size) = options.size else { return Ok(()) };
+        let uuid = options.uuid.unwrap_or_default();
+        Superblock::plan(
+            size / BLOCK_BYTES,
+            uuid,
+            [0; 16],
+            &options.label,
+            Timestamp::default(),
+        )
+        .map(drop)
+        .map_err(|error| self.refused(error))
+    }
+
+    fn refused<E: std::error::Error + Send + Sync + 'static>(&self, why: E) -> anyhow::Error {
+        failure::of_pool(&self.pool, "cannot make a pool", why)
+    }
+}
+
+impl<'s> Made<'s> {
+    fn new(pool: String, superblock: &'s Superblock) -> Self {
+        Self {
+            pool,
+            uuid: superblock.uuid.to_string(),
+            label: &superblock.label,
+            bytes: superblock.total_blocks() * BLOCK_BYTES,
+            journal_bytes: superblock.journal_blocks().count * BLOCK_BYTES,
+            lanes: superblock.lane_count,
+        }
+    }
+
+    fn print(&self, output: &mut Output) -> std::io::Result<()> {
+        let label = match self.label {
+            "" => String::new(),
+            label => format!(" '{}'", crate::name::escaped(label.as_bytes())),
+        };
+        writeln!(
+            output,
+            "{}: pool {}{label} of {}, journal {} in {} lanes",
+            self.pool,
+            self.uuid,
+            Size(self.bytes),
+            Size(self.journal_bytes),
+            self.lanes
+        )
+    }
+}

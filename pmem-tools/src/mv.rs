@@ -1,0 +1,56 @@
+//! `udax mv`: renames files and directories of a pool.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use udax::{FileKind, RenameMode};
+
+use crate::pool;
+use crate::pool_path::{PoolPath, in_pool};
+
+/// Rename a file or directory of a pool, or move it into a directory
+///
+/// The change is atomic: after a crash there is either the old name or the new one.
+#[derive(Args, Debug)]
+pub(crate) struct Move {
+    /// Fail when the new name is taken
+    #[arg(short, long)]
+    no_clobber: bool,
+    /// The old name
+    #[arg(value_name = "POOL:/FROM")]
+    from: PoolPath,
+    /// The new name, or an existing directory
+    #[arg(value_name = "POOL:/TO")]
+    to: PoolPath,
+}
+
+impl Move {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        ensure!(
+            self.from.pool == self.to.pool,
+            "{}: is in another pool than {}: copy with 'udax get' and 'udax put'",
+            self.to,
+            self.from
+        );
+        let mode = if self.no_clobber {
+            RenameMode::NoReplace
+        } else {
+            RenameMode::Replace
+        };
+        pool::change(&self.from.pool, |filesystem| {
+            let is_dir = filesystem
+                .stat(&self.to.path)
+                .is_ok_and(|stat| stat.kind == FileKind::Directory);
+            let to = match self.from.path.file_name() {
+                Some(name) if is_dir => self.to.path.join(name),
+                _ => self.to.path.clone(),
+            };
+            filesystem
+                .rename(&self.from.path, &to, mode)
+                .with_context(|| format!("{}: cannot rename to {}", self.from, in_pool(&self.to.pool, &to)))
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

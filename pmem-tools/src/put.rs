@@ -1,0 +1,102 @@
+//! `udax put`: copies files and trees of the host into a pool.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use udax::{FileKind, Filesystem};
+
+use crate::copy::{self, Host, InPool, Plan, Root, Summary, Tally};
+use crate::failure;
+use crate::output::{Output, OutputArgs};
+use crate::pool;
+use crate::pool_path::PoolPath;
+use crate::progress::Progress;
+
+/// Copy files and directories into a pool, as 'cp -a' does
+///
+/// Kept are modes, owners, times, symbolic and hard links, holes, device nodes and extended attributes with
+/// ACLs. What exists is replaced. A file that cannot be copied is named, the others are copied, and the exit
+/// status is 1.
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    /// Threads. Default: one a processor
+    #[arg(long, short = 'j')]
+    threads: Option<usize>,
+    #[command(flatten)]
+    format: OutputArgs,
+    /// What to copy. With a trailing /. the content of a directory
+    #[arg(required = true, num_args = 1.., value_name = "SRC")]
+    sources: Vec<PathBuf>,
+    /// Where to: an existing directory of the pool, or the new name of a single source
+    #[arg(value_name = "POOL:/DIR")]
+    destination: PoolPath,
+}
+
+impl Put {
+    /// Runs the command.
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
+        let summary = pool::change(&self.destination.pool, |filesystem| self.copy(filesystem))?;
+        print_summary(output, self.format, &summary)
+    }
+
+    fn copy(&self, filesystem: &Filesystem) -> anyhow::Result<Summary> {
+        let host = Host::beside(&self.destination.pool);
+        let scan = Tally::new(Progress::hidden());
+        let plan = Plan::collect(&host, self.roots(filesystem)?, u64::MAX, &scan);
+        let scanned = scan.finish();
+        let tally = Tally::new(if self.format.is_json() {
+            Progress::hidden()
+        } else {
+            Progress::of_bytes(plan.bytes)
+        });
+        let threads = self.threads.unwrap_or_else(copy::default_threads);
+        copy::copy(&host, &InPool(filesystem), &plan, threads, &tally);
+        Ok(tally.finish().with_failures_of(scanned))
+    }
+
+    fn roots(&self, filesystem: &Filesystem) -> anyhow::Result<Vec<Root>> {
+        let target = &self.destination.path;
+        let kind = match filesystem.stat(target) {
+            Ok(stat) => Some(stat.kind),
+            Err(udax::Error::NotFound) => None,
+            Err(error) => return Err(anyhow!(error).context(format!("{}: cannot look", self.destination))),
+        };
+        if kind == Some(FileKind::Directory) {
+            let roots = self.sources.iter().map(|source| Root {
+                source: source.clone(),
+                target: copy::landing_name(source).map_or_else(|| target.clone(), |name| target.join(name)),
+            });
+            return Ok(roots.collect());
+        }
+        match self.sources.as_slice() {
+            [source] => Ok(vec![Root {
+                source: source.clone(),
+                target: target.clone(),
+            }]),
+            _ => bail!(
+                "{}: is no directory: make it with 'udax mkdir' to copy several sources into it",
+                self.destination
+            ),
+        }
+    }
+}
+
+/// Prints what was copied; the exit status is 1 when something failed.
+pub(crate) fn print_summary(
+    output: &mut Output,
+    format: OutputArgs,
+    summary: &Summary,
+) -> anyhow::Result<ExitCode> {
+    if format.is_json() {
+        output.json(summary)?;
+    } else {
+        writeln!(output, "{}", summary.sentence())?;
+    }
+    Ok(match summary.failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(failure::FAILED),
+    })
+}

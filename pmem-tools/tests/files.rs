@@ -1,0 +1,364 @@
+//! What users do with the files of a pool: put, get, ls, tree, cat, stat, mkdir, rm, mv, df, grow.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command;
+mod odd_tree;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use command::Place;
+
+/// `pool:/path`.
+fn in_pool(path: &str) -> String {
+    format!("pool:{path}")
+}
+
+#[test]
+fn everything_odd_survives_put_and_get() {
+    let place = Place::with_pool("128M");
+    odd_tree::make(&place.path("from"));
+    place.run(["put", "from", "pool:/"]).success();
+    place.run(["fsck", "-n", "pool"]).success();
+    place.run(["get", "pool:/from", "to"]).success();
+    odd_tree::assert_access_times(&place.path("to"));
+    odd_tree::assert_same(
+        &odd_tree::snapshot(&place.path("from")),
+        &odd_tree::snapshot(&place.path("to")),
+    );
+}
+
+#[test]
+fn a_second_put_replaces_what_is_there() {
+    let place = Place::with_pool("128M");
+    odd_tree::make(&place.path("from"));
+    place.run(["put", "from", "pool:/"]).success();
+    place.run(["put", "-j", "1", "from", "pool:/"]).success();
+    place.run(["fsck", "-n", "pool"]).success();
+    place.run(["get", "-j", "1", "pool:/from", "to"]).success();
+    odd_tree::assert_same(
+        &odd_tree::snapshot(&place.path("from")),
+        &odd_tree::snapshot(&place.path("to")),
+    );
+}
+
+#[test]
+fn sources_land_as_with_cp() {
+    let place = Place::with_pool("16M");
+    fs::create_dir_all(place.path("a/b")).unwrap();
+    fs::write(place.path("a/b/file"), "content").unwrap();
+    fs::write(place.path("other"), "other").unwrap();
+    let ls = |path: &str| place.run(["ls", &in_pool(path)]).success();
+
+    place.run(["mkdir", "pool:/here"]).success();
+    place.run(["put", "a", "other", "pool:/here"]).success();
+    assert_eq!(ls("/here"), "a\nother\n");
+    place.run(["put", "a/.", "pool:/here"]).success();
+    assert_eq!(ls("/here"), "a\nb\nother\n");
+    place.run(["put", "other", "pool:/renamed"]).success();
+    assert_eq!(place.run(["cat", "pool:/renamed"]).success(), "other");
+    place.run(["put", "a", "pool:/new"]).success();
+    assert_eq!(ls("/new/b"), "file\n");
+    place
+        .run(["put", "a", "other", "pool:/missing"])
+        .fails_with(&["pool:/missing", "udax mkdir"]);
+
+    fs::create_dir(place.path("to")).unwrap();
+    place.run(["get", "pool:/here", "to"]).success();
+    assert_eq!(
+        fs::read_to_string(place.path("to/here/b/file")).unwrap(),
+        "content"
+    );
+    place.run(["get", "pool:/", "all"]).success();
+    assert_eq!(fs::read_to_string(place.path("all/renamed")).unwrap(), "other");
+    place.run(["get", "pool:/renamed", "to/file"]).success();
+    assert_eq!(fs::read_to_string(place.path("to/file")).unwrap(), "other");
+}
+
+#[test]
+fn a_failure_is_named_and_the_others_are_copied() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("from")).unwrap();
+    fs::write(place.path("from/good"), "good").unwrap();
+    let ran = place.run(["put", "from/good", "from/missing", "pool:/"]);
+    ran.status(1);
+    assert!(ran.stderr().contains("from/missing"), "{}", ran.stderr());
+    assert_eq!(place.run(["cat", "pool:/good"]).success(), "good");
+
+    place.run(["mkdir", "pool:/d"]).success();
+    fs::write(place.path("d"), "a file").unwrap();
+    let ran = place.run(["get", "pool:/", "."]);
+    ran.status(1);
+    assert!(
+        ran.stderr().contains("a file is where a directory must be"),
+        "{}",
+        ran.stderr()
+    );
+    assert_eq!(fs::read_to_string(place.path("good")).unwrap(), "good");
+}
+
+#[test]
+fn a_full_pool_fails_file_by_file_and_stays_sound() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("too large"), vec![1; 32 << 20]).unwrap();
+    fs::write(place.path("zz small"), "small").unwrap();
+    let ran = place.run(["put", "too large", "zz small", "pool:/"]);
+    ran.status(1);
+    assert!(ran.stderr().contains("udax grow"), "{}", ran.stderr());
+    assert_eq!(place.run(["ls", "pool:/"]).success(), "zz small\n");
+    place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn the_pool_is_not_copied_into_itself_nor_overwritten() {
+    let place = Place::with_pool("16M");
+    let ran = place.run(["put", ".", "pool:/"]);
+    ran.status(1);
+    assert!(
+        ran.stderr().contains("this is the pool itself"),
+        "{}",
+        ran.stderr()
+    );
+    fs::write(place.path("file"), "content").unwrap();
+    place.run(["put", "file", "pool:/pool"]).success();
+    place
+        .run(["get", "pool:/pool", "pool"])
+        .fails_with(&["is the pool itself"]);
+    let ran = place.run(["get", "pool:/pool", "."]);
+    ran.status(1);
+    assert!(
+        ran.stderr().contains("this is the pool itself"),
+        "{}",
+        ran.stderr()
+    );
+    place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn put_and_get_tell_what_they_did_in_json() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("from")).unwrap();
+    fs::write(place.path("from/a"), "12345").unwrap();
+    symlink("a", place.path("from/link")).unwrap();
+    let json = place.run(["put", "--json", "from", "nothing", "pool:/"]).json();
+    assert_eq!(json["files"], 1);
+    assert_eq!(json["directories"], 1);
+    assert_eq!(json["links"], 1);
+    assert_eq!(json["bytes"], 5);
+    assert_eq!(json["failed"], 1);
+    assert_eq!(json["failures"][0]["path"], "nothing");
+    assert_eq!(
+        place.run(["get", "--json", "pool:/from", "to"]).json()["bytes"],
+        5
+    );
+}
+
+#[test]
+fn ls_shows_names_and_with_l_everything() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("d")).unwrap();
+    fs::write(place.path("d/file"), vec![0; 1234]).unwrap();
+    fs::write(place.path("d/.hidden"), "").unwrap();
+    symlink("file", place.path("d/link")).unwrap();
+    fs::set_permissions(
+        place.path("d/file"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o4751),
+    )
+    .unwrap();
+    place.run(["put", "d", "pool:/"]).success();
+
+    assert_eq!(place.run(["ls", "pool:/d"]).success(), "file\nlink\n");
+    assert_eq!(
+        place.run(["ls", "-a", "pool:/d"]).success(),
+        ".\n..\n.hidden\nfile\nlink\n"
+    );
+    let long = place.run(["ls", "-l", "pool:/d"]).success();
+    assert!(long.contains("-rwsr-x--x   1 "), "{long}");
+    assert!(long.contains(" 1234 "), "{long}");
+    assert!(long.contains(" link -> file\n"), "{long}");
+    assert_eq!(place.run(["ls", "pool:/d/file"]).success(), "/d/file\n");
+
+    let json = place.run(["ls", "--json", "pool:/d"]).json();
+    assert_eq!(json[0]["name"], "file");
+    assert_eq!(json[0]["mode"], "4751");
+    assert_eq!(json[0]["size"], 1234);
+    assert_eq!(json[1]["kind"], "symbolic link");
+    assert_eq!(json[1]["target"]["name"], "file");
+}
+
+#[test]
+fn names_that_are_not_text_come_out_as_they_are() {
+    let place = Place::with_pool("16M");
+    let name = OsStr::from_bytes(b"a\xff\nb");
+    fs::create_dir(place.path("d")).unwrap();
+    fs::write(place.path("d").join(name), "odd").unwrap();
+    place.run(["put", "d", "pool:/"]).success();
+    let mut path = OsString::from("pool:/d/");
+    path.push(name);
+    assert_eq!(place.run([OsStr::new("cat"), &path]).success(), "odd");
+    let listed = place.command().args(["ls", "pool:/d"]).output().unwrap();
+    assert_eq!(
+        OsString::from_vec(listed.stdout),
+        OsStr::from_bytes(b"a\xff\nb\n")
+    );
+    let json = place.run(["ls", "--json", "pool:/d"]).json();
+    assert_eq!(json[0]["name_hex"], "61ff0a62");
+}
+
+#[test]
+fn tree_shows_all_levels() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b/c", "pool:/a/d"]).success();
+    assert_eq!(
+        place.run(["tree", "pool:/a"]).success(),
+        "pool:/a\n├── b\n│   └── c\n└── d\n"
+    );
+    let json = place.run(["tree", "--json", "pool:/a"]).json();
+    let names: Vec<&str> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["/a", "/a/b", "/a/b/c", "/a/d"]);
+}
+
+#[test]
+fn stat_tells_everything() {
+    let place = Place::with_pool("16M");
+    odd_tree::make(&place.path("t"));
+    place.run(["put", "t", "pool:/"]).success();
+    let json = place.run(["stat", "--json", "pool:/t/times/past 2038"]).json();
+    assert_eq!(json["mtime"], "2128-06-11 08:53:20.999999999 UTC");
+    assert_eq!(json["atime"], "2128-06-11 08:53:21.999999999 UTC");
+    let json = place.run(["stat", "--json", "pool:/t/times/before 1970"]).json();
+    assert_eq!(json["mtime"], "1965-03-31 21:20:00.000000001 UTC");
+    assert_eq!(place.run(["stat", "--json", "pool:/t/third"]).json()["nlink"], 3);
+    let text = place.run(["stat", "pool:/t/links/dangling"]).success();
+    assert!(
+        text.contains("symbolic link") && text.contains("nowhere/at all"),
+        "{text}"
+    );
+    let sparse = place.run(["stat", "--json", "pool:/t/sparse"]).json();
+    assert_eq!(sparse["size"], 16 << 20);
+    assert!(sparse["blocks"].as_u64().unwrap() <= 16, "{sparse}");
+    let host = fs::metadata(place.path("t/modes/4755")).unwrap();
+    let json = place.run(["stat", "--json", "pool:/t/modes/4755"]).json();
+    assert_eq!(json["uid"], host.uid());
+    assert_eq!(json["gid"], host.gid());
+}
+
+#[test]
+fn mkdir_mv_and_rm() {
+    let place = Place::with_pool("16M");
+    place
+        .run(["mkdir", "pool:/a/b"])
+        .fails_with(&["pool:/a/b", "no such file or directory"]);
+    place.run(["mkdir", "-p", "pool:/a/b", "pool:/c"]).success();
+    place.run(["mkdir", "-p", "pool:/a/b"]).success();
+    place
+        .run(["mkdir", "pool:/a"])
+        .fails_with(&["pool:/a", "file exists"]);
+    fs::write(place.path("file"), "1").unwrap();
+    place.run(["put", "file", "pool:/"]).success();
+    place
+        .run(["mkdir", "-p", "pool:/file/x"])
+        .fails_with(&["pool:/file"]);
+
+    place.run(["mv", "pool:/file", "pool:/c"]).success();
+    assert_eq!(place.run(["ls", "pool:/c"]).success(), "file\n");
+    place.run(["mv", "pool:/c/file", "pool:/c/new"]).success();
+    assert_eq!(place.run(["ls", "pool:/c"]).success(), "new\n");
+    place.run(["put", "file", "pool:/c/other"]).success();
+    place
+        .run(["mv", "-n", "pool:/c/new", "pool:/c/other"])
+        .fails_with(&["pool:/c/new", "file exists"]);
+    place
+        .run(["mv", "pool:/a", "pool:/a/b"])
+        .fails_with(&["pool:/a", "cannot rename"]);
+    place
+        .run(["mv", "pool:/a", "elsewhere:/a"])
+        .fails_with(&["another pool"]);
+
+    place
+        .run(["rm", "pool:/c"])
+        .fails_with(&["pool:/c", "is a directory", "-r"]);
+    place.run(["rm", "-r", "pool:/a", "pool:/c"]).success();
+    place
+        .run(["rm", "pool:/a"])
+        .fails_with(&["pool:/a", "no such file or directory"]);
+    place.run(["rm", "-f", "pool:/a"]).success();
+    place.run(["rm", "-r", "pool:/"]).fails_with(&["root directory"]);
+    place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn rm_does_not_follow_links() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("kept")).unwrap();
+    fs::write(place.path("kept/file"), "1").unwrap();
+    symlink("kept", place.path("link")).unwrap();
+    place.run(["put", "kept", "link", "pool:/"]).success();
+    place.run(["rm", "-r", "pool:/link"]).success();
+    assert_eq!(place.run(["cat", "pool:/kept/file"]).success(), "1");
+}
+
+#[test]
+fn df_and_grow_agree() {
+    let place = Place::with_pool("16M");
+    let before = place.run(["df", "--json", "pool"]).json();
+    assert_eq!(before[0]["total_bytes"], 16 << 20);
+    assert!(place.run(["df", "pool"]).success().contains("16 MiB"));
+    assert_eq!(place.run(["grow", "pool", "64M"]).success(), "pool: now 64 MiB\n");
+    let after = place.run(["df", "--json", "pool"]).json();
+    assert_eq!(after[0]["total_bytes"], 64 << 20);
+    assert!(after[0]["available_bytes"].as_u64() > before[0]["available_bytes"].as_u64());
+    place.run(["fsck", "-n", "pool"]).success();
+    place
+        .run(["grow", "pool", "32M"])
+        .fails_with(&["pool", "cannot grow"]);
+}
+
+#[test]
+fn paths_that_do_not_exist_are_named() {
+    let place = Place::with_pool("16M");
+    for arguments in [
+        ["ls", "pool:/no"].as_slice(),
+        &["tree", "pool:/no"],
+        &["cat", "pool:/no"],
+        &["stat", "pool:/no"],
+        &["mv", "pool:/no", "pool:/new"],
+    ] {
+        place
+            .run(arguments)
+            .fails_with(&["pool:/no", "no such file or directory"]);
+    }
+    let ran = place.run(["get", "pool:/no", "to"]);
+    ran.status(1);
+    assert!(
+        ran.stderr().contains("/no: no such file or directory"),
+        "{}",
+        ran.stderr()
+    );
+    place
+        .run(["cat", "pool:/"])
+        .fails_with(&["pool:/", "is a directory"]);
+    for arguments in [
+        ["ls", "missing:/"].as_slice(),
+        &["info", "missing"],
+        &["put", ".", "missing:/"],
+        &["grow", "missing", "1G"],
+    ] {
+        place.run(arguments).fails_with(&["missing", "udax mkfs"]);
+    }
+}
+
+#[test]
+fn a_pool_whose_name_has_colons_works() {
+    let place = Place::new();
+    place.run(["mkfs", "--size", "16M", "a:b:c"]).success();
+    place.run(["mkdir", "a:b:c:/d"]).success();
+    assert!(place.run(["ls", "a:b:c"]).success().contains("d\n"));
+}

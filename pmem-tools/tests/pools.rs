@@ -1,0 +1,312 @@
+//! What administrators do with pools: mkfs, info, fsck, dump; and pools that are none.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod command;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+use command::Place;
+
+const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+
+/// Flips a bit of each byte of the pool file from `at`.
+fn damage(place: &Place, at: u64, length: usize) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(place.path("pool"))
+        .unwrap();
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x10);
+    file.write_all_at(&bytes, at).unwrap();
+}
+
+#[test]
+fn mkfs_makes_what_info_shows() {
+    let place = Place::new();
+    let made = place
+        .run([
+            "mkfs", "--size", "32MiB", "--label", "my pool", "--uuid", UUID, "pool",
+        ])
+        .success();
+    assert!(
+        made.contains(UUID) && made.contains("my pool") && made.contains("32 MiB"),
+        "{made}"
+    );
+    assert_eq!(fs::metadata(place.path("pool")).unwrap().len(), 32 << 20);
+    let json = place.run(["info", "--json", "pool"]).json();
+    assert_eq!(json["uuid"], UUID);
+    assert_eq!(json["label"], "my pool");
+    assert_eq!(json["bytes"], 32 << 20);
+    assert_eq!(json["was_clean"], true);
+    let text = place.run(["info", "pool"]).success();
+    assert!(text.contains(UUID) && text.contains("closed cleanly"), "{text}");
+}
+
+#[test]
+fn mkfs_takes_all_of_a_file_that_exists() {
+    let place = Place::new();
+    fs::File::create(place.path("pool"))
+        .unwrap()
+        .set_len(20 << 20)
+        .unwrap();
+    place.run(["mkfs", "pool"]).success();
+    assert_eq!(place.run(["info", "--json", "pool"]).json()["bytes"], 20 << 20);
+}
+
+#[test]
+fn mkfs_refuses_what_looks_like_data() {
+    let place = Place::new();
+    let mut bytes = vec![0; 16 << 20];
+    bytes[..16].copy_from_slice(b"somebody's data!");
+    fs::write(place.path("data"), &bytes).unwrap();
+    let ran = place.run(["mkfs", "data"]);
+    ran.fails_with(&["data", "--force"]);
+    assert_eq!(fs::read(place.path("data")).unwrap(), bytes);
+    place.run(["mkfs", "--force", "data"]).success();
+    place.run(["fsck", "-n", "data"]).success();
+}
+
+#[test]
+fn mkfs_refuses_a_pool() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "pool:/kept"]).success();
+    place
+        .run(["mkfs", "--size", "16M", "pool"])
+        .fails_with(&["pool", "--force"]);
+    assert!(place.run(["ls", "pool"]).success().contains("kept\n"));
+    place.run(["mkfs", "--size", "16M", "--force", "pool"]).success();
+    assert!(!place.run(["ls", "pool"]).success().contains("kept\n"));
+}
+
+#[test]
+fn mkfs_explains_what_it_cannot_do() {
+    let place = Place::new();
+    place
+        .run(["mkfs", "pool"])
+        .fails_with(&["pool", "does not exist", "--size"]);
+    place
+        .run(["mkfs", "--size", "1M", "pool"])
+        .fails_with(&["pool", "16 MiB"]);
+    let long = "x".repeat(65);
+    place
+        .run(["mkfs", "--size", "16M", "--label", &long, "pool"])
+        .fails_with(&["pool", "64 bytes"]);
+    place
+        .run(["mkfs", "--size", "16M", "no/such/place"])
+        .fails_with(&["no/such/place"]);
+    assert!(!place.path("pool").exists());
+}
+
+#[test]
+fn fsck_of_a_sound_pool_is_clean() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b"]).success();
+    let before = fs::read(place.path("pool")).unwrap();
+    assert!(place.run(["fsck", "pool"]).success().contains("clean"));
+    let json = place.run(["fsck", "-n", "--json", "pool"]).json();
+    assert_eq!(json["status"], 0);
+    assert_eq!(json["problems"].as_array().unwrap().len(), 0);
+    assert!(json["directories"].as_u64().unwrap() >= 3);
+    assert_eq!(
+        before,
+        fs::read(place.path("pool")).unwrap(),
+        "fsck -n changed the pool"
+    );
+    place.run(["fsck", "-y", "pool"]).success();
+}
+
+#[test]
+fn fsck_finds_damage_mends_it_and_is_clean_then() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b"]).success();
+    // The first superblock, whose copy is whole.
+    damage(&place, 100, 8);
+    let json = place.run(["fsck", "-n", "--json", "pool"]).json();
+    assert_eq!(json["status"], 4, "{json}");
+    assert!(place.run(["fsck", "-n", "pool"]).status(4).contains("byte 0"));
+    place.run(["fsck", "-y", "pool"]).status(1);
+    place.run(["fsck", "-y", "pool"]).success();
+    assert!(place.run(["ls", "pool:/a"]).success().contains("b\n"));
+}
+
+#[test]
+fn fsck_of_what_is_no_pool_has_status_8() {
+    let place = Place::new();
+    fs::write(place.path("text"), "not a pool").unwrap();
+    fs::write(place.path("zeros"), vec![0; 16 << 20]).unwrap();
+    fs::write(place.path("empty"), "").unwrap();
+    fs::create_dir(place.path("directory")).unwrap();
+    for name in ["text", "zeros", "empty", "directory", "missing"] {
+        let ran = place.run(["fsck", "-y", name]);
+        ran.status(8);
+        let stderr = ran.stderr();
+        assert!(stderr.starts_with(&format!("udax: {name}: ")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    assert!(!place.path("missing").exists());
+}
+
+#[test]
+fn no_command_believes_what_is_no_pool() {
+    let place = Place::new();
+    fs::write(place.path("text"), "not a pool").unwrap();
+    fs::write(place.path("zeros"), vec![0; 16 << 20]).unwrap();
+    let random: Vec<u8> = (0_u32..16 << 20)
+        .map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes()[0])
+        .collect();
+    fs::write(place.path("random"), random).unwrap();
+    for name in ["text", "zeros", "random"] {
+        for command in ["info", "ls", "df"] {
+            place.run([command, name]).fails_with(&[name]);
+        }
+        place.run(["put", ".", &format!("{name}:/")]).fails_with(&[name]);
+        place.run(["grow", name, "1G"]).fails_with(&[name]);
+    }
+}
+
+#[test]
+fn a_cut_pool_is_an_error_not_a_crash() {
+    let place = Place::with_pool("16M");
+    let file = OpenOptions::new().write(true).open(place.path("pool")).unwrap();
+    for length in [15 << 20, 4096 * 3, 4096, 100, 0] {
+        file.set_len(length).unwrap();
+        place.run(["ls", "pool"]).fails_with(&["pool"]);
+        let ran = place.run(["dump", "pool", "superblock"]);
+        assert_eq!(ran.status(1), ran.stdout(), "{length}");
+    }
+}
+
+#[test]
+fn an_open_pool_is_refused_with_who_holds_it() {
+    let place = Place::with_pool("64M");
+    // The hidden writer of the demo keeps the pool open until its reader goes away.
+    let mut writer = place
+        .command()
+        .args(["demo-writer", "pool"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = writer.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut pipe, &mut [0; 1]).unwrap();
+    let ran = place.run(["mkdir", "pool:/x"]);
+    let id = writer.id().to_string();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    ran.fails_with(&["pool", "in use", &id]);
+    // And after its death the pool is recovered.
+    let ran = place.run(["mkdir", "pool:/x"]);
+    ran.success();
+    assert!(ran.stderr().contains("not closed cleanly"), "{}", ran.stderr());
+    place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn dump_shows_every_structure() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("file"), vec![7; 10_000]).unwrap();
+    place.run(["mkdir", "-p", "pool:/a/b"]).success();
+    place.run(["put", "file", "pool:/a"]).success();
+
+    let text = place.run(["dump", "pool", "superblock"]).success();
+    assert_eq!(text.matches("\nsuperblock").count() + 1, 2, "{text}");
+    assert!(text.contains("counts               true"), "{text}");
+    let text = place.run(["dump", "pool", "journal"]).success();
+    assert!(text.contains("clean true"), "{text}");
+    let text = place.run(["dump", "pool", "inode", "1"]).success();
+    assert!(text.contains("directory"), "{text}");
+    let text = place.run(["dump", "pool", "tree", "/a"]).success();
+    assert!(text.contains("name b") && text.contains("name file"), "{text}");
+    let inode = place.run(["stat", "--json", "pool:/a/file"]).json()["inode"].to_string();
+    let text = place.run(["dump", "pool", "inode", &inode]).success();
+    assert!(text.contains("extent") && text.contains("10000"), "{text}");
+    let text = place.run(["dump", "pool", "free"]).success();
+    let free = place.run(["df", "--json", "pool"]).json()[0]["free_bytes"]
+        .as_u64()
+        .unwrap()
+        / 4096;
+    assert!(text.contains(&format!("total  free {free} ")), "{free}: {text}");
+}
+
+#[test]
+fn dump_is_valid_json_of_every_structure() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "pool:/a"]).success();
+    for what in [
+        ["superblock"].as_slice(),
+        &["journal"],
+        &["inode", "1"],
+        &["tree", "/"],
+        &["free"],
+    ] {
+        let ran = place.run(["dump", "--json", "pool"].iter().chain(what));
+        ran.success();
+        let json = ran.json();
+        let records = json.as_array().unwrap();
+        assert!(!records.is_empty(), "{what:?}");
+        assert!(
+            records.iter().all(|record| record["record"].is_string()),
+            "{json}"
+        );
+        let after = place.run(["dump", "pool"].iter().chain(what).chain(&["--json"]));
+        assert_eq!(after.json(), json, "{what:?}");
+    }
+}
+
+#[test]
+fn dump_tells_what_is_damaged_and_goes_on() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b"]).success();
+    damage(&place, 100, 8);
+    let text = place.run(["dump", "pool", "superblock"]).status(1);
+    assert!(
+        text.contains("! superblock at block 0 (byte 0): checksum"),
+        "{text}"
+    );
+    assert!(text.contains("counts               true"), "{text}");
+    place.run(["dump", "pool", "tree", "/a"]).success();
+    // The roots block: what follows is still found.
+    damage(&place, 2 * 4096 + 200, 1);
+    let text = place.run(["dump", "pool", "tree", "/a"]).status(1);
+    assert!(text.contains("! roots block at block 2"), "{text}");
+    assert!(text.contains("name b"), "{text}");
+    place
+        .run(["dump", "pool", "inode", "12345678"])
+        .fails_with(&["pool", "inode 12345678"]);
+    // Both superblocks: nothing can be found, and that is said.
+    damage(&place, 511 * 4096 + 100, 8);
+    place
+        .run(["dump", "pool", "free"])
+        .fails_with(&["pool", "no superblock can be believed"]);
+}
+
+#[test]
+fn ls_to_a_reader_that_goes_away_is_no_error() {
+    let place = Place::with_pool("32M");
+    fs::create_dir(place.path("d")).unwrap();
+    for number in 0..2000 {
+        fs::write(
+            place.path(format!(
+                "d/a rather long name, so that no pipe holds all of them {number}"
+            )),
+            "",
+        )
+        .unwrap();
+    }
+    place.run(["put", "d", "pool:/"]).success();
+    let mut child = place
+        .command()
+        .args(["ls", "-l", "pool:/d"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
