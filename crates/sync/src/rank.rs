@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Rank {
+    /// What the pool is and how large: held while it grows.
+    Superblock = 5,
     /// Moves of directories, so that none becomes its own ancestor.
     Rename = 10,
     /// One inode's content and attributes; several in ascending inode number.

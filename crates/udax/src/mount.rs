@@ -49,9 +49,7 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
 /// Makes a pool in `region`, of the whole of it unless the options say less.
 pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
     let bytes = options.size.unwrap_or(region.len()).min(region.len());
-    let uuid = options.uuid.unwrap_or_else(uuid::Uuid::new_v4);
-    let hash_key = uuid::Uuid::new_v4().into_bytes();
-    let superblock = Superblock::plan(bytes / BLOCK_BYTES, uuid, hash_key, &options.label, now())?;
+    let superblock = plan(bytes, options)?;
     let geometry = Geometry::new(&superblock);
     // Until the new superblocks are there, nothing may take the pool for a valid one.
     for block in SUPERBLOCKS {
@@ -84,6 +82,18 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
         region.fence()?;
     }
     Ok(superblock)
+}
+
+fn plan(bytes: u64, options: &FormatOptions) -> Result<Superblock> {
+    let uuid = options.uuid.unwrap_or_else(uuid::Uuid::new_v4);
+    let hash_key = uuid::Uuid::new_v4().into_bytes();
+    Ok(Superblock::plan(
+        bytes / BLOCK_BYTES,
+        uuid,
+        hash_key,
+        &options.label,
+        now(),
+    )?)
 }
 
 /// Writes the bitmaps of segments from `first_segment` on: everything free but the pool's own blocks.

@@ -74,7 +74,7 @@ impl Pool {
             region,
             seed,
             hash_key: superblock.hash_key,
-            superblock: RwLock::new(Rank::Leaf, superblock),
+            superblock: RwLock::new(Rank::Superblock, superblock),
             journal,
             recovery,
             space,
