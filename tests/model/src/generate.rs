@@ -229,6 +229,10 @@ impl Generator {
         if self.profile == Profile::Confined || (allocates && len < TOO_MUCH) {
             len = len.min(4 * HUGE_PAGE);
         }
+        if matches!(mode, AllocateMode::KeepSize | AllocateMode::ZeroRangeKeepSize) {
+            // Space behind the end of the file leaves no room to move it up: an insertion may be refused then.
+            offset = offset.min(MAX_SIZE / 2);
+        }
         FileOperation::Allocate { mode, offset, len }
     }
 

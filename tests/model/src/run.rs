@@ -250,7 +250,7 @@ impl<T: Target> Session<T> {
 
 /// Whether a path ends with a slash. POSIX would then follow a link at its end, which Linux does not where names
 /// are made or removed: errors differ, and not every error can be told to be right.
-fn ends_with_slash(operation: &Operation) -> bool {
+pub(crate) fn ends_with_slash(operation: &Operation) -> bool {
     let paths: Vec<&Text> = match operation {
         Operation::Open { path, .. } => vec![path],
         Operation::Name(what) => match what {
@@ -269,6 +269,19 @@ fn ends_with_slash(operation: &Operation) -> bool {
         _ => Vec::new(),
     };
     paths.iter().any(|path| path.0.ends_with(b"/"))
+}
+
+/// Whether the error with this number says that the operation was refused as it may be, and changed nothing: more was
+/// to be allocated than there is, or permissions of a symbolic link were to be set.
+pub(crate) fn is_refused(operation: &Operation, errno: i32) -> bool {
+    match Errno::from_raw(errno) {
+        Errno::ENOSPC => matches!(
+            operation,
+            Operation::File { what: FileOperation::Allocate { len, .. }, .. } if *len >= TOO_MUCH
+        ),
+        Errno::EOPNOTSUPP => sets_permissions(operation),
+        _ => false,
+    }
 }
 
 fn sets_permissions(operation: &Operation) -> bool {

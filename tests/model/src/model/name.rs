@@ -235,13 +235,19 @@ impl Model {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8], mode: RenameMode) -> Prediction {
+        let has_no_name =
+            |place: Result<Place, Fault>| place.is_ok_and(|at| !matches!(at.last, Last::Name(_)));
+        let is_busy = has_no_name(self.place(from)) || has_no_name(self.place(to));
         let found = (self.source_of_rename(from), self.place_and_inode(to));
         let ((from, source), (to, target)) = match found {
             (Ok(from), Ok(to)) => (from, to),
-            (from, to) => return Err(from.err().into_iter().chain(to.err()).collect()),
+            (from, to) => {
+                let busy = is_busy.then(|| [Errno::EBUSY, Errno::EINVAL, Errno::EEXIST].into());
+                return Err(from.err().into_iter().chain(to.err()).chain(busy).collect());
+            }
         };
         let Last::Name(from_name) = &from.last else {
-            return Err([Errno::EBUSY, Errno::EINVAL].into());
+            return Err([Errno::EBUSY, Errno::EINVAL, Errno::EEXIST].into());
         };
         let Last::Name(to_name) = &to.last else {
             return Err(match mode {

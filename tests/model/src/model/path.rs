@@ -133,7 +133,8 @@ impl Model {
         let target = target.clone();
         *links += 1;
         if *links > MAX_LINKS {
-            return Err(Errno::ELOOP.into());
+            // The path that results may be too long before the links are too many.
+            return Err([Errno::ELOOP, Errno::ENAMETOOLONG].into());
         }
         self.inode_mut(id).atime = Stamp::Unknown;
         Ok(Some(target))
