@@ -9,8 +9,8 @@ use udax_test_tidy::{Findings, SourceFile, Tree};
 
 /// Lines of a file of shipped code, tests apart.
 const MAX_FILE_LINES: usize = 800;
-/// Columns of a line of Rust.
-const MAX_COLUMNS: usize = 110;
+/// Columns of a comment. Code has 110: the formatter's limit, which leaves alone only what cannot be broken.
+const MAX_COLUMNS: usize = 120;
 /// Folders whose code may be unsafe (docs and ARCHITECTURE.md say why).
 const UNSAFE_FOLDERS: [&str; 5] = [
     "crates/sync",
@@ -121,7 +121,9 @@ fn files_and_lines_are_short() {
         for (number, line) in file.lines() {
             let columns = line.chars().count();
             // A string that cannot be broken is longer than the formatter wants; two lines' worth is too much.
-            if columns > MAX_COLUMNS && (line.trim_start().starts_with("//") || columns > 2 * MAX_COLUMNS) {
+            let line = line.trim_start();
+            let is_comment = line.starts_with("//") && !line.starts_with("//! |");
+            if columns > MAX_COLUMNS && (is_comment || columns > 2 * MAX_COLUMNS) {
                 findings.add(file, number, format!("{columns} columns; at most {MAX_COLUMNS}"));
             }
         }
@@ -173,7 +175,7 @@ fn each_module_says_what_it_is_for() {
         if !head.is_some_and(|line| line.starts_with("//! ") && line.len() > 12) {
             findings.add(file, 1, "does not open with `//!`");
         }
-        if file.text.contains("(placeholder)") {
+        if head.is_some_and(|line| line.contains("(placeholder)")) {
             findings.add(file, 1, "a placeholder");
         }
     }
