@@ -323,9 +323,7 @@ impl Filesystem {
     }
 
     fn create(&self, path: impl AsRef<Path>, creation: Creation<'_>, new: NewInode) -> Result<Stat> {
-        let inode = self.pool.create(bytes(&path), creation, new)?;
-        let state = inode.read()?;
-        self.pool.stat_inode(&inode, &state)
+        self.pool.create(bytes(&path), creation, new)
     }
 
     /// Runs `action` on the inode that `path` names; an inode that goes away meanwhile was not found.

@@ -45,18 +45,14 @@ impl File {
                 .filter(|end| *end <= MAX_FILE_BYTES)
                 .ok_or(Error::FileTooLarge)
         };
-        let (end, to_end) = (end_of(offset)?, end_of(to_offset)?);
-        if self.inode.ino == to.inode.ino && offset < to_end && to_offset < end {
-            return Err(Error::Invalid("the ranges overlap"));
-        }
+        end_of(offset)?;
+        end_of(to_offset)?;
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
         let size = self.pool.inode_size(&self.inode)?;
         let length = len.min(size.saturating_sub(offset));
-        if to_offset
-            .checked_add(length)
-            .is_none_or(|end| end > MAX_FILE_BYTES)
-        {
-            return Err(Error::FileTooLarge);
+        let overlap = offset < to_offset + length && to_offset < offset + length;
+        if self.inode.ino == to.inode.ino && overlap {
+            return Err(Error::Invalid("the ranges overlap"));
         }
         let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(length).unwrap_or(CHUNK_BYTES))];
         let mut done = 0;

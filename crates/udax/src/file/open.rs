@@ -77,7 +77,7 @@ fn create(
     match pool.create_resolved(resolved, Creation::File, new) {
         // Somebody was faster: open theirs.
         Err(Error::Exists) if !exclusive => Err(Error::Stale(resolved.parent.ino)),
-        Ok(inode) => finish_open(pool, inode, flags.difference(OpenFlags::TRUNCATE)),
+        Ok((inode, _)) => Ok(File::new(Arc::clone(pool), inode, flags)),
         Err(error) => Err(error),
     }
 }

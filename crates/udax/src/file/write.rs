@@ -41,9 +41,7 @@ impl File {
     /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and atomic as a whole
     /// (up to 256 pieces of free space).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
-        let mut done = 0;
-        self.write_parts(std::iter::once(bytes), Some(offset), &mut done)?;
-        Ok(done)
+        Ok(self.write(bytes, Some(offset))?.1)
     }
 
     /// As [`File::write_at`], from several buffers in turn, as one write.
@@ -51,27 +49,22 @@ impl File {
     /// # Errors
     /// As [`File::write_at`].
     pub fn write_vectored_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> Result<usize> {
-        let mut done = 0;
-        self.write_parts(bytes.iter().map(|part| &**part), Some(offset), &mut done)?;
-        Ok(done)
+        // Gathered first: then it is one write also to a crash.
+        let whole: Vec<u8> = bytes.iter().flat_map(|part| part.iter().copied()).collect();
+        self.write_at(&whole, offset)
     }
 
     /// Writes `bytes` at the end of the file, atomically with respect to other appends; gives the offset they went to.
+    /// Fewer bytes may have been written when space ran out meanwhile: the file's size tells.
     ///
     /// # Errors
-    /// As [`File::write_at`]; an error after some bytes were written is told as such.
+    /// As [`File::write_at`].
     pub fn append(&self, bytes: &[u8]) -> Result<u64> {
-        let mut done = 0;
-        self.write_parts(std::iter::once(bytes), None, &mut done)
+        Ok(self.write(bytes, None)?.0)
     }
 
-    /// Writes `parts` one after another under one lock; gives where they went.
-    fn write_parts<'b>(
-        &self,
-        parts: impl Iterator<Item = &'b [u8]>,
-        offset: Option<u64>,
-        done: &mut usize,
-    ) -> Result<u64> {
+    /// Writes under the inode's lock, at the end without an `offset`; gives where, and how many bytes.
+    fn write(&self, bytes: &[u8], offset: Option<u64>) -> Result<(u64, usize)> {
         self.check_writable()?;
         if self.inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only a regular file is written"));
@@ -81,20 +74,8 @@ impl File {
             Some(offset) if !self.flags.contains(OpenFlags::APPEND) => offset,
             _ => self.pool.inode_size(&self.inode)?,
         };
-        for part in parts {
-            let at = start.saturating_add(u64::try_from(*done).unwrap_or(u64::MAX));
-            match self.pool.write_locked(&self.inode, &mut state, part, at) {
-                Ok(count) => {
-                    *done += count;
-                    if count < part.len() {
-                        break;
-                    }
-                }
-                Err(error) if *done == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(start)
+        let count = self.pool.write_locked(&self.inode, &mut state, bytes, start)?;
+        Ok((start, count))
     }
 }
 

@@ -7,15 +7,15 @@ use udax_media::inode::{FileKind, INLINE_BYTES};
 use udax_media::{BlockNo, BlockRange, ByteOffset, InodeNo, MAX_SYMLINK_BYTES};
 
 use crate::error::{Error, Result};
-use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::inode::fields::high;
 use crate::inode::lifecycle::{Birth, BirthContent, NumberGuard};
+use crate::inode::{Inode, InodeState};
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::cache::InodeRef;
 use crate::namespace::directory::EditedDirectory;
 use crate::namespace::path::{Follow, Last, Resolved};
-use crate::options::NewInode;
+use crate::options::{NewInode, Stat};
 use crate::pool::Pool;
 use crate::space::{Placement, Priority, Request};
 use crate::update::Update;
@@ -68,20 +68,21 @@ impl Pool {
     ///
     /// # Durability
     /// Durable on return: one record, one fence (a long link target: two fences).
-    pub(crate) fn create(&self, path: &[u8], creation: Creation<'_>, new: NewInode) -> Result<Arc<Inode>> {
+    pub(crate) fn create(&self, path: &[u8], creation: Creation<'_>, new: NewInode) -> Result<Stat> {
         self.check_writable()?;
         creation.check()?;
         for _ in 0..MAX_RETRIES {
             let resolved = self.walk(path, Follow::Never)?;
             match self.create_resolved(&resolved, creation, new) {
                 Err(Error::Stale(_)) => {}
-                other => return other,
+                other => return other.map(|(_, stat)| stat),
             }
         }
         Err(Error::NotFound)
     }
 
-    /// Makes the last component of `resolved`.
+    /// Makes the last component of `resolved`, and tells what it is. A file's first handle is counted: its name may be
+    /// gone again when this returns.
     ///
     /// # Errors
     /// `Exists`, also when somebody else has just made it; `Stale` when the directory is gone: walk again.
@@ -90,7 +91,7 @@ impl Pool {
         resolved: &Resolved,
         creation: Creation<'_>,
         new: NewInode,
-    ) -> Result<Arc<Inode>> {
+    ) -> Result<(Arc<Inode>, Stat)> {
         let Last::Name(name) = &resolved.last else {
             return Err(Error::Exists);
         };
@@ -110,7 +111,7 @@ impl Pool {
         name: &[u8],
         creation: Creation<'_>,
         new: NewInode,
-    ) -> Result<Arc<Inode>> {
+    ) -> Result<(Arc<Inode>, Stat)> {
         let _parent_state = parent.write()?;
         let number = NumberGuard::take(self)?;
         let mut update = Update::new(self);
@@ -133,9 +134,14 @@ impl Pool {
         let inode = number.make(&mut update, birth)?;
         directory.finish(&mut update, now)?;
         update.commit()?;
+        // Nobody can remove the name before the directory is unlocked.
+        if creation.kind() == FileKind::Regular {
+            inode.count_open();
+        }
+        let stat = self.stat_inode(&inode, &InodeState::default())?;
         let inode = number.publish(inode);
         self.dentries.set(parent.into(), name, InodeRef::from(&*inode));
-        Ok(inode)
+        Ok((inode, stat))
     }
 
     /// Makes a regular file without a name: an orphan until it is linked or closed. Its handle must be counted by the
