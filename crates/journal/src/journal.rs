@@ -205,7 +205,8 @@ impl Journal {
         &self.region
     }
 
-    /// Makes a growth of the pool take effect: `superblock` is the new one, `added` the free blocks it adds. Writes both
+    /// Makes a growth of the pool take effect: `superblock` is the new one, `added` the free blocks it adds.
+    /// Writes both
     /// superblocks. The new segments' bitmaps must be durable before; their blocks may be used after. The caller runs
     /// one growth at a time.
     ///

@@ -4,7 +4,8 @@
 //! cache into a journal *lane*, fences once, and only then applies it in place with plain stores. A checkpoint makes
 //! what is in place durable, so that lane space can be used again; recovery replays what no checkpoint has passed.
 //!
-//! * [`durable`](Durable): what is stored, what is durable; the order "data before the record that publishes it" as types.
+//! * [`durable`](Durable): what is stored, what is durable; the order "data before the record that publishes
+//!   it" as types.
 //! * `transaction`: changes gathered in a pooled record buffer.
 //! * `lane`: where records go; two halves each, so that one fills while a checkpoint passes the other.
 //! * `journal`: commit. `checkpoint`: completing in place, sealing and publishing. `recovery`: replay.
@@ -18,13 +19,15 @@
 //! 2. A half of a lane is overwritten only when a *published* checkpoint has passed its last record. So every record
 //!    after the last published checkpoint can be read at any time, by the checkpoint too, without the lane's lock.
 //! 3. A sequence number is taken under a lane's lock, and the lock is held until that record is applied. So who reads
-//!    the last number `S` and then takes and releases each lane's lock once knows that all records up to `S` are applied.
+//!    the last number `S` and then takes and releases each lane's lock once knows that all records up to `S`
+//!    are applied.
 //! 4. Whatever leaves a record's fate unknown (a media error, a panic between its number and its application) stops
 //!    the journal: nothing more is written, the next open recovers.
 //!
 //! # Locks
 //! `Checkpoint` (one publisher at a time) is taken before `Lane`. A committer that finds no room holds its lane only
-//! while it looks: it releases it *before* it runs or waits for a checkpoint, and then looks again. The checkpoint waits
+//! while it looks: it releases it *before* it runs or waits for a checkpoint, and then looks again. The
+//! checkpoint waits
 //! for lanes only, and who holds a lane waits for nothing: no cycle. Looking again may fail when others
 //! used the new room; then they made progress. Callers hold the locks of what they change (all of lower rank) across a
 //! commit; the checkpoint takes none of those. What ranks above `Lane` (quarantine, allocator) is not held across one.

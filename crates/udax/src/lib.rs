@@ -4,7 +4,8 @@
 //! when it returns, with one fence. [`File`]s read and write their data in place.
 //!
 //! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
-//! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks; `tree` is
+//! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks;
+//! `tree` is
 //! the B+tree under all of them; `space` is what is free; `update` is one atomic change, which the journal commits.
 //!
 //! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations

@@ -149,7 +149,10 @@ fn nothing_is_left_for_later() {
             for call in calls.iter().filter(|call| line.contains(&format!("{call}!"))) {
                 findings.add(file, number, format!("`{call}!`"));
             }
-            if line.contains("#[allow(") || line.contains("#![allow(") {
+            // What several test binaries share is unused in some of them: neither `expect` nor nothing is right.
+            let is_shared = file.path.components().any(|part| part.as_os_str() == "tests")
+                && line.contains("#![allow(dead_code, reason =");
+            if (line.contains("#[allow(") || line.contains("#![allow(")) && !is_shared {
                 findings.add(file, number, "`allow`: use `expect` with a reason");
             }
         }

@@ -1,6 +1,6 @@
 //! Loads and stores of processors for which there is no assembly here: little-endian, not recoverable.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use udax_sync::atomic::{AtomicU64, Ordering, fence};
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! Loads.
+//! Reading from the mapping: recoverable copies, words, comparison.
 
 use std::mem::MaybeUninit;
 

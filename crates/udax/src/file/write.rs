@@ -1,4 +1,4 @@
-//! Writing.
+//! Writing to files, in place or to fresh blocks.
 //!
 //! In place when every block is there: non-temporal stores and one fence, times are lazy. Otherwise the bytes first go
 //! to fresh or unwritten blocks, whose edges are zeroed, with one fence; then one journal record publishes blocks,

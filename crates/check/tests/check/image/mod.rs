@@ -1,5 +1,4 @@
 //! Builds pools from media structures alone, and reads them back: what the checker is tested against.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 mod reading;
 
