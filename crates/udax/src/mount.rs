@@ -206,7 +206,7 @@ impl Pool {
         loop {
             let batch = self.orphans.collect_from(self, first)?;
             let Some(last) = batch.last() else { return Ok(()) };
-            first = InodeNo(last.raw() + 1);
+            first = InodeNo(last.raw().saturating_add(1));
             for ino in batch {
                 self.finish_interrupted(ino)?;
             }

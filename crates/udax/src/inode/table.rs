@@ -13,6 +13,7 @@
 use std::sync::OnceLock;
 
 use smallvec::SmallVec;
+use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, CHUNK_INODES, INODE_SIZE};
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
@@ -90,7 +91,10 @@ impl InodeTable {
     pub(crate) fn start(&self, pool: &Pool) -> Result<()> {
         let mut state = self.tree.write();
         let last = Tree::new(IDENTITY, state.root).floor(pool, u64::MAX)?;
-        state.next_chunk = last.map_or(0, |(key, _)| key + 1);
+        state.next_chunk = match last {
+            Some((chunk, _)) => check_chunk(chunk)? + 1,
+            None => 0,
+        };
         Ok(())
     }
 
@@ -234,6 +238,7 @@ impl InodeTable {
             return Ok(found);
         };
         for (chunk, _) in batch.iter().take(SCAN_CHUNKS) {
+            check_chunk(chunk)?;
             for slot in 0..CHUNK_INODES {
                 let ino = InodeNo(chunk * CHUNK_INODES + slot);
                 if ino.raw() != 0 && self.is_free(pool, state, ino)? && !self.is_listed(ino) {
@@ -356,6 +361,17 @@ impl InodeTable {
         page.get_or_init(|| (0..PAGE).map(|_| ChunkCell::default()).collect())
             .get(chunk % PAGE)
     }
+}
+
+/// The chunk number, if inodes can have such numbers.
+fn check_chunk(chunk: u64) -> Result<u64> {
+    if chunk > inode::MAX_CHUNK {
+        return Err(Error::Inconsistent {
+            place: Place::Block(ROOTS),
+            what: "the inode table has an impossible chunk number",
+        });
+    }
+    Ok(chunk)
 }
 
 fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {

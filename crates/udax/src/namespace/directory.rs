@@ -83,7 +83,10 @@ impl Pool {
                 break;
             };
             for (key, value) in batch.iter().take(limit - entries.len()) {
-                let entry = Dentry::decode(value).ok_or_else(|| bad_entry(inode.ino))?;
+                // Positions are keys: beyond what names have, a reader could not go on after the last.
+                let entry = Dentry::decode(value)
+                    .filter(|_| i64::try_from(key).is_ok())
+                    .ok_or_else(|| bad_entry(inode.ino))?;
                 entries.push(DirEntry {
                     cookie: key,
                     ino: entry.ino,

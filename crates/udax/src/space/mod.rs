@@ -212,14 +212,20 @@ impl Space {
                 rest.count.min(group.covers.end().raw() - rest.start.raw()),
             );
             // The group was loaded when the blocks were taken or their freeing was prepared.
-            if self.with_group(index, |group| group.release(part)).is_ok() {
-                self.available.fetch_add(part.count, Ordering::Relaxed);
+            if let Ok(released) = self.with_group(index, |group| group.release(part)) {
+                self.available.fetch_add(released, Ordering::Relaxed);
+                if released != part.count {
+                    tracing::error!(blocks = %part, "blocks were freed that were free; run fsck");
+                }
             }
             rest = BlockRange::new(part.end(), rest.count - part.count);
         }
     }
 
     /// Loads the bitmaps that freeing `range` will change.
+    ///
+    /// # Errors
+    /// `Inconsistent` when some of the blocks are free already; a damaged bitmap.
     pub(crate) fn prepare_free(&self, range: BlockRange) -> Result<()> {
         let geometry = self.geometry();
         let first = geometry.group_of(range.start);
@@ -231,7 +237,12 @@ impl Space {
             });
         };
         for index in first..=last {
-            self.with_group(index, |_| ())?;
+            if !self.with_group(index, |group| group.is_held(range))? {
+                return Err(Error::Inconsistent {
+                    place: udax_media::Place::Block(range.start),
+                    what: "a block that is free is to be freed",
+                });
+            }
         }
         Ok(())
     }
