@@ -229,3 +229,16 @@ pub struct DirEntry {
     /// The name.
     pub name: Vec<u8>,
 }
+
+/// A run of a file's bytes that lie together in the pool. All are multiples of the block size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileExtent {
+    /// The first byte in the file.
+    pub offset: u64,
+    /// That byte in the pool.
+    pub pool_offset: u64,
+    /// Bytes; the last extent may reach beyond the end of the file.
+    pub len: u64,
+    /// Allocated, but never written: reads as zeros, whatever the pool holds there.
+    pub is_unwritten: bool,
+}

@@ -6,6 +6,7 @@
 
 mod allocate;
 mod copy;
+mod layout;
 mod open;
 mod read;
 mod seek;

@@ -1,0 +1,41 @@
+//! Telling where a file's bytes are in the pool (as `FS_IOC_FIEMAP` does).
+
+use udax_media::{BLOCK_BYTES, FileBlock};
+
+use super::File;
+use crate::error::{Error, Result};
+use crate::extents::{self, END_OF_FILES, Mapping};
+use crate::options::FileExtent;
+
+impl File {
+    /// At most `limit` extents of a regular file, ascending, from the one that holds or follows byte `offset` on. What
+    /// no extent covers is a hole. Go on at the end of the last one; an empty answer is the end.
+    ///
+    /// The answer is as of this call: a later write, truncation or punch may move or free the blocks.
+    ///
+    /// # Errors
+    /// `Invalid` unless it is a regular file; a damaged extent tree.
+    pub fn extents(&self, offset: u64, limit: usize) -> Result<Vec<FileExtent>> {
+        if self.inode.kind != udax_media::inode::FileKind::Regular {
+            return Err(Error::Invalid("only a regular file has extents"));
+        }
+        let state = self.pool.read_loaded(&self.inode)?;
+        let mut found = Vec::new();
+        let mut block = FileBlock::holding(offset);
+        while block < END_OF_FILES && found.len() < limit {
+            match extents::lookup(&self.pool, &self.inode, &state.extents, block)? {
+                Mapping::Hole { until } => block = until,
+                Mapping::Extent(extent) => {
+                    found.push(FileExtent {
+                        offset: extent.first.raw() * BLOCK_BYTES,
+                        pool_offset: extent.start.offset().raw(),
+                        len: extent.count * BLOCK_BYTES,
+                        is_unwritten: extent.is_unwritten(),
+                    });
+                    block = extent.end();
+                }
+            }
+        }
+        Ok(found)
+    }
+}
