@@ -27,7 +27,7 @@ use crate::update::Update;
 const PIECES_PER_RECORD: usize = 256;
 /// The most blocks taken ahead for the next append.
 const MAX_WINDOW: u64 = HUGE_BLOCKS;
-/// Blocks are taken ahead only while this many times as many are available.
+/// At most this part of the available blocks, as a divisor, is taken ahead by one file.
 const WINDOW_SHARE: u64 = 64;
 
 impl File {
@@ -347,11 +347,10 @@ impl Pool {
         after: BlockNo,
         file_end: FileBlock,
     ) -> Result<()> {
-        let wanted = (file_end.raw() / 2).min(MAX_WINDOW - file_end.raw() % HUGE_BLOCKS);
-        if state.window.is_some()
-            || wanted < 2
-            || wanted.saturating_mul(WINDOW_SHARE) > self.space.available()
-        {
+        let wanted = (file_end.raw() / 2)
+            .min(MAX_WINDOW - file_end.raw() % HUGE_BLOCKS)
+            .min(self.space.available() / WINDOW_SHARE);
+        if state.window.is_some() || wanted < 2 {
             return Ok(());
         }
         state.window = self

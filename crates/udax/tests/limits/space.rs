@@ -86,8 +86,9 @@ fn appends_of_two_files_in_turn_make_few_extents() {
     for file in &files {
         let found = extents(file);
         assert_eq!(found.iter().map(|one| one.len).sum::<u64>() / 4096, 4096);
-        // What is taken ahead doubles up to 2 MiB: 10 steps to the first 2 MiB, 7 more for 16 MiB.
-        assert!(found.len() <= 18, "{} extents", found.len());
+        // What is taken ahead is half of the size, up to 2 MiB: 14 steps to that, 7 more for the rest, and one block
+        // alone where a chunk begins.
+        assert!(found.len() <= 24, "{} extents", found.len());
     }
 }
 
