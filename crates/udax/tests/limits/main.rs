@@ -1,0 +1,11 @@
+//! What operations cost, and what happens at the limits: full pools, damaged ones, crowded directories, large files.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod busy;
+mod counts;
+mod damage;
+mod full;
+mod names;
+mod pool;
+mod space;
