@@ -4,7 +4,7 @@
 //! and its `run`. The tools use only the public interface of `udax` and `udax-check`, except `dump`, which
 //! reads the medium through `udax-media` so that it works on pools that cannot be opened.
 //!
-//! Conventions: results go to standard output through [`output::Output`], everything else to standard error;
+//! Conventions: results go to standard output through `output::Output`, everything else to standard error;
 //! errors are one line, `udax: POOL: what: why; what to do`; exit status 0 for success, 1 for failure, 2 for
 //! a wrong command line (`fsck` has the statuses of fsck(8)).
 #![forbid(unsafe_code)]

@@ -19,6 +19,9 @@ use crate::pool::Pool;
 use crate::space::{Placement, Priority, Request};
 use crate::tree::{NodeSource, NodeStore};
 
+/// A node and its bytes as they will be.
+type Image = (BlockNo, Box<[u8; BLOCK_SIZE]>);
+
 /// One atomic change of the pool.
 #[derive(Debug)]
 pub(crate) struct Update<'p> {
@@ -32,7 +35,7 @@ pub(crate) struct Update<'p> {
     metadata_delta: i64,
     /// Nodes that this update changes, and those of them that it has read again, as they will be.
     touched: SmallVec<[BlockNo; 8]>,
-    images: RefCell<SmallVec<[(BlockNo, Box<[u8; BLOCK_SIZE]>); 2]>>,
+    images: RefCell<SmallVec<[Image; 2]>>,
     /// Why a node could not be freed: `commit` fails with it.
     failure: Option<Error>,
 }

@@ -14,11 +14,12 @@ const PAGE_BLOCKS: u64 = 1 << 18;
 const DIRECTORY: usize = 1 << 10;
 
 type Page = Box<[AtomicU64]>;
+type DirectoryPage = Box<[OnceLock<Page>]>;
 
 /// A set of blocks.
 #[derive(Debug)]
 pub(crate) struct VerifiedBlocks {
-    directory: Box<[OnceLock<Box<[OnceLock<Page>]>>]>,
+    directory: Box<[OnceLock<DirectoryPage>]>,
 }
 
 impl VerifiedBlocks {

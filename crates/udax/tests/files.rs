@@ -1,5 +1,7 @@
 //! Files through the public interface: content, sizes, holes, allocation modes, and what survives a remount.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::path::Path;
 
 use udax::{

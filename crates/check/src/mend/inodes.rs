@@ -109,7 +109,7 @@ impl Mender<'_, '_> {
             .into_iter()
             .map(|new| (name::keys(hash_key, &new.name).first, new))
             .collect();
-        pending.sort_by(|(first, _), (second, _)| first.cmp(second));
+        pending.sort_by_key(|(key, _)| *key);
         let builder = Builder::new(self.log, &mut self.space, identity(inode, TreeKind::Directory));
         let mut names = Names {
             edit,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use std::collections::btree_map::Entry;
+
 use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
 use udax_media::node::{self, NodeIdentity, TreeKind, TreeRoot};
@@ -243,10 +245,10 @@ impl Mender<'_, '_> {
     }
 
     fn ensure_chunk_zero(&mut self, chunks: &mut Chunks) -> Result<(), Failure> {
-        if !chunks.contains_key(&0) {
+        if let Entry::Vacant(vacant) = chunks.entry(0) {
             let block = self.space.take().ok_or(Failure::NoSpace)?;
             self.log.store_new(block, &[0; BLOCK_SIZE])?;
-            chunks.insert(0, block);
+            vacant.insert(block);
         }
         Ok(())
     }

@@ -90,10 +90,7 @@ impl Scanner<'_> {
             }
             let mut path = Vec::new();
             let mut ino = start;
-            loop {
-                let Some(way) = self.way_at(ino, &mut ways) else {
-                    break;
-                };
+            while let Some(way) = self.way_at(ino, &mut ways) {
                 match *way {
                     Way::Ends => break,
                     Way::Followed => {
@@ -177,13 +174,12 @@ fn check_file(ino: InodeNo, info: &Info, orphans: &mut BTreeSet<u64>, findings: 
     let nlink = info.nlink.load(Ordering::Relaxed);
     let names = info.names.load(Ordering::Relaxed);
     match (names, nlink) {
-        (0, 0) => {
-            if orphans.insert(ino.raw()) {
-                let what = format!("inode {ino} has no name and is not in the orphans' tree");
-                let remedy = "put into the orphans' tree; the next mount removes it";
-                findings.add(Finding::of_pool(Place::Inode(ino), what, remedy));
-            }
+        (0, 0) if orphans.insert(ino.raw()) => {
+            let what = format!("inode {ino} has no name and is not in the orphans' tree");
+            let remedy = "put into the orphans' tree; the next mount removes it";
+            findings.add(Finding::of_pool(Place::Inode(ino), what, remedy));
         }
+        (0, 0) => {}
         (0, _) => unreached(
             ino,
             format!("inode {ino} has link count {nlink}, but no name"),

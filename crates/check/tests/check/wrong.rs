@@ -387,7 +387,6 @@ fn removed_directory_is_no_problem_unless_it_has_names() {
     image.inode(removed).nlink = 0;
     image.orphan(removed);
     assert_eq!(run(&image.write(), false).problems, []);
-    let mut image = image;
     let inside = image.file(removed, "inside", &[]);
     let region = image.write();
     mended(&region, "is in no directory");

@@ -229,9 +229,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes `range` a hole.
+    /// Makes `range` a hole: first the whole blocks, which may fail, then the edges in place.
     fn punch(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
-        self.zero_edges(inode, state, range)?;
         let (mut first, end) = range.inner();
         loop {
             let mut update = Update::freeing(self);
@@ -249,7 +248,7 @@ impl Pool {
             self.finish_range(update, inode, state, line, map)?;
             first = upto;
             if super::write::is_all(completeness) {
-                return Ok(());
+                return self.zero_edges(inode, state, range);
             }
         }
     }
@@ -283,7 +282,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes `range` read as zeros, allocated: whole blocks become unwritten, the edges are zeroed.
+    /// Makes `range` read as zeros, allocated: holes become unwritten, which may fail for want of space, then whole
+    /// blocks, then the edges are zeroed in place, then the size is set.
     fn zero_range(
         &self,
         inode: &Inode,
@@ -291,15 +291,10 @@ impl Pool {
         range: Range,
         new_size: Option<u64>,
     ) -> Result<()> {
-        let (outer_first, outer_end) = range.outer();
-        let holes = self.take_holes(inode, state, outer_first, outer_end)?;
-        holes
-            .iter()
-            .for_each(|extent| self.space.give_back(extent.blocks()));
-        self.zero_edges(inode, state, range)?;
+        self.allocate_range(inode, state, range, None)?;
         let (mut first, end) = range.inner();
         loop {
-            let mut update = Update::new(self);
+            let mut update = Update::freeing(self);
             let line = Line::read(self, inode)?;
             let mut map = ExtentMap::begin(self, inode, state)?;
             let (found, completeness) = map.collect(&update, first, end, EXTENTS_PER_RECORD)?;
@@ -319,7 +314,9 @@ impl Pool {
                 break;
             }
         }
-        self.allocate_range(inode, state, range, new_size)
+        extents::load(self, inode, state)?;
+        self.zero_edges(inode, state, range)?;
+        self.record_unwritten(inode, state, &[], new_size)
     }
 
     /// Cuts `range` out of the file.

@@ -65,7 +65,7 @@ impl InodeCache {
         if mode == 0 {
             return Err(Error::Stale(ino));
         }
-        debug_assert!(offset::MODE == 24);
+        const { assert!(offset::MODE == 24) };
         let kind = FileKind::of_mode(mode).ok_or(Error::Inconsistent {
             place: Place::Inode(ino),
             what: "its mode is impossible",

@@ -27,12 +27,15 @@ pub(crate) enum Owner {
     Inode(u64),
 }
 
+/// A name, its inode and what that is.
+pub(crate) type Name = (Vec<u8>, u64, FileKind);
+
 /// A pool in the making. Everything can be changed until [`Image::write`].
 pub(crate) struct Image {
     pub(crate) superblock: Superblock,
     pub(crate) inodes: BTreeMap<u64, Inode>,
     /// Directory to (key to (name, inode, kind)).
-    pub(crate) names: BTreeMap<u64, BTreeMap<u64, (Vec<u8>, u64, FileKind)>>,
+    pub(crate) names: BTreeMap<u64, BTreeMap<u64, Name>>,
     /// File to extents.
     pub(crate) extents: BTreeMap<u64, Vec<Extent>>,
     /// Inode to (key to bytes).
@@ -272,6 +275,7 @@ impl Image {
         self.orphans.insert(ino);
     }
 
+    #[expect(clippy::too_many_lines, reason = "the format of a tree, in one piece")]
     fn tree(
         &mut self,
         region: &Region,
