@@ -133,6 +133,25 @@ fn search<S: NodeSource<Error = Error>>(
     Ok(Err(free))
 }
 
+/// The key that a new entry `name` gets.
+///
+/// # Errors
+/// `Exists` when there is one already; `NoSpace` after 256 names with one keyed hash, which cannot be met by chance
+/// nor, without the key, by choice.
+fn free_key<S: NodeSource<Error = Error>>(
+    source: &S,
+    tree: &Tree,
+    inode: &Inode,
+    keys: NameKeys,
+    name: &[u8],
+) -> Result<u64> {
+    match search(source, tree, inode, keys, name)? {
+        Ok(_) => Err(Error::Exists),
+        Err(free) if free > keys.last => Err(Error::NoSpace { needed: 1, free: 0 }),
+        Err(free) => Ok(free),
+    }
+}
+
 /// A directory while an update changes it. The caller has its lock alone.
 #[derive(Debug)]
 pub(crate) struct EditedDirectory<'i> {
@@ -165,14 +184,7 @@ impl<'i> EditedDirectory<'i> {
             return Err(Error::NotFound);
         }
         let keys = name::keys(&update.pool.hash_key, name);
-        let key = match search(update, &self.tree, self.inode, keys, name)? {
-            Ok(_) => return Err(Error::Exists),
-            Err(free) => free,
-        };
-        if key > keys.last {
-            // 256 names with one keyed hash: cannot be met by chance nor, without the key, by choice.
-            return Err(Error::NoSpace { needed: 1, free: 0 });
-        }
+        let key = free_key(update, &self.tree, self.inode, keys, name)?;
         let mut buffer = [0; dentry::MAX_SIZE];
         let value = Dentry { ino, kind, name }.encode(&mut buffer);
         self.tree.insert_new(update, key, value)?;
@@ -235,5 +247,67 @@ impl<'i> EditedDirectory<'i> {
         self.line.touch_modified(now);
         self.line.store(update, self.inode);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use udax_pmem::Region;
+
+    use super::*;
+    use crate::mount;
+    use crate::namespace::path::Follow;
+    use crate::options::{FormatOptions, MountOptions};
+
+    const KEYS: NameKeys = NameKeys {
+        first: 7 << 8,
+        last: (7 << 8) | 255,
+    };
+
+    fn entry(number: u64) -> (String, InodeNo) {
+        (format!("name {number}"), InodeNo(100 + number))
+    }
+
+    /// Adds an entry as if its name had the keys `KEYS`.
+    fn insert(update: &mut Update<'_>, tree: &mut Tree, inode: &Inode, number: u64) -> Result<()> {
+        let (name, ino) = entry(number);
+        let key = free_key(update, tree, inode, KEYS, name.as_bytes())?;
+        let mut buffer = [0; dentry::MAX_SIZE];
+        let kind = FileKind::Regular;
+        let name = name.as_bytes();
+        let value = Dentry { ino, kind, name }.encode(&mut buffer);
+        tree.insert_new(update, key, value)
+    }
+
+    fn find(update: &Update<'_>, tree: &Tree, inode: &Inode, number: u64) -> Option<Found> {
+        let (name, _) = entry(number);
+        search(update, tree, inode, KEYS, name.as_bytes()).unwrap().ok()
+    }
+
+    #[test]
+    fn names_of_equal_hash_are_told_apart_up_to_256_of_them() {
+        let region = Region::anonymous(16 << 20, None).unwrap();
+        mount::format_region(&region, &FormatOptions::default()).unwrap();
+        let pool = mount::open_region(region, &MountOptions::default()).unwrap();
+        let root = pool.resolve(b"/", Follow::Yes).unwrap();
+        let mut tree = pool.directory_tree(&root).unwrap();
+        let mut update = Update::new(&pool);
+        for number in 0..256 {
+            insert(&mut update, &mut tree, &root, number).unwrap();
+        }
+        for number in 0..256 {
+            let found = find(&update, &tree, &root, number).unwrap();
+            assert_eq!((found.key, found.ino), (KEYS.first + number, entry(number).1));
+        }
+        let again = insert(&mut update, &mut tree, &root, 3);
+        assert!(matches!(again, Err(Error::Exists)));
+        let one_more = insert(&mut update, &mut tree, &root, 256);
+        assert!(matches!(one_more, Err(Error::NoSpace { .. })));
+        // A gap hides no name behind it, and is used again.
+        assert!(tree.remove(&mut update, KEYS.first + 9).unwrap());
+        assert_eq!(find(&update, &tree, &root, 9), None);
+        assert_eq!(find(&update, &tree, &root, 200).unwrap().ino, entry(200).1);
+        insert(&mut update, &mut tree, &root, 300).unwrap();
+        assert_eq!(find(&update, &tree, &root, 300).unwrap().key, KEYS.first + 9);
     }
 }
