@@ -37,7 +37,7 @@ impl Pool {
         let line = Line::read(self, inode)?;
         let lazy = state.lazy;
         let size = match inode.kind {
-            FileKind::Directory => line.blocks() * BLOCK_BYTES,
+            FileKind::Directory => line.blocks().saturating_mul(BLOCK_BYTES),
             _ => line.size(),
         };
         Ok(Stat {

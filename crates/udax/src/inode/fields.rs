@@ -2,9 +2,9 @@
 
 use udax_media::inode::offset;
 use udax_media::node::TreeRoot;
-use udax_media::{InodeNo, LINE_SIZE, Timestamp};
+use udax_media::{InodeNo, LINE_SIZE, MAX_FILE_BYTES, Place, Timestamp};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -115,9 +115,19 @@ impl Line {
 
 impl Pool {
     /// The inode's size in bytes (a directory's number of entries).
+    ///
+    /// # Errors
+    /// `Inconsistent` when no file can be that large: it was changed behind our back.
     #[inline]
     pub(crate) fn inode_size(&self, inode: &Inode) -> Result<u64> {
-        self.word(inode.field(offset::SIZE))
+        let size = self.word(inode.field(offset::SIZE))?;
+        if size > MAX_FILE_BYTES {
+            return Err(Error::Inconsistent {
+                place: Place::Inode(inode.ino),
+                what: "its size is impossible",
+            });
+        }
+        Ok(size)
     }
 
     /// The number of names of the inode.

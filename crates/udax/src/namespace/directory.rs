@@ -188,7 +188,7 @@ impl<'i> EditedDirectory<'i> {
         let mut buffer = [0; dentry::MAX_SIZE];
         let value = Dentry { ino, kind, name }.encode(&mut buffer);
         self.tree.insert_new(update, key, value)?;
-        self.line.set_size(self.line.size() + 1);
+        self.line.set_size(self.line.size().saturating_add(1));
         if kind == FileKind::Directory {
             self.add_link()?;
         }

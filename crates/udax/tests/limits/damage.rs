@@ -424,6 +424,27 @@ fn a_pool_changed_behind_our_back_is_survived() {
 }
 
 #[test]
+fn words_of_all_inodes_changed_behind_our_back_are_survived() {
+    for at in (24..256).step_by(8) {
+        let victim = Victim::new();
+        let path = victim.directory.path().join("changed.pool");
+        std::fs::write(&path, sample()).unwrap();
+        let fs = Filesystem::open(&path, &MountOptions::default()).unwrap();
+        walk(&fs, "", 0, &mut 0);
+        let outside = OpenOptions::new().write(true).open(&path).unwrap();
+        for slot in (0..sample().len()).step_by(inode::INODE_SIZE) {
+            if sample()[slot..].starts_with(&inode::MAGIC.to_le_bytes()) {
+                let place = u64::try_from(slot + at).unwrap();
+                outside.write_all_at(&u64::MAX.to_le_bytes(), place).unwrap();
+            }
+        }
+        exercise(&fs);
+        drop(fs);
+        survive(&path, &|| format!("byte {at} of all inodes changed"));
+    }
+}
+
+#[test]
 fn a_file_cut_short_under_an_open_pool_gives_errors() {
     let victim = Victim::new();
     let path = victim.directory.path().join("cut.pool");
