@@ -358,8 +358,8 @@ fn impossible_fields_with_right_checksums_are_survived() {
     }
 }
 
-/// The seed of every field of every structure: each word of an inode, of a node's head and of its first slots, of the
-/// superblock, the checkpoint and the roots, with each extreme value.
+/// Words of the heads of all blocks (fields of superblock, checkpoint, roots, nodes and inodes) with extreme values: a
+/// sample of all pairs, larger with `UDAX_TEST_ROUNDS`.
 #[test]
 fn every_field_out_of_range_is_survived() {
     let victim = Victim::new();
@@ -373,7 +373,6 @@ fn every_field_out_of_range_is_survived() {
             }
         }
     }
-    // A sample of them, a different part of the same list with each seed.
     let wanted = usize::try_from(rounds(400)).unwrap();
     let mut random = SmallRng::seed_from_u64(7);
     for _ in 0..wanted {
