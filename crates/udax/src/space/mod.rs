@@ -212,14 +212,20 @@ impl Space {
                 rest.count.min(group.covers.end().raw() - rest.start.raw()),
             );
             // The group was loaded when the blocks were taken or their freeing was prepared.
-            if self.with_group(index, |group| group.release(part)).is_ok() {
-                self.available.fetch_add(part.count, Ordering::Relaxed);
+            if let Ok(released) = self.with_group(index, |group| group.release(part)) {
+                self.available.fetch_add(released, Ordering::Relaxed);
+                if released != part.count {
+                    tracing::error!(blocks = %part, "blocks were freed that were free: the pool is damaged");
+                }
             }
             rest = BlockRange::new(part.end(), rest.count - part.count);
         }
     }
 
-    /// Loads the bitmaps that freeing `range` will change.
+    /// Loads the bitmaps that freeing `range` will change, and checks that it is in use.
+    ///
+    /// # Errors
+    /// `Inconsistent` when some of it is free or outside the pool: two owners have it, or none; a damaged bitmap.
     pub(crate) fn prepare_free(&self, range: BlockRange) -> Result<()> {
         let geometry = self.geometry();
         let first = geometry.group_of(range.start);
@@ -231,7 +237,16 @@ impl Space {
             });
         };
         for index in first..=last {
-            self.with_group(index, |_| ())?;
+            let group = geometry.group(index).ok_or(Error::Invalid("allocation group"))?;
+            let start = range.start.max(group.covers.start);
+            let end = range.end().min(group.covers.end());
+            let part = BlockRange::new(start, end.raw().saturating_sub(start.raw()));
+            if !self.with_group(index, |group| group.is_held(part))? {
+                return Err(Error::Inconsistent {
+                    place: udax_media::Place::Block(start),
+                    what: "a block that is free already is to be freed",
+                });
+            }
         }
         Ok(())
     }
