@@ -38,8 +38,9 @@ impl File {
     /// `BadHandle` without `WRITE`; `FileTooLarge`; `NoSpace`; a media error. Then nothing was changed.
     ///
     /// # Durability
-    /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and atomic as a whole
-    /// (up to 256 pieces of free space).
+    /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what goes to new blocks
+    /// (up to 256 pieces of free space) becomes visible together, with the size; what of it overwrites blocks that were
+    /// written before is as a write in place.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
         Ok(self.write(bytes, Some(offset))?.1)
     }
@@ -212,7 +213,6 @@ impl Pool {
                 piece,
                 bytes.get(..count).unwrap_or_default(),
                 (offset, end),
-                line.size(),
             )?;
         }
         self.zero_old_tail(&mut writer, inode, state, line.size(), offset)?;
@@ -401,7 +401,6 @@ fn store_piece(
     piece: &Piece,
     bytes: &[u8],
     (offset, end): (u64, u64),
-    old_size: u64,
 ) -> Result<()> {
     let first = piece.extent.first.raw() * BLOCK_BYTES;
     let last = piece.extent.end().raw() * BLOCK_BYTES;
@@ -416,7 +415,6 @@ fn store_piece(
     if piece.origin == Origin::Written {
         return Ok(());
     }
-    let _ = old_size;
     if from > first {
         writer.zero(ByteOffset(base), from - first)?;
     }

@@ -62,7 +62,8 @@ impl InodeCache {
         let mut words = [0; 4];
         pool.region.read_words(at.raw(), &mut words)?;
         let mode = low(words[3]);
-        if mode == 0 {
+        // Looked at after the words: a chunk that was freed in between may hold anything.
+        if mode == 0 || !pool.inode_table.is_at(ino, at) {
             return Err(Error::Stale(ino));
         }
         const { assert!(offset::MODE == 24) };
@@ -70,6 +71,8 @@ impl InodeCache {
             place: Place::Inode(ino),
             what: "its mode is impossible",
         })?;
+        // Before anybody can free it: a look for free numbers leaves it to who does.
+        pool.inode_table.note_known(ino);
         let inode = Arc::new(Inode::new(ino, at, words[2], kind));
         shard.insert(Arc::clone(&inode));
         Ok(inode)

@@ -111,8 +111,8 @@ impl Inode {
 
     /// Whether a handle is open.
     pub(crate) fn is_open(&self) -> bool {
-        // Pairs with the Release in `close`; opening happens under the inode's lock.
-        self.opens.load(Ordering::Acquire) > 0
+        // Opening happens under the inode's lock; for closing see `count_close`.
+        self.opens.load(Ordering::SeqCst) > 0
     }
 
     /// One more handle; the caller has the inode's lock, or has just made the inode.
@@ -122,20 +122,21 @@ impl Inode {
 
     /// One handle less; whether it was the last one and has work to do.
     pub(crate) fn count_close(&self) -> bool {
-        // Pairs with the Acquire in `is_open`.
-        self.opens.fetch_sub(1, Ordering::AcqRel) == 1 && self.close_work.load(Ordering::Relaxed)
+        // Who notes work and then looks for handles, and who gives up a handle and then looks for work: one of the two
+        // must see the other, which only a total order promises.
+        self.opens.fetch_sub(1, Ordering::SeqCst) == 1 && self.close_work.load(Ordering::SeqCst)
     }
 
     /// The last close shall look after the window, the times and the links.
     pub(crate) fn note_close_work(&self) {
-        if !self.close_work.load(Ordering::Relaxed) {
-            self.close_work.store(true, Ordering::Relaxed);
+        if !self.close_work.load(Ordering::SeqCst) {
+            self.close_work.store(true, Ordering::SeqCst);
         }
     }
 
     /// The last close has looked.
     pub(crate) fn clear_close_work(&self) {
-        self.close_work.store(false, Ordering::Relaxed);
+        self.close_work.store(false, Ordering::SeqCst);
     }
 
     /// Whose nodes this inode's trees have.

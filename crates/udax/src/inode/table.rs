@@ -53,6 +53,10 @@ struct ChunkCell {
     word: AtomicU64,
     /// A bit for each inode whose number is in a list of free numbers.
     listed: AtomicU32,
+    /// A bit for each inode whose number has been in a list, or whose inode had an object, since the pool was opened.
+    /// Such a number comes back through [`InodeTable::give_back`] only: that its slot is zero tells nothing, as it may
+    /// be taken by a creation, or freed by an unlink, that is still under way.
+    known: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -185,11 +189,22 @@ impl InodeTable {
         }
     }
 
-    /// Whether the number is in a list already.
-    fn is_listed(&self, ino: InodeNo) -> bool {
+    /// From now on the number is free only when it is given back; whether it was not so before.
+    pub(crate) fn note_known(&self, ino: InodeNo) -> bool {
         let (chunk, slot) = inode::chunk_and_slot(ino);
+        // Set before an inode is used or freed, and looked at after its slot was seen to be zero.
         self.cell(chunk)
-            .is_some_and(|cell| cell.listed.load(Ordering::Relaxed) & (1 << slot) != 0)
+            .is_some_and(|cell| cell.known.fetch_or(1 << slot, Ordering::AcqRel) & (1 << slot) == 0)
+    }
+
+    /// Whether `at` is still where inode `ino` is: its chunk has not been freed since it was located.
+    pub(crate) fn is_at(&self, ino: InodeNo, at: ByteOffset) -> bool {
+        let (chunk, _) = inode::chunk_and_slot(ino);
+        // Pairs with the store in `free_chunk`, before which the chunk's block cannot be used anew.
+        self.cell(chunk).is_some_and(|cell| {
+            let block = BlockNo(cell.word.load(Ordering::Acquire) & BLOCK_MASK);
+            inode::offset_in_chunk(block, ino) == at
+        })
     }
 
     fn list(&self) -> &Mutex<Vec<InodeNo>> {
@@ -241,7 +256,7 @@ impl InodeTable {
             check_chunk(chunk)?;
             for slot in 0..CHUNK_INODES {
                 let ino = InodeNo(chunk * CHUNK_INODES + slot);
-                if ino.raw() != 0 && self.is_free(pool, state, ino)? && !self.is_listed(ino) {
+                if ino.raw() != 0 && self.is_free(pool, state, ino)? && self.note_known(ino) {
                     found.push(ino);
                 }
             }
@@ -292,6 +307,8 @@ impl InodeTable {
             if let Some(cell) = self.cell(chunk) {
                 // All sixteen are zero: verified by construction. Pairs with the Acquire in `locate`.
                 cell.word.store(block.raw() | !BLOCK_MASK, Ordering::Release);
+                // A later look at existing chunks must not find them again.
+                cell.known.store(0xffff, Ordering::Release);
             }
             let first = chunk * CHUNK_INODES;
             numbers.extend((first..first + CHUNK_INODES).filter(|ino| *ino != 0).map(InodeNo));
@@ -340,17 +357,24 @@ impl InodeTable {
         }
         let mut update = Update::freeing(pool);
         let mut tree = Tree::new(IDENTITY, state.root);
-        tree.remove(&mut update, chunk)?;
-        update.free_metadata(block)?;
-        update.set_pool_root(PoolTree::InodeTable, tree.root);
-        if let Err(error) = update.commit() {
+        let removed = tree
+            .remove(&mut update, chunk)
+            .and_then(|_| update.free_metadata(block))
+            .and_then(|()| {
+                // Forgotten before the block can be used anew; a failure lets it be looked up again.
+                if let Some(cell) = self.cell(chunk) {
+                    cell.word.store(0, Ordering::Release);
+                }
+                update.set_pool_root(PoolTree::InodeTable, tree.root);
+                update.commit()
+            });
+        if let Err(error) = removed {
             self.add_to(self.list(), taken);
             return Err(error);
         }
         state.root = tree.root;
         if let Some(cell) = self.cell(chunk) {
             cell.listed.store(0, Ordering::Relaxed);
-            cell.word.store(0, Ordering::Release);
         }
         Ok(())
     }

@@ -134,13 +134,14 @@ impl Pool {
         let inode = number.make(&mut update, birth)?;
         directory.finish(&mut update, now)?;
         update.commit()?;
+        // First of all, or a failure below would give the number back.
+        let inode = number.publish(inode);
+        self.dentries.set(parent.into(), name, InodeRef::from(&*inode));
+        let stat = self.stat_inode(&inode, &InodeState::default())?;
         // Nobody can remove the name before the directory is unlocked.
         if creation.kind() == FileKind::Regular {
             inode.count_open();
         }
-        let stat = self.stat_inode(&inode, &InodeState::default())?;
-        let inode = number.publish(inode);
-        self.dentries.set(parent.into(), name, InodeRef::from(&*inode));
         Ok((inode, stat))
     }
 

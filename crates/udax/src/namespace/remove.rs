@@ -153,9 +153,23 @@ impl Pool {
             }
             Some(Farewell::Open) => {
                 inode.note_close_work();
+                // The handle may have been closed since it was seen, by somebody who saw no work: then it is ours.
+                if !inode.is_open() {
+                    self.finish_later_if_failing(inode, state);
+                }
                 Ok(())
             }
-            Some(Farewell::Long) => self.finish_orphan(inode, state),
+            Some(Farewell::Long) => {
+                self.finish_later_if_failing(inode, state);
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees an orphan. The name is gone already, so a failure is not the caller's: the next mount tries again.
+    fn finish_later_if_failing(&self, inode: &Inode, state: &mut InodeState) {
+        if let Err(error) = self.finish_orphan(inode, state) {
+            tracing::error!(ino = inode.ino.raw(), %error, "freeing an unlinked file failed; it stays an orphan");
         }
     }
 }
