@@ -140,8 +140,50 @@ impl Geometry {
         ranges
     }
 
+    /// Whether `range` touches one of [`Geometry::own_ranges`].
+    pub fn is_own(&self, range: BlockRange) -> bool {
+        let fixed = SUPERBLOCKS.into_iter().chain(CHECKPOINTS).chain([ROOTS]);
+        fixed.into_iter().any(|block| range.contains(block))
+            || range.intersects(self.journal)
+            || self
+                .segments
+                .iter()
+                .any(|segment| range.intersects(segment.bitmaps()))
+    }
+
     /// The journal's blocks.
     pub fn journal(&self) -> BlockRange {
         self.journal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+
+    #[test]
+    fn own_blocks_are_those_of_the_own_ranges() {
+        for blocks in [4096, 5000, 100_000] {
+            let plan = Superblock::plan(
+                blocks,
+                uuid::Uuid::from_u128(7),
+                [0; 16],
+                "",
+                Timestamp::default(),
+            )
+            .unwrap();
+            let geometry = Geometry::new(&plan);
+            let own = geometry.own_ranges();
+            for block in (0..blocks).map(BlockNo) {
+                let expected = own.iter().any(|range| range.contains(block));
+                assert_eq!(
+                    geometry.is_own(BlockRange::new(block, 1)),
+                    expected,
+                    "block {block} of {blocks}"
+                );
+            }
+            assert!(geometry.is_own(BlockRange::new(BlockNo(3), blocks)));
+        }
     }
 }

@@ -12,6 +12,7 @@ use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Geometry, InodeNo, MAX_POOL_BYTES, Superblock, roots, seal,
 };
 use udax_pmem::{Region, RegionOptions};
+use udax_sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::initial;
@@ -241,7 +242,6 @@ impl Pool {
         if superblock.segments.len() >= MAX_SEGMENTS {
             return Err(Error::NotSupported("a pool grows at most 63 times"));
         }
-        self.region.grow(new_blocks * BLOCK_BYTES)?;
         let mut grown = superblock.clone();
         let blocks = BlockRange::new(BlockNo(old_blocks), new_blocks - old_blocks);
         let segment = Segment {
@@ -251,6 +251,7 @@ impl Pool {
         if segment.group_count() >= blocks.count {
             return Err(Error::Invalid("a pool grows by more than a block"));
         }
+        self.region.grow(new_blocks * BLOCK_BYTES)?;
         let added = blocks.count - segment.group_count();
         grown.segments.push(segment);
         grown.generation += 1;
@@ -259,6 +260,7 @@ impl Pool {
         self.region.fence()?;
         self.journal.grow(&grown, added)?;
         self.space.grow(geometry, added);
+        self.total_blocks.store(new_blocks, Ordering::Relaxed);
         *superblock = grown;
         Ok(())
     }

@@ -7,7 +7,7 @@ use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Superblock};
 use udax_pmem::Region;
-use udax_sync::atomic::{AtomicBool, Ordering};
+use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Rank, RwLock};
 
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ pub(crate) struct Pool {
     pub(crate) hash_key: [u8; 16],
     /// Changes when the pool grows.
     pub(crate) superblock: RwLock<Superblock>,
+    pub(crate) total_blocks: AtomicU64,
     pub(crate) journal: Journal,
     pub(crate) recovery: Recovery,
     pub(crate) space: Space,
@@ -75,6 +76,7 @@ impl Pool {
             seed,
             hash_key: superblock.hash_key,
             superblock: RwLock::new(Rank::Superblock, superblock),
+            total_blocks: AtomicU64::new(total_blocks),
             journal,
             recovery,
             space,
@@ -116,7 +118,7 @@ impl Pool {
 
     /// Blocks in the pool.
     pub(crate) fn total_blocks(&self) -> u64 {
-        self.region.len() / udax_media::BLOCK_BYTES
+        self.total_blocks.load(Ordering::Relaxed)
     }
 
     /// A word of the pool.

@@ -99,7 +99,9 @@ fn read_inline(pool: &Pool, inode: &Inode) -> Result<Vec<Extent>> {
     pool.region.read(inode.field(offset::INLINE).raw(), &mut bytes)?;
     let mut extents: Vec<Extent> = Vec::with_capacity(count);
     for encoded in bytes.as_chunks::<INLINE_SIZE>().0.iter().take(count) {
-        let extent = Extent::decode_inline(encoded, pool.total_blocks()).ok_or_else(|| overlap(inode))?;
+        let extent = Extent::decode_inline(encoded, pool.total_blocks())
+            .filter(|extent| !pool.space.geometry().is_own(extent.blocks()))
+            .ok_or_else(|| overlap(inode))?;
         if extents.last().is_some_and(|last| last.end() > extent.first) {
             return Err(overlap(inode));
         }
@@ -109,7 +111,9 @@ fn read_inline(pool: &Pool, inode: &Inode) -> Result<Vec<Extent>> {
 }
 
 fn decode(pool: &Pool, inode: &Inode, key: u64, value: &[u8]) -> Result<Extent> {
-    Extent::decode(FileBlock(key), value, pool.total_blocks()).ok_or_else(|| overlap(inode))
+    Extent::decode(FileBlock(key), value, pool.total_blocks())
+        .filter(|extent| !pool.space.geometry().is_own(extent.blocks()))
+        .ok_or_else(|| overlap(inode))
 }
 
 fn overlap(inode: &Inode) -> Error {

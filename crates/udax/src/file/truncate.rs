@@ -98,7 +98,7 @@ impl Pool {
         let Some(orphan) = orphan else { return Ok(()) };
         orphan.done();
         while completeness == Completeness::More {
-            completeness = self.free_last_extents(inode, state, first)?;
+            completeness = self.free_extents_from(inode, state, first)?;
         }
         self.forget_orphan(inode)
     }

@@ -237,12 +237,12 @@ impl Pool {
                 return Ok(());
             }
             drop(update);
-            self.free_last_extents(inode, state, FileBlock(0))?;
+            self.free_extents_from(inode, state, FileBlock(0))?;
         }
     }
 
-    /// Frees some of the extents from `first` on, the last ones; whether there are none left.
-    pub(crate) fn free_last_extents(
+    /// Frees up to [`EXTENTS_PER_RECORD`] of the extents from `first` on, in one record; whether that was all.
+    pub(crate) fn free_extents_from(
         &self,
         inode: &Inode,
         state: &mut InodeState,
@@ -260,8 +260,7 @@ impl Pool {
     }
 }
 
-/// Adds to `update` the freeing of up to [`EXTENTS_PER_RECORD`] of the extents from `first` on, beginning with those
-/// after the 256th last; whether that was all.
+/// Adds to `update` the freeing of the first [`EXTENTS_PER_RECORD`] extents from `first` on; whether that was all.
 pub(crate) fn free_tail(
     update: &mut Update<'_>,
     map: &mut ExtentMap<'_>,

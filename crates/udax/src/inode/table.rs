@@ -41,6 +41,8 @@ const PAGES: usize = 1 << 14;
 /// The inode table of an open pool.
 #[derive(Debug)]
 pub(crate) struct InodeTable {
+    /// No chunk has this number or a higher one.
+    limit: AtomicU64,
     tree: RwLock<TableState>,
     pages: Box<[OnceLock<Box<[ChunkCell]>>]>,
     free: Box<[CachePadded<Mutex<Vec<InodeNo>>>]>,
@@ -83,6 +85,7 @@ impl InodeTable {
             scan: Some(0),
         };
         Self {
+            limit: AtomicU64::new(0),
             tree: RwLock::new(Rank::InodeTable, state),
             pages: (0..PAGES).map(|_| OnceLock::new()).collect(),
             free: (0..LISTS)
@@ -99,6 +102,7 @@ impl InodeTable {
             Some((chunk, _)) => check_chunk(chunk)? + 1,
             None => 0,
         };
+        self.limit.store(state.next_chunk, Ordering::Relaxed);
         Ok(())
     }
 
@@ -109,6 +113,10 @@ impl InodeTable {
     #[inline]
     pub(crate) fn locate(&self, pool: &Pool, ino: InodeNo) -> Result<ByteOffset> {
         let (chunk, slot) = inode::chunk_and_slot(ino);
+        // Before a cell is made for it: a damaged entry may name any number.
+        if chunk >= self.limit.load(Ordering::Relaxed) {
+            return Err(Error::Stale(ino));
+        }
         let cell = self.cell(chunk).ok_or(Error::Stale(ino))?;
         // Pairs with the stores in `locate_under` and `make_chunks`.
         let word = cell.word.load(Ordering::Acquire);
@@ -302,6 +310,7 @@ impl InodeTable {
         update.commit()?;
         state.root = tree.root;
         state.next_chunk += count;
+        self.limit.store(state.next_chunk, Ordering::Relaxed);
         let mut numbers = Vec::with_capacity(made.len() * 16);
         for (chunk, block) in made {
             if let Some(cell) = self.cell(chunk) {

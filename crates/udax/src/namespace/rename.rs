@@ -119,7 +119,11 @@ impl Pool {
             }
             current = self.inodes.get(self, self.inode_parent(&current)?)?;
         }
-        Err(Error::SymlinkLoop)
+        let place = udax_media::Place::Inode(below.ino);
+        Err(Error::Inconsistent {
+            place,
+            what: "a directory that does not lead to the root",
+        })
     }
 
     fn rename_locked(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode) -> Result<()> {

@@ -236,6 +236,12 @@ impl Space {
                 what: "a block outside the pool is to be freed",
             });
         };
+        if geometry.is_own(range) {
+            return Err(Error::Inconsistent {
+                place: udax_media::Place::Block(range.start),
+                what: "a block of the pool itself is to be freed",
+            });
+        }
         for index in first..=last {
             if !self.with_group(index, |group| group.is_held(range))? {
                 return Err(Error::Inconsistent {
