@@ -38,6 +38,21 @@ fn what_a_project_needs_is_there() {
 }
 
 #[test]
+fn the_readme_shows_the_example_that_is_compiled() {
+    let tree = tree();
+    let readme = file(&tree, "README.md").text.as_str();
+    let shown = readme
+        .split("```rust\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let compiled = &file(&tree, "crates/udax/examples/quick_start.rs").text;
+    assert!(
+        shown.is_some_and(|code| compiled.ends_with(code)),
+        "README.md and quick_start.rs differ"
+    );
+}
+
+#[test]
 fn the_readme_gives_the_two_commands_and_they_exist() {
     let tree = tree();
     let readme = file(&tree, "README.md");

@@ -35,12 +35,13 @@ impl File {
     /// some.
     ///
     /// # Errors
-    /// `BadHandle` without `WRITE`; `FileTooLarge`; `NoSpace`; a media error. Then nothing was changed.
+    /// `BadHandle` without `WRITE`; `FileTooLarge`; `NoSpace`; a media error. Then nothing was changed, but for a media
+    /// error of a write in place: its first bytes may have been.
     ///
     /// # Durability
-    /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what goes to new blocks
-    /// (up to 256 pieces of free space) becomes visible together, with the size; what of it overwrites blocks that were
-    /// written before is as a write in place.
+    /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what goes to new
+    /// blocks (up to 256 pieces of free space) becomes visible together, with the size; what of it overwrites blocks
+    /// that were written before is as a write in place.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
         Ok(self.write(bytes, Some(offset))?.1)
     }
