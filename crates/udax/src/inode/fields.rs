@@ -16,6 +16,8 @@ const WORDS: usize = LINE_SIZE / 8;
 pub(crate) struct Line {
     words: [u64; WORDS],
     before: [u64; WORDS],
+    /// Written from here on even if equal: what a record costs shall not depend on the second it is made in.
+    written_from: usize,
 }
 
 impl Line {
@@ -25,7 +27,11 @@ impl Line {
         let mut words = [0; WORDS];
         pool.region
             .read_words(inode.field(offset::SIZE).raw(), &mut words)?;
-        Ok(Self { words, before: words })
+        Ok(Self {
+            words,
+            before: words,
+            written_from: WORDS,
+        })
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -86,22 +92,25 @@ impl Line {
 
     /// Content and status have changed at `now`.
     pub(crate) fn touch_modified(&mut self, now: Timestamp) {
-        self.set_mtime(now);
         self.touch_changed(now);
+        self.set_mtime(now);
+        self.written_from = 2;
     }
 
     /// The status has changed at `now`.
     pub(crate) fn touch_changed(&mut self, now: Timestamp) {
         self.set_ctime(now);
+        self.written_from = self.written_from.min(3);
         self.words[7] = self.words[7].wrapping_add(1);
     }
 
-    /// Adds to `update` the words that differ from what was read.
+    /// Adds to `update` the words that differ from what was read, and those between them.
     pub(crate) fn store(&mut self, update: &mut Update<'_>, inode: &Inode) {
         let differs = |index: &usize| self.words.get(*index) != self.before.get(*index);
         let (Some(first), Some(last)) = ((0..WORDS).find(differs), (0..WORDS).rev().find(differs)) else {
             return;
         };
+        let first = first.min(self.written_from);
         let mut bytes = [0; LINE_SIZE];
         for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.words) {
             *to = word.to_le_bytes();

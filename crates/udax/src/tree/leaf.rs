@@ -19,7 +19,7 @@ pub(super) const MERGE_BELOW: usize = ROOM / 4;
 pub(super) const MERGED_MAX: usize = ROOM / 4 * 3;
 /// What must be free after a compaction: less, and the next insertions would each compact again.
 pub(super) const COMPACTION_GAIN: usize = 256;
-/// Slots read at a time by scans that look at every field; lookups read the keys alone, which was measured faster.
+/// Slots read at a time by scans of all slots; `find` reads the keys alone and stops, which was measured faster.
 const SCAN_SLOTS: usize = 32;
 
 /// Bytes that an entry takes.
@@ -77,32 +77,35 @@ pub(super) fn find<S: NodeSource>(
 }
 
 /// The used slot with the greatest key that is at most `key`.
-///
-/// Backward, because slots filled in ascending order then improve on the best only once.
 pub(super) fn greatest<S: NodeSource>(source: &S, node: Node, key: u64) -> Result<Option<Slot>, S::Error> {
-    let mut best: Option<Slot> = None;
-    for index in (0..node.count()).rev() {
-        let found = source.word(node.block, slot_offset(index))?;
-        if found <= key && best.is_none_or(|best| best.key < found) {
-            best = Some(read_slot(source, node, index)?)
-                .filter(|slot| slot.is_used && slot.key == found)
-                .or(best);
-        }
-    }
-    Ok(best)
+    nearest(source, node, |found, best| {
+        found <= key && best.is_none_or(|best| best < found)
+    })
 }
 
 /// The used slot with the smallest key that is at least `key`.
 pub(super) fn least<S: NodeSource>(source: &S, node: Node, key: u64) -> Result<Option<Slot>, S::Error> {
+    nearest(source, node, |found, best| {
+        found >= key && best.is_none_or(|best| best > found)
+    })
+}
+
+/// The used slot whose key `is_better` than that of every other.
+#[inline]
+fn nearest<S: NodeSource>(
+    source: &S,
+    node: Node,
+    is_better: impl Fn(u64, Option<u64>) -> bool,
+) -> Result<Option<Slot>, S::Error> {
     let mut best: Option<Slot> = None;
-    for index in 0..node.count() {
-        let found = source.word(node.block, slot_offset(index))?;
-        if found >= key && best.is_none_or(|best| best.key > found) {
-            best = Some(read_slot(source, node, index)?)
-                .filter(|slot| slot.is_used && slot.key == found)
-                .or(best);
+    for_each_slot(source, node, |_, bytes| {
+        // The key alone decides for most slots.
+        let key = bytes.first_chunk::<8>().map_or(0, |key| u64::from_le_bytes(*key));
+        if is_better(key, best.map(|best| best.key)) {
+            best = Some(Slot::from_raw(bytes)).filter(|slot| slot.is_used).or(best);
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     Ok(best)
 }
 

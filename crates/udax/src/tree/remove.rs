@@ -1,6 +1,6 @@
 //! Removal: freed slots, merged neighbours, freed nodes.
 
-use udax_media::node::TreeRoot;
+use udax_media::node::{TreeKind, TreeRoot};
 
 use super::descent::{Node, Path, Step};
 use super::insert::compose;
@@ -19,7 +19,9 @@ impl Tree {
         let Some((index, slot)) = survey.found else {
             return Ok(false);
         };
-        if survey.used == 1 {
+        // A directory keeps its last leaf: files come and go in one that is otherwise empty.
+        let is_kept = path.last().is_none() && self.identity.kind == TreeKind::Directory;
+        if survey.used == 1 && !is_kept {
             store.free(leaf.node.block);
             self.drop_child(store, path)?;
             return Ok(true);

@@ -9,7 +9,7 @@ use udax_media::{BLOCK_SIZE, BlockNo, FormatError, Place};
 use super::super::{NodeSource, NodeStore, Tree};
 
 pub(super) const IDENTITY: NodeIdentity = NodeIdentity {
-    kind: TreeKind::Directory,
+    kind: TreeKind::Xattrs,
     owner: 77,
     generation: 3,
 };
