@@ -47,8 +47,8 @@ impl File {
     ///
     /// # Errors
     /// `BadHandle` without `WRITE`; `Invalid` for an empty range, another kind than a regular file, a collapse or
-    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NoSpace`, then nothing was
-    /// changed.
+    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NotSupported` for a collapse or
+    /// insertion in a file of more than about 3000 extents; `NoSpace`, then nothing was changed.
     ///
     /// # Durability
     /// Durable on return. Atomic, but for ranges of more than 256 extents, which are allocated, punched or zeroed

@@ -303,3 +303,34 @@ fn a_growth_that_a_crash_interrupts_leaves_one_size_or_the_other() {
         std::fs::remove_file(copy).unwrap();
     }
 }
+
+#[test]
+fn a_shift_of_too_many_extents_is_refused_and_changes_nothing() {
+    const BLOCK: u64 = 4096;
+    let pool = TestPool::new(128 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    for island in 0..6000 {
+        file.write_at(&island_content(island), island * 2 * BLOCK)
+            .unwrap();
+    }
+    let before = file.stat().unwrap();
+    for mode in [AllocateMode::Collapse, AllocateMode::Insert] {
+        let refused = file.allocate(mode, BLOCK, BLOCK);
+        assert!(matches!(refused, Err(Error::NotSupported(_))), "{refused:?}");
+    }
+    let after = file.stat().unwrap();
+    assert_eq!((after.size, after.blocks), (before.size, before.blocks));
+    for island in 0..6000 {
+        let mut back = [0; 8];
+        file.read_at(&mut back, island * 2 * BLOCK).unwrap();
+        assert_eq!(back, island_content(island));
+    }
+    drop(file);
+    fs.close().unwrap();
+    pool.check();
+}
+
+fn island_content(island: u64) -> [u8; 8] {
+    (island + 1).to_le_bytes()
+}
