@@ -9,8 +9,8 @@
 //! * [`Cursor`]: entries in order, a leaf at a time; holds a key, not a position, so it survives changes.
 //!
 //! Invariants: a node's level is its parent's less one; no leaf is empty but a directory's root; the keys
-//! below entry `i` of an inner node are at least its key (any key, for the first) and below that of entry `i
-//! + 1`; a separator stays when the entry it was made for goes. Every offset and length is checked where it
+//! below entry `i` of an inner node are at least its key (any key, for the first) and below that of the
+//! entry after it; a separator stays when the entry it was made for goes. Every offset and length is checked where it
 //! is used, because a pool can be changed behind our back: what does not fit is a [`FormatError`], never a
 //! panic or an endless loop.
 //!
