@@ -4,7 +4,7 @@
 //! handles of the file the process has.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -238,15 +238,26 @@ fn open_file(path: &Path, mode: Mode) -> std::io::Result<(File, bool)> {
     Ok((options.open(path)?, false))
 }
 
+/// Looks at /proc/locks before the holder goes without a name.
+const HOLDER_LOOKS: usize = 16;
+
 /// `" by process 123 (name)"` of the first holder of a flock on this inode.
+///
+/// The kernel counts its way back into the list for each read of it, so that locks which others release meanwhile
+/// hide some that are held: a few large reads, and another look when nothing was found.
 fn holder(device: u64, inode: u64) -> Option<String> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let pid = find_holder(&locks, device, inode)?;
+    let pid = (0..HOLDER_LOOKS).find_map(|_| find_holder(&read_locks().ok()?, device, inode))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(match name.trim() {
         "" => format!(" by process {pid}"),
         name => format!(" by process {pid} ({name})"),
     })
+}
+
+fn read_locks() -> std::io::Result<String> {
+    let mut locks = Vec::with_capacity(1 << 16);
+    File::open("/proc/locks")?.read_to_end(&mut locks)?;
+    Ok(String::from_utf8_lossy(&locks).into_owned())
 }
 
 /// Lines are `1: FLOCK ADVISORY WRITE 9044 fe:00:5350030 0 EOF` (proc_locks(5)); those who wait have `->` in front.

@@ -1,6 +1,7 @@
 //! One writer, or any number of readers.
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use udax_pmem::{Region, RegionError, RegionOptions};
 
@@ -117,4 +118,30 @@ fn child_that_stores_and_hangs() {
     region.fence().unwrap();
     println!("\nstored");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn the_holder_is_named_while_others_lock_and_unlock() {
+    let directory = memory_directory();
+    let path = directory.path().join("pool");
+    let _region = Region::create(&path, 4096, RegionOptions::default()).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (directory, is_over) = (directory.path(), &is_over);
+            scope.spawn(move || {
+                let path = directory.join(format!("other {thread}"));
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(Region::create(&path, 4096, RegionOptions::default()).unwrap());
+                }
+            });
+        }
+        let holders: Vec<String> = (0..500)
+            .map(|_| busy_holder(Region::open(&path, RegionOptions::default())))
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        for holder in holders {
+            assert!(holder.contains(&std::process::id().to_string()), "{holder:?}");
+        }
+    });
 }
