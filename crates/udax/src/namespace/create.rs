@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use udax_journal::DataWriter;
+use udax_media::dentry::Dentry;
 use udax_media::inode::{FileKind, INLINE_BYTES};
 use udax_media::{BlockNo, BlockRange, ByteOffset, InodeNo, MAX_SYMLINK_BYTES};
 
@@ -113,10 +114,12 @@ impl Pool {
         new: NewInode,
     ) -> Result<(Arc<Inode>, Stat)> {
         let _parent_state = parent.write()?;
+        let look_up = self.look_up(parent, name)?;
         let number = NumberGuard::take(self)?;
         let mut update = Update::new(self);
         let mut directory = EditedDirectory::begin(self, parent)?;
-        directory.insert(&mut update, name, number.ino, creation.kind())?;
+        let (ino, kind) = (number.ino, creation.kind());
+        directory.insert(&mut update, &look_up, Dentry { ino, kind, name })?;
         let now = now();
         let content = self.birth_content(&mut update, creation)?;
         let birth = Birth {

@@ -1,5 +1,6 @@
 //! Further names for an inode.
 
+use udax_media::dentry::Dentry;
 use udax_media::inode::FileKind;
 
 use crate::error::{Error, Result};
@@ -76,7 +77,9 @@ impl Pool {
         }
         let now = now();
         let mut directory = EditedDirectory::begin(self, parent)?;
-        directory.insert(&mut update, name, inode.ino, inode.kind)?;
+        let look_up = self.look_up(parent, name)?;
+        let (ino, kind) = (inode.ino, inode.kind);
+        directory.insert(&mut update, &look_up, Dentry { ino, kind, name })?;
         directory.finish(&mut update, now)?;
         let orphan = match line.nlink() {
             0 => Some(self.orphans.remove(&mut update, inode.ino)?),

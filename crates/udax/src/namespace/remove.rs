@@ -76,17 +76,17 @@ impl Pool {
         let parent = self.inode(parent)?;
         let inode = self.inode(target)?;
         let mut locks = LockSet::lock([&*parent, &*inode])?;
-        let found = self
-            .find_entry(&parent, name)?
-            .filter(|found| found.ino == inode.ino);
-        let found = found.ok_or(Error::Stale(inode.ino))?;
+        let look_up = self.look_up(&parent, name)?;
+        if look_up.found.is_none_or(|found| found.ino != inode.ino) {
+            return Err(Error::Stale(inode.ino));
+        }
         if target.kind == FileKind::Directory && self.inode_size(&inode)? > 0 {
             return Err(Error::NotEmpty);
         }
         let mut update = Update::freeing(self);
         let now = now();
         let mut directory = EditedDirectory::begin(self, &parent)?;
-        directory.remove(&mut update, found)?;
+        directory.remove(&mut update, look_up)?;
         directory.finish(&mut update, now)?;
         let state = locks.state(&inode)?;
         let leaving = self.drop_name(&mut update, &inode, state, now)?;
