@@ -6,10 +6,13 @@
 
 mod allocate;
 mod copy;
+mod edges;
 mod layout;
 mod open;
+mod punch;
 mod read;
 mod seek;
+mod shift;
 mod truncate;
 mod write;
 

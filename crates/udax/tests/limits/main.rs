@@ -4,8 +4,10 @@
 
 mod busy;
 mod counts;
+mod crash;
 mod damage;
 mod full;
 mod names;
 mod pool;
+mod ranges;
 mod space;
