@@ -16,6 +16,7 @@ mod error;
 mod extents;
 mod file;
 mod filesystem;
+mod fresh;
 mod initial;
 mod inode;
 mod mount;

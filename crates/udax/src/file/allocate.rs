@@ -78,8 +78,8 @@ impl File {
     ///
     /// # Errors
     /// `BadHandle` without `WRITE`; `Invalid` for an empty range, another kind than a regular file, a collapse or
-    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NotSupported` for a collapse or
-    /// insertion in a file of more than about 3000 extents; `NoSpace`, then nothing was changed.
+    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NoSpace`, then nothing was
+    /// changed.
     ///
     /// # Durability
     /// Durable on return. Atomic, but for ranges of more than 256 extents, which are allocated, punched or zeroed
@@ -102,25 +102,31 @@ impl File {
         let pool = &*self.pool;
         let inode = &*self.inode;
         pool.retry_when_full(|| {
-            let mut state = inode.write()?;
-            if let Some(window) = state.window.take() {
-                pool.space.give_back(window);
+            if let AllocateMode::Collapse | AllocateMode::Insert = mode {
+                return pool.shift_range(inode, mode, range);
             }
-            extents::load(pool, inode, &mut state)?;
+            let mut state = inode.write()?;
+            pool.prepare_range(inode, &mut state)?;
             match mode {
                 AllocateMode::Allocate => pool.allocate_range(inode, &mut state, range, Some(end)),
-                AllocateMode::KeepSize => pool.allocate_range(inode, &mut state, range, None),
                 AllocateMode::PunchHole => pool.punch(inode, &mut state, range),
                 AllocateMode::ZeroRange => pool.zero_range(inode, &mut state, range, Some(end)),
                 AllocateMode::ZeroRangeKeepSize => pool.zero_range(inode, &mut state, range, None),
-                AllocateMode::Collapse => pool.collapse(inode, &mut state, range),
-                AllocateMode::Insert => pool.insert(inode, &mut state, range),
+                _ => pool.allocate_range(inode, &mut state, range, None),
             }
         })
     }
 }
 
 impl Pool {
+    /// What every change of a range begins with: nothing taken ahead, the extents known.
+    pub(super) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if let Some(window) = state.window.take() {
+            self.space.give_back(window);
+        }
+        extents::load(self, inode, state)
+    }
+
     /// Allocates the holes of `range` as unwritten; then sets the size if it is below `new_size`.
     fn allocate_range(
         &self,

@@ -7,6 +7,7 @@
 mod allocate;
 mod copy;
 mod edges;
+mod exchange;
 mod layout;
 mod open;
 mod punch;
