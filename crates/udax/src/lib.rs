@@ -12,6 +12,7 @@
 //! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
+mod cuts;
 mod error;
 mod extents;
 mod file;

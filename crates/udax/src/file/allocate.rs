@@ -119,11 +119,12 @@ impl File {
 }
 
 impl Pool {
-    /// What every change of a range begins with: nothing taken ahead, the extents known.
+    /// What every change of a range begins with: nothing taken ahead, no truncation unfinished, the extents known.
     pub(super) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         if let Some(window) = state.window.take() {
             self.space.give_back(window);
         }
+        self.finish_cut(inode, state)?;
         extents::load(self, inode, state)
     }
 

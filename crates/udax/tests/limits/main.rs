@@ -5,6 +5,7 @@
 mod busy;
 mod counts;
 mod crash;
+mod cuts;
 mod damage;
 mod full;
 mod names;
