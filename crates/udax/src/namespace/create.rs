@@ -152,23 +152,26 @@ impl Pool {
     /// caller, who is the only one to know it.
     pub(crate) fn create_unnamed(&self, directory: &Inode, new: NewInode) -> Result<Arc<Inode>> {
         self.check_writable()?;
-        self.retry_when_full(|| {
-            let number = NumberGuard::take(self)?;
-            let mut update = Update::new(self);
-            let birth = Birth {
-                kind: FileKind::Regular,
-                new: self.inherit(directory, FileKind::Regular, new)?,
-                nlink: 0,
-                parent: InodeNo(0),
-                now: now(),
-                content: BirthContent::Empty,
-            };
-            let inode = number.make(&mut update, birth)?;
-            let change = self.orphans.add(&mut update, inode.ino)?;
-            update.commit()?;
-            change.done();
-            Ok(number.publish(inode))
-        })
+        self.retry_when_full(|| self.create_orphan(self.inherit(directory, FileKind::Regular, new)?))
+    }
+
+    /// Makes a regular file without a name and without a directory that it takes after.
+    pub(crate) fn create_orphan(&self, new: NewInode) -> Result<Arc<Inode>> {
+        let number = NumberGuard::take(self)?;
+        let mut update = Update::new(self);
+        let birth = Birth {
+            kind: FileKind::Regular,
+            new,
+            nlink: 0,
+            parent: InodeNo(0),
+            now: now(),
+            content: BirthContent::Empty,
+        };
+        let inode = number.make(&mut update, birth)?;
+        let change = self.orphans.add(&mut update, inode.ino)?;
+        update.commit()?;
+        change.done();
+        Ok(number.publish(inode))
     }
 
     /// A new inode's group and set-group-id bit follow a directory that has that bit (System V semantics).

@@ -72,6 +72,11 @@ impl Pool {
         if line.nlink() == 0 && !state.is_linkable {
             return Err(Error::NotFound);
         }
+        if line.nlink() == 0 {
+            // It is no orphan afterwards.
+            self.finish_cut(inode, state)?;
+            line = Line::read(self, inode)?;
+        }
         if line.nlink() >= MAX_LINKS {
             return Err(Error::TooManyLinks);
         }

@@ -108,7 +108,9 @@ impl Pool {
             FileKind::Directory => 0,
             _ => line.nlink().saturating_sub(1),
         };
-        if remaining == 0 && !inode.is_open() && self.free_inode(update, inode, state)? == Completeness::All {
+        // A file whose truncation is unfinished is an orphan already, which is freed as such.
+        let is_short = remaining == 0 && !inode.is_open() && !self.cuts.contains(inode.ino);
+        if is_short && self.free_inode(update, inode, state)? == Completeness::All {
             return Ok(Leaving {
                 farewell: Some(Farewell::Freed),
                 orphan: None,

@@ -32,6 +32,7 @@ use smallvec::SmallVec;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::{BlockNo, FormatError};
 
+pub(crate) use build::node_count;
 pub(crate) use cursor::Cursor;
 #[cfg(test)]
 pub(crate) use insert::Insertion;
