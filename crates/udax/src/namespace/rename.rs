@@ -14,7 +14,7 @@ use crate::namespace::MAX_RETRIES;
 use crate::namespace::cache::InodeRef;
 use crate::namespace::directory::{EditedDirectory, Found, LookUp};
 use crate::namespace::locks::LockSet;
-use crate::namespace::path::{Follow, Last, Resolved};
+use crate::namespace::path::{Absence, Follow, Last, Resolved};
 use crate::options::RenameMode;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -38,9 +38,15 @@ impl Pool {
     /// Durable on return: one record, one fence; more when a replaced file of many extents is freed.
     pub(crate) fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Result<()> {
         self.check_writable()?;
-        for _ in 0..MAX_RETRIES {
+        for attempt in 0..MAX_RETRIES {
             let source = self.walk(from, Follow::Never)?;
-            let target = self.walk(to, Follow::Never)?;
+            // Directories have more errors, whose order depends on the target.
+            let is_simple = mode != RenameMode::Exchange
+                && source
+                    .target
+                    .is_some_and(|source| source.kind != FileKind::Directory);
+            let absence = Absence::at_attempt(if is_simple { attempt } else { 1 });
+            let target = self.walk_presuming(to, Follow::Never, absence)?;
             match self.rename_resolved(&source, &target, mode) {
                 Err(Error::Stale(_)) => {}
                 other => return other,

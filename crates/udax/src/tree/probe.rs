@@ -50,9 +50,10 @@ impl Tree {
     pub(crate) fn probe<S: NodeSource>(
         &self,
         source: &S,
-        (first, last): (u64, u64),
+        keys: (u64, u64),
         len: usize,
     ) -> Result<Option<Probe>, S::Error> {
+        let (first, last) = keys;
         let Some((path, leaf)) = self.descend(source, first)? else {
             return Ok(None);
         };
@@ -60,10 +61,8 @@ impl Tree {
             return Ok(None);
         }
         let mut hits = SmallVec::new();
-        let survey = leaf::survey(source, leaf.node, len, |index, slot| {
-            if (first..=last).contains(&slot.key) {
-                hits.push((index, slot));
-            }
+        let survey = leaf::survey(source, leaf.node, len, keys, |index, slot| {
+            hits.push((index, slot))
         })?;
         Ok(Some(Probe {
             path,
