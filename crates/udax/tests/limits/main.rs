@@ -11,4 +11,5 @@ mod full;
 mod names;
 mod pool;
 mod ranges;
+mod shares;
 mod space;
