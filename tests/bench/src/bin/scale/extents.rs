@@ -51,7 +51,9 @@ pub(super) fn measure(table: &mut Table, count: u64) -> Result<()> {
         Ok(file.truncate(count / 2 * 2 * BLOCK)?)
     })?;
     drop(file);
-    table.time("unlink the rest", count / 2, || Ok(filesystem.unlink("ascending")?))?;
+    table.time("unlink the rest", count / 2, || {
+        Ok(filesystem.unlink("ascending")?)
+    })?;
     descending(table, &filesystem, count)?;
     filesystem.close()?;
     pool.check()

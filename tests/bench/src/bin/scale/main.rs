@@ -41,10 +41,9 @@ fn main() -> Result<()> {
             other => bail!("no option {other}: --names N and --extents N"),
         }
     }
-    for (count, measure) in [
-        (names, names::measure as fn(&mut Table, u64) -> Result<()>),
-        (extents, extents::measure),
-    ] {
+    let kinds: [(u64, fn(&mut Table, u64) -> Result<()>); 2] =
+        [(names, names::measure), (extents, extents::measure)];
+    for (count, measure) in kinds {
         if count == 0 {
             continue;
         }

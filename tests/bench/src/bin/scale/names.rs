@@ -84,7 +84,9 @@ fn read_all(filesystem: &Filesystem) -> Result<u64> {
     let mut cookie = 0;
     loop {
         let entries = filesystem.read_dir(DIRECTORY, cookie, BATCH)?;
-        let Some(last) = entries.last() else { return Ok(seen) };
+        let Some(last) = entries.last() else {
+            return Ok(seen);
+        };
         cookie = last.cookie;
         seen += u64::try_from(entries.len())?;
     }
