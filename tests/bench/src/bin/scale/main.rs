@@ -22,6 +22,9 @@ use udax_test_bench::memory_path;
 
 use table::Table;
 
+/// Makes a pool of so many, measures and removes it.
+type Measure = fn(&mut Table, u64) -> Result<()>;
+
 /// The sizes at which each kind of pool is made, as divisors of the one that is asked for.
 const DIVISORS: [u64; 3] = [100, 10, 1];
 /// Operations of those that are only sampled.
@@ -41,8 +44,7 @@ fn main() -> Result<()> {
             other => bail!("no option {other}: --names N and --extents N"),
         }
     }
-    let kinds: [(u64, fn(&mut Table, u64) -> Result<()>); 2] =
-        [(names, names::measure), (extents, extents::measure)];
+    let kinds: [(u64, Measure); 2] = [(names, names::measure), (extents, extents::measure)];
     for (count, measure) in kinds {
         if count == 0 {
             continue;
