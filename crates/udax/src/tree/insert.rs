@@ -122,8 +122,13 @@ impl Tree {
             return draft.rewrite(store, node.block, self.identity);
         }
         let is_last = index + 1 == entries.len();
-        // Ascending insertion leaves full leaves behind, and needs not touch them.
-        let middle = if is_last { index } else { balance(&entries, total) };
+        // Ascending insertion leaves full leaves behind, and need not touch them; so does descending insertion, which
+        // moves them.
+        let middle = match index {
+            0 => 1,
+            _ if is_last => index,
+            _ => balance(&entries, total),
+        };
         let (left, right) = entries.split_at(middle);
         let block = store.allocate()?;
         let mut draft = Draft::new();
@@ -134,7 +139,12 @@ impl Tree {
             compose(&mut draft, left.iter().copied(), node.block)?;
             draft.rewrite(store, node.block, self.identity)?;
         }
-        let key = right.first().map_or(new.0, |(key, _)| *key);
+        // All that is above a full leaf goes beside it, also keys below the new one: descending insertion there would
+        // split the leaf each time.
+        let key = match left.last() {
+            Some((below, _)) if is_last => below + 1,
+            _ => right.first().map_or(new.0, |(key, _)| *key),
+        };
         self.add_child(store, path, Entry { key, child: block })
     }
 
