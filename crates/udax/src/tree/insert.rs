@@ -6,7 +6,7 @@ use udax_media::{BlockNo, FormatError, Place};
 use super::descent::{Node, Path};
 use super::inner::{self, Entry};
 use super::leaf::{self, Draft, Image};
-use super::{NodeStore, Tree};
+use super::{NodeStore, TooLong, Tree};
 
 /// What became of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ impl Tree {
         key: u64,
         value: &[u8],
     ) -> Result<Insertion, S::Error> {
-        verify_len(key, value)?;
+        verify_len(value)?;
         let Some(probe) = self.probe(store, (key, key), value.len())? else {
             let block = store.allocate()?;
             let mut draft = Draft::new();
@@ -80,7 +80,7 @@ impl Tree {
         key: u64,
         value: &[u8],
     ) -> Result<bool, S::Error> {
-        verify_len(key, value)?;
+        verify_len(value)?;
         let Some(leaf) = self.seek(store, key)? else {
             return Ok(false);
         };
@@ -203,14 +203,9 @@ fn balance(entries: &[(u64, &[u8])], total: usize) -> usize {
     middle
 }
 
-pub(super) fn verify_len(key: u64, value: &[u8]) -> Result<(), FormatError> {
+pub(super) fn verify_len(value: &[u8]) -> Result<(), TooLong> {
     if value.len() > MAX_VALUE_BYTES {
-        return Err(FormatError::Field {
-            what: "tree value",
-            place: Place::Block(BlockNo(0)),
-            field: "length of the value of key",
-            value: key,
-        });
+        return Err(TooLong(value.len()));
     }
     Ok(())
 }

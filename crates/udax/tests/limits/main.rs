@@ -5,6 +5,7 @@
 mod busy;
 mod chunks;
 mod counts;
+mod crafted;
 mod crash;
 mod cuts;
 mod damage;

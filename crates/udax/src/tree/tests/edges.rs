@@ -148,6 +148,25 @@ fn subtree_with_two_parents_is_refused() {
 }
 
 #[test]
+fn leaf_that_is_listed_twice_is_visited_once_and_refused() {
+    let (tree, mut store) = built(5);
+    let root = tree.root.block().unwrap();
+    for (from, to) in [(0, 1), (0, 4), (4, 2)] {
+        let (listed, kept) = (child(&store, root, from), child(&store, root, to));
+        set_word(&mut store, root, slot_offset(to) + 8, listed.raw());
+        let mut visits = 0;
+        let outcome = tree.for_each_node(&store, |block, _| {
+            visits += u32::from(block == listed);
+            Ok(())
+        });
+        assert!(outcome.is_err(), "leaf {from} as leaf {to}");
+        assert_eq!(visits, 1);
+        set_word(&mut store, root, slot_offset(to) + 8, kept.raw());
+    }
+    store.check(&tree);
+}
+
+#[test]
 fn leaf_that_is_its_own_neighbour_is_not_merged() {
     let (mut tree, mut store) = built(2);
     let root = tree.root.block().unwrap();

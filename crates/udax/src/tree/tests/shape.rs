@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use udax_media::node::{MAX_VALUE_BYTES, TreeRoot};
 
-use super::super::{Cursor, Insertion, Tree};
+use super::super::{Cursor, Insertion, TooLong, Tree};
 use super::memory::{IDENTITY, Memory, TestError};
 use super::{collect, empty, insert, value};
 
@@ -193,7 +193,10 @@ fn longest_values_fit_two_to_a_leaf() {
     let error = tree
         .insert(&mut store, 5000, &vec![0; MAX_VALUE_BYTES + 1])
         .unwrap_err();
-    assert!(matches!(error, TestError::Format(_)));
+    // The caller's fault is not told as damage.
+    assert_eq!(error, TestError::TooLong(TooLong(MAX_VALUE_BYTES + 1)));
+    let error = crate::Error::from(TooLong(MAX_VALUE_BYTES + 1));
+    assert_eq!(error.errno(), nix::errno::Errno::E2BIG);
 }
 
 #[test]
