@@ -5,6 +5,8 @@ use udax_journal::JournalError;
 use udax_media::{FormatError, InodeNo, Place};
 use udax_pmem::RegionError;
 
+use crate::tree::TooLong;
+
 /// Why an operation of the filesystem failed. [`Error::errno`] gives the POSIX number.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,7 +75,7 @@ pub enum Error {
     /// `ENXIO`: no data or hole at or after the offset.
     #[error("no such data or hole")]
     NoSuchRange,
-    /// `E2BIG` or `ERANGE`: a value longer than 65536 bytes.
+    /// `E2BIG`: a value longer than 65536 bytes, or one that no node can hold.
     #[error("attribute value of {length} bytes is too large (limit 65536)")]
     AttributeTooLarge {
         /// Bytes given.
@@ -124,6 +126,13 @@ impl From<JournalError> for Error {
             }
             other => Self::Journal(other),
         }
+    }
+}
+
+impl From<TooLong> for Error {
+    /// Only attributes have values of any length.
+    fn from(TooLong(length): TooLong) -> Self {
+        Self::AttributeTooLarge { length }
     }
 }
 

@@ -219,7 +219,7 @@ impl Pool {
                 match self.finish_interrupted(ino) {
                     Ok(()) => {}
                     Err(Error::Stale(_)) => self.drop_orphan(ino)?,
-                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. })) => {
+                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. } | Error::Region(_))) => {
                         self.leave_orphan(ino, &error);
                     }
                     Err(error) => return Err(error),

@@ -176,7 +176,7 @@ pub enum XattrMode {
 pub struct Stat {
     /// Inode number.
     pub ino: InodeNo,
-    /// How often the number has been used.
+    /// Higher than that of any inode that has had the number before.
     pub generation: u64,
     /// What it is.
     pub kind: udax_media::inode::FileKind,

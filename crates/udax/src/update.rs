@@ -49,6 +49,7 @@ pub(crate) struct Update<'p> {
 struct Blocks<'p> {
     pool: &'p Pool,
     taken: SmallVec<[BlockRange; 4]>,
+    /// Ascending, as are the next.
     freed_data: SmallVec<[BlockRange; 4]>,
     freed_metadata: SmallVec<[BlockRange; 4]>,
 }
@@ -134,8 +135,10 @@ impl<'p> Update<'p> {
     /// Frees data blocks: available when the update has committed.
     pub(crate) fn free_data(&mut self, blocks: BlockRange) -> Result<()> {
         self.pool.space.prepare_free(blocks)?;
+        check_unfreed(&self.blocks.freed_metadata, blocks)?;
+        let at = check_unfreed(&self.blocks.freed_data, blocks)?;
+        self.blocks.freed_data.insert(at, blocks);
         self.transaction.free(blocks);
-        self.blocks.freed_data.push(blocks);
         Ok(())
     }
 
@@ -176,8 +179,10 @@ impl<'p> Update<'p> {
     pub(crate) fn free_metadata(&mut self, block: BlockNo) -> Result<()> {
         let blocks = BlockRange::new(block, 1);
         self.pool.space.prepare_free(blocks)?;
+        check_unfreed(&self.blocks.freed_data, blocks)?;
+        let at = check_unfreed(&self.blocks.freed_metadata, blocks)?;
+        self.blocks.freed_metadata.insert(at, blocks);
         self.transaction.free(blocks);
-        self.blocks.freed_metadata.push(blocks);
         self.metadata_delta -= 1;
         Ok(())
     }
@@ -333,6 +338,18 @@ fn place(block: BlockNo, at: usize) -> u64 {
         .offset()
         .raw()
         .saturating_add(u64::try_from(at).unwrap_or(u64::MAX))
+}
+
+/// Where `blocks` belong among what is freed already, none of which they may be: a damaged pool may list them twice.
+fn check_unfreed(freed: &[BlockRange], blocks: BlockRange) -> Result<usize> {
+    let at = freed.partition_point(|other| other.end() <= blocks.start);
+    match freed.get(at) {
+        Some(other) if other.start < blocks.end() => Err(Error::Inconsistent {
+            place: Place::Block(blocks.start),
+            what: "a block is to be freed twice",
+        }),
+        _ => Ok(at),
+    }
 }
 
 fn outside(block: BlockNo) -> Error {

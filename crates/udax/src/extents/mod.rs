@@ -17,7 +17,7 @@ use crate::fresh::FreshNodes;
 use crate::inode::fields::{high, low, pair};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, NodeSource, Tree};
 use crate::update::Update;
 
 /// The most extents of one file that are kept in memory (32 bytes each).
@@ -157,6 +157,68 @@ fn lookup_in_tree(pool: &Pool, inode: &Inode, tree: &Tree, block: FileBlock) -> 
     })
 }
 
+/// The extents that touch `first..end`, at most `limit`, ascending. The cache must be loaded.
+///
+/// # Errors
+/// A damaged tree.
+pub(crate) fn list(
+    pool: &Pool,
+    inode: &Inode,
+    cache: &ExtentCache,
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> Result<Vec<Extent>> {
+    match cache {
+        ExtentCache::Whole(extents) => Ok(collect_from_list(extents, (first, end), limit).0),
+        ExtentCache::Large(tree) => Ok(collect_from_tree(pool, (pool, inode, tree), (first, end), limit)?.0),
+        ExtentCache::Unloaded => Err(Error::Invalid("extents are not loaded")),
+    }
+}
+
+fn collect_from_list(
+    extents: &[Extent],
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> (Vec<Extent>, Completeness) {
+    let from = extents.partition_point(|extent| extent.end() <= first);
+    let mut rest = extents.iter().skip(from).take_while(|extent| extent.first < end);
+    let found = rest.by_ref().take(limit).copied().collect();
+    match rest.next() {
+        Some(_) => (found, Completeness::More),
+        None => (found, Completeness::All),
+    }
+}
+
+/// Reads each leaf once: a lookup for each extent would read it as often as it has entries.
+fn collect_from_tree<S: NodeSource<Error = Error>>(
+    source: &S,
+    (pool, inode, tree): (&Pool, &Inode, &Tree),
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> Result<(Vec<Extent>, Completeness)> {
+    let mut found = Vec::new();
+    let before = tree
+        .floor(source, first.raw())?
+        .map_or(first.raw(), |(key, _)| key);
+    let mut cursor = Cursor::starting_at(before);
+    while let Some(batch) = cursor.next_batch(tree, source)? {
+        for (key, value) in batch.iter() {
+            if key >= end.raw() {
+                return Ok((found, Completeness::All));
+            }
+            let extent = decode(pool, inode, key, value)?;
+            if extent.end() <= first {
+                continue;
+            }
+            if found.len() == limit {
+                return Ok((found, Completeness::More));
+            }
+            found.push(extent);
+        }
+    }
+    Ok((found, Completeness::All))
+}
+
 /// A file's extents while an update changes them.
 #[derive(Debug)]
 pub(crate) struct ExtentMap<'i> {
@@ -220,38 +282,11 @@ impl<'i> ExtentMap<'i> {
         end: FileBlock,
         limit: usize,
     ) -> Result<(Vec<Extent>, Completeness)> {
-        let mut found = Vec::new();
         if let Some(extents) = &self.whole {
-            let from = extents.partition_point(|extent| extent.end() <= first);
-            for extent in extents.iter().skip(from).take_while(|extent| extent.first < end) {
-                if found.len() == limit {
-                    return Ok((found, Completeness::More));
-                }
-                found.push(*extent);
-            }
-            return Ok((found, Completeness::All));
+            return Ok(collect_from_list(extents, (first, end), limit));
         }
-        let before = self
-            .tree
-            .floor(update, first.raw())?
-            .map_or(first.raw(), |(key, _)| key);
-        let mut cursor = Cursor::starting_at(before);
-        while let Some(batch) = cursor.next_batch(&self.tree, update)? {
-            for (key, value) in batch.iter() {
-                if key >= end.raw() {
-                    return Ok((found, Completeness::All));
-                }
-                let extent = decode(update.pool, self.inode, key, value)?;
-                if extent.end() <= first {
-                    continue;
-                }
-                if found.len() == limit {
-                    return Ok((found, Completeness::More));
-                }
-                found.push(extent);
-            }
-        }
-        Ok((found, Completeness::All))
+        let of_tree = (update.pool, self.inode, &self.tree);
+        collect_from_tree(update, of_tree, (first, end), limit)
     }
 
     /// Replaces what is mapped in `first..end` by `new` (inside that range, ascending), joining neighbours that

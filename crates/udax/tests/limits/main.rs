@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod busy;
+mod chunks;
 mod counts;
+mod crafted;
 mod crash;
 mod cuts;
 mod damage;

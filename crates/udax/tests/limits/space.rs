@@ -243,3 +243,33 @@ fn a_growth_that_a_crash_interrupts_leaves_one_size_or_the_other() {
         std::fs::remove_file(copy).unwrap();
     }
 }
+
+#[test]
+fn what_is_given_back_in_a_full_part_of_the_pool_is_used_first() {
+    let pool = TestPool::new(600 * MIB);
+    let fs = pool.open();
+    // Several groups of bitmaps, all full but for the last.
+    for number in 0..5 {
+        let file = open(&fs, &format!("/{number}"));
+        file.allocate(AllocateMode::Allocate, 0, 100 * MIB).unwrap();
+    }
+    let place = |name: &str| -> u64 {
+        let file = open(&fs, name);
+        file.allocate(AllocateMode::Allocate, 0, 8 * MIB).unwrap();
+        file.extents(0, 1).unwrap()[0].pool_offset
+    };
+    assert!(place("/behind all") >= 500 * MIB);
+    fs.unlink("/1").unwrap();
+    assert!((100 * MIB..204 * MIB).contains(&place("/in the gap")));
+    fs.unlink("/0").unwrap();
+    assert!(place("/at the front") < 104 * MIB);
+    // What fits nowhere in one run takes all gaps.
+    let whole = open(&fs, "/whole");
+    let space = fs.stat_filesystem();
+    whole
+        .allocate(AllocateMode::Allocate, 0, (space.available_blocks - 16) * 4096)
+        .unwrap();
+    drop(whole);
+    fs.close().unwrap();
+    pool.check();
+}
