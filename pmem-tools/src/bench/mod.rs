@@ -153,7 +153,14 @@ fn format(pool: &Path) -> Result<Filesystem> {
         ..FormatOptions::default()
     };
     Filesystem::format(pool, &options)
-        .and_then(|_| Filesystem::open(pool, &MountOptions::default()))
+        .and_then(|_| {
+            // Persistent memory has no first touch of a page to pay for.
+            let options = MountOptions {
+                populate: true,
+                ..MountOptions::default()
+            };
+            Filesystem::open(pool, &options)
+        })
         .map_err(|error| failure::of_pool(pool, "cannot make a pool", error))
 }
 

@@ -101,7 +101,6 @@ impl Setup {
     pub(super) fn new(filesystem: Filesystem) -> Result<Self> {
         let new = NewInode::with_permissions(0o755);
         let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
-        touch_all(&filesystem, flags)?;
         filesystem.create_dir("/names", new)?;
         let data = filesystem.open_file("/data", flags, new)?;
         let chunk = vec![1; 2 << 20];
@@ -242,27 +241,6 @@ impl Setup {
         }
         Ok(started.elapsed())
     }
-}
-
-/// Writes every free block once, so that no operation pays for the first touch of a page of an ordinary file:
-/// persistent memory has none to pay.
-fn touch_all(filesystem: &Filesystem, flags: OpenFlags) -> Result<()> {
-    const PATH: &str = "/everything";
-    let file = filesystem.open_file(PATH, flags, NewInode::with_permissions(0o600))?;
-    for size in [2 << 20, 4096] {
-        let chunk = vec![0xff; size];
-        loop {
-            match file.append(&chunk) {
-                Ok(_) => {}
-                Err(udax::Error::NoSpace { .. }) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    drop(file);
-    filesystem.unlink(PATH)?;
-    filesystem.sync()?;
-    Ok(())
 }
 
 fn names(prefix: &str) -> Vec<String> {
