@@ -61,9 +61,12 @@ pub enum DaxError {
         /// The page.
         page: u64,
     },
-    /// The two mappings are not of one device.
-    #[error("the files are of different devices")]
-    OtherDevice,
+    /// A pin for reading cannot be stored through.
+    #[error("the pin is for reading")]
+    ReadOnly,
+    /// The two mappings are not two files of one device.
+    #[error("not two files of one device")]
+    NotAPair,
     /// The filesystem could not say where the page is.
     #[error("page {page}: {source}")]
     Extent {
@@ -87,7 +90,8 @@ impl DaxError {
             Self::NeedsAllocation { .. } => Errno::ENXIO,
             Self::NeedsCopy { .. } | Self::Moved { .. } => Errno::EBUSY,
             Self::BeyondEnd { .. } => Errno::EFAULT,
-            Self::BadRange | Self::OtherDevice => Errno::EINVAL,
+            Self::BadRange | Self::NotAPair => Errno::EINVAL,
+            Self::ReadOnly => Errno::EACCES,
             Self::BadBlock { .. } | Self::Extent { .. } => Errno::EIO,
             Self::TooManyPins { .. } => Errno::ENOMEM,
             Self::Region(error) => error.errno(),

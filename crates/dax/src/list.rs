@@ -65,6 +65,8 @@ pub(crate) struct Place {
 struct Shard {
     slots: Vec<Option<Listed>>,
     free: Vec<usize>,
+    /// Pins that ever were in the shard.
+    total: u64,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl PinList {
     pub(crate) fn add(&self, listed: Listed) -> Place {
         let shard = thread_number() % SHARDS;
         let mut guard = self.shards[shard].lock();
+        guard.total += 1;
         let slot = match guard.free.pop() {
             Some(slot) => {
                 guard.slots[slot] = Some(listed);
@@ -100,6 +103,11 @@ impl PinList {
         let mut guard = self.shards[place.shard].lock();
         guard.slots[place.slot] = None;
         guard.free.push(place.slot);
+    }
+
+    /// How many pins there ever were.
+    pub(crate) fn total(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().total).sum()
     }
 
     /// All pins, the oldest first.

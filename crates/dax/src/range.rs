@@ -40,6 +40,12 @@ impl PageRange {
         })
     }
 
+    /// From `first` to `last`, which is not before it.
+    pub(crate) fn between(first: u64, last: u64) -> Self {
+        debug_assert!(first <= last, "pages {first} to {last}");
+        Self { first, last }
+    }
+
     /// The pages of an entry.
     pub(crate) fn of_entry(start: u64, pages: u64) -> Self {
         Self {

@@ -32,6 +32,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Pins made.
+    pins,
     /// Pins that went past the quick way: they locked an entry.
     slow_pins,
     /// Pins that waited for a break that was there before them.

@@ -24,6 +24,12 @@ pub(crate) enum Key {
     Entry { mapping: u64, start: u64 },
     /// That pins of a frame go.
     Frame(u64),
+    /// That a break of a mapping's layout is no longer pending.
+    Gate(u64),
+    /// That a read lease of a mapping ends.
+    Lease(u64),
+    /// That a library write to a mapping ends.
+    Writer(u64),
 }
 
 impl Key {
@@ -31,6 +37,9 @@ impl Key {
         let number = match self {
             Self::Entry { mapping, start } => mapping.rotate_left(40) ^ start,
             Self::Frame(frame) => !frame,
+            Self::Gate(mapping) => mapping,
+            Self::Lease(mapping) => mapping.rotate_left(20),
+            Self::Writer(mapping) => mapping.rotate_left(30),
         };
         // Fibonacci hashing: neighbours spread, as the high bits of the product depend on all others.
         let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
@@ -156,6 +165,25 @@ impl WaitTable {
         }
     }
 
+    /// Waits, with nothing promised, until `is_blocked` says no; it is asked while the place in the queue is held.
+    ///
+    /// # Errors
+    /// The caller's patience ended first.
+    pub(crate) fn wait_while(
+        &self,
+        key: Key,
+        until: &Until,
+        mut is_blocked: impl FnMut() -> bool,
+    ) -> Result<(), WaitError> {
+        loop {
+            let waiting = self.enqueue(key, Promise::None);
+            if !is_blocked() {
+                return Ok(());
+            }
+            waiting.wait_until(until)?;
+        }
+    }
+
     /// How many wait for `key`.
     pub(crate) fn waiting(&self, key: Key) -> usize {
         let waiters = self.queues[key.queue()].waiters.lock();
@@ -184,33 +212,49 @@ impl Waiting<'_> {
         if let Some(cancel) = &until.cancel
             && !cancel.attach(&self.ticket)
         {
-            return Err(WaitError::Cancelled);
+            return self.give_up(WaitError::Cancelled);
         }
-        let mut called = self.ticket.called.lock();
-        let mut is_late = false;
-        while *called == Called::No && !is_late {
-            match until.deadline {
-                Some(deadline) => is_late = self.ticket.condvar.wait_until(&mut called, deadline),
-                None => self.ticket.condvar.wait(&mut called),
-            }
-        }
-        let called = *called;
+        let called = self.sleep(until.deadline);
         if let Some(cancel) = &until.cancel {
             cancel.detach(&self.ticket);
         }
         match called {
             Called::Woken => Ok(()),
-            Called::Cancelled => Err(WaitError::Cancelled),
-            Called::No => Err(WaitError::TimedOut),
+            Called::Cancelled => self.give_up(WaitError::Cancelled),
+            Called::No => self.give_up(WaitError::TimedOut),
         }
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> Called {
+        let mut called = self.ticket.called.lock();
+        let mut is_late = false;
+        while *called == Called::No && !is_late {
+            match deadline {
+                Some(deadline) => is_late = self.ticket.condvar.wait_until(&mut called, deadline),
+                None => self.ticket.condvar.wait(&mut called),
+            }
+        }
+        *called
+    }
+
+    /// Ends the wait early, unless a wake has chosen this waiter: then it counts, or it would be lost to the others.
+    fn give_up(&self, error: WaitError) -> Result<(), WaitError> {
+        if self.leave() { Err(error) } else { Ok(()) }
+    }
+
+    /// Leaves the queue; whether it was still in there.
+    fn leave(&self) -> bool {
+        let mut waiters = self.queue.waiters.lock();
+        let before = waiters.len();
+        waiters.retain(|waiter| !Arc::ptr_eq(&waiter.ticket, &self.ticket));
+        self.queue.len.store(waiters.len(), Ordering::Release);
+        waiters.len() < before
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut waiters = self.queue.waiters.lock();
-        waiters.retain(|waiter| !Arc::ptr_eq(&waiter.ticket, &self.ticket));
-        self.queue.len.store(waiters.len(), Ordering::Release);
+        self.leave();
     }
 }
 
@@ -255,19 +299,31 @@ impl Until {
             cancel: Some(cancel),
         }
     }
+}
 
-    /// Whether it is over.
-    ///
-    /// # Errors
-    /// It is.
-    pub(crate) fn check(&self) -> Result<(), WaitError> {
-        if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
-            return Err(WaitError::Cancelled);
-        }
-        match self.deadline {
-            Some(deadline) if deadline <= Instant::now() => Err(WaitError::TimedOut),
-            _ => Ok(()),
-        }
+/// Whether an operation waits.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    /// What would wait is an error at once.
+    NoWait,
+    /// It waits so long.
+    Until(Until),
+}
+
+impl Mode {
+    /// Waits however long it takes.
+    pub fn wait() -> Self {
+        Self::Until(Until::forever())
+    }
+
+    /// Waits until `deadline`.
+    pub fn deadline(deadline: Instant) -> Self {
+        Self::Until(Until::deadline(deadline))
+    }
+
+    /// Waits until `cancel` is cancelled.
+    pub fn cancelled(cancel: Cancel) -> Self {
+        Self::Until(Until::cancelled(cancel))
     }
 }
 
