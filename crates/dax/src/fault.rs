@@ -60,7 +60,8 @@ impl Mapping {
     ///
     /// # Errors
     /// `NeedsAllocation`, `NeedsCopy`: a store to what is not the file's own block; `BeyondEnd` and others of
-    /// [`Extents`]; `Moved`; `BadBlock`; `WouldBlock`, `Wait`: by `mode`. Nothing has changed.
+    /// [`Extents`]; `Moved`; `BadBlock`; `WouldBlock`, `Wait`: by `mode`, also for a read lease that a store waits for.
+    /// Nothing has changed.
     ///
     /// # Locks
     /// Takes the invalidate lock shared.
@@ -71,9 +72,20 @@ impl Mapping {
         extents: &dyn Extents,
         map: impl FnOnce(Faulted),
     ) -> Result<Faulted, DaxError> {
-        let shared = self.share(fault.page, mode)?;
-        let Entered::Locked(locked) = self.enter(&shared, fault, mode, extents)? else {
-            return Ok(Faulted::Fallback);
+        let mut pages = PageRange::of_entry(fault.size.start_of(fault.page), fault.size.pages());
+        let (_shared, locked) = loop {
+            if fault.access == Access::Write {
+                self.leases.pass(self, pages, mode)?;
+            }
+            let shared = self.share(fault.page, mode)?;
+            let Entered::Locked(locked) = self.enter(&shared, fault, mode, extents)? else {
+                return Ok(Faulted::Fallback);
+            };
+            // A lease that came in between waits for the entry, and then takes away what is mapped below.
+            pages = locked.slot().pages();
+            if fault.access == Access::Read || !self.leases.overlaps_after_fence(pages) {
+                break (shared, locked);
+            }
         };
         let slot = locked.slot();
         let pages = slot.pages();
