@@ -12,10 +12,12 @@
 //! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
+mod cuts;
 mod error;
 mod extents;
 mod file;
 mod filesystem;
+mod fresh;
 mod initial;
 mod inode;
 mod mount;

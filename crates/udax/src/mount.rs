@@ -6,10 +6,12 @@ use std::sync::Arc;
 use udax_journal::{Counters, Journal};
 use udax_media::bitmap;
 use udax_media::geometry::{ROOTS, SUPERBLOCKS};
+use udax_media::inode::FileKind;
 use udax_media::node::TreeRoot;
 use udax_media::segment::{MAX_SEGMENTS, Segment};
 use udax_media::{
-    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Geometry, InodeNo, MAX_POOL_BYTES, Superblock, roots, seal,
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Geometry, InodeNo, MAX_POOL_BYTES, Place, Superblock,
+    roots, seal,
 };
 use udax_pmem::{Region, RegionOptions};
 use udax_sync::atomic::Ordering;
@@ -20,6 +22,7 @@ use crate::inode::attributes::now;
 use crate::options::{FormatOptions, MountOptions};
 use crate::pool::Pool;
 use crate::signature;
+use crate::update::Update;
 
 /// Makes a pool in the file or on the device `path`.
 pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock> {
@@ -147,7 +150,11 @@ pub(crate) fn open(path: &Path, options: &MountOptions) -> Result<Arc<Pool>> {
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };
-    open_region(Region::open(path, region_options)?, options)
+    let region = Region::open(path, region_options)?;
+    if options.populate {
+        region.populate()?;
+    }
+    open_region(region, options)
 }
 
 /// Opens the pool in `region`.
@@ -209,14 +216,47 @@ impl Pool {
             let Some(last) = batch.last() else { return Ok(()) };
             first = InodeNo(last.raw().saturating_add(1));
             for ino in batch {
-                self.finish_interrupted(ino)?;
+                match self.finish_interrupted(ino) {
+                    Ok(()) => {}
+                    Err(Error::Stale(_)) => self.drop_orphan(ino)?,
+                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. })) => {
+                        self.leave_orphan(ino, &error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
+    }
+
+    /// An orphan that cannot be finished does not keep the pool closed: one without a name is out of reach, and one
+    /// with a name does not become longer before it is finished. Its blocks are lost until the check mends it.
+    fn leave_orphan(&self, ino: InodeNo, error: &Error) {
+        tracing::error!(ino = ino.raw(), %error, "an orphan is left as it is; run fsck");
+        self.cuts.insert(ino);
+    }
+
+    /// There is no such inode, so there is nothing to finish. The number would be another file's one day.
+    fn drop_orphan(&self, ino: InodeNo) -> Result<()> {
+        tracing::error!(
+            ino = ino.raw(),
+            "an inode that is not in use was listed as an orphan; run fsck"
+        );
+        let mut update = Update::freeing(self);
+        let change = self.orphans.remove(&mut update, ino)?;
+        update.commit()?;
+        change.done();
+        Ok(())
     }
 
     fn finish_interrupted(&self, ino: InodeNo) -> Result<()> {
         let inode = self.inodes.get(self, ino)?;
         let mut state = inode.write()?;
+        if inode.kind != FileKind::Regular && self.inode_nlink(&inode)? > 0 {
+            return Err(Error::Inconsistent {
+                place: Place::Inode(ino),
+                what: "it has a name and is no file, but is listed as an orphan",
+            });
+        }
         if self.inode_nlink(&inode)? == 0 {
             tracing::debug!(ino = ino.raw(), "freeing an inode that was unlinked while open");
             return self.finish_orphan(&inode, &mut state);

@@ -29,6 +29,9 @@ pub struct MountOptions {
     pub read_only: bool,
     /// On a file that is not on persistent memory: let fences msync, so that they survive a power failure.
     pub msync: bool,
+    /// Take all page faults of the pool at once, so that operations take none ([`udax_pmem::Region::populate`]): for
+    /// emulated persistent memory, where each 4 KiB costs one.
+    pub populate: bool,
     /// Do not update access times.
     pub no_atime: bool,
     /// Sees every store.

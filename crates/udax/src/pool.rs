@@ -10,6 +10,7 @@ use udax_pmem::Region;
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Rank, RwLock};
 
+use crate::cuts::Cuts;
 use crate::error::{Error, Result};
 use crate::inode::cache::InodeCache;
 use crate::inode::table::InodeTable;
@@ -35,6 +36,7 @@ pub(crate) struct Pool {
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
     pub(crate) orphans: Orphans,
+    pub(crate) cuts: Cuts,
     pub(crate) verified: VerifiedBlocks,
     pub(crate) options: MountOptions,
     /// Moves of directories are one at a time, so that none becomes its own ancestor.
@@ -84,6 +86,7 @@ impl Pool {
             inodes: InodeCache::new(),
             dentries: DentryCache::new(),
             orphans: Orphans::new(orphans_root),
+            cuts: Cuts::new(),
             verified: VerifiedBlocks::new(),
             options,
             rename: udax_sync::Mutex::new(Rank::Rename, ()),

@@ -13,6 +13,7 @@ use udax_media::node::{TreeKind, TreeRoot};
 use udax_media::{BlockNo, FileBlock, Place};
 
 use crate::error::{Error, Result};
+use crate::fresh::FreshNodes;
 use crate::inode::fields::{high, low, pair};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
@@ -345,14 +346,38 @@ impl<'i> ExtentMap<'i> {
         Ok(())
     }
 
+    /// Replaces all extents by `extents`, in nodes from `fresh` where they need a tree; gives how many nodes. The old
+    /// tree's nodes become the caller's.
+    pub(crate) fn rebuild_outside(
+        &mut self,
+        fresh: &mut FreshNodes<'_>,
+        extents: Vec<Extent>,
+    ) -> Result<u64> {
+        let mut nodes = 0;
+        self.tree.root = TreeRoot::EMPTY;
+        self.is_tree = extents.len() > MAX_INLINE_EXTENTS;
+        if self.is_tree {
+            let pairs = extents.iter().map(|extent| (extent.first.raw(), extent.encode()));
+            (self.tree.root, nodes) = fresh.build(self.tree.identity, pairs)?;
+        }
+        self.whole = Some(extents);
+        Ok(nodes)
+    }
+
     /// Frees the tree's nodes, if there is one.
     fn free_nodes(&mut self, update: &mut Update<'_>) -> Result<()> {
+        let nodes = self.nodes(update.pool)?;
+        nodes.into_iter().try_for_each(|node| update.free_metadata(node))
+    }
+
+    /// The tree's nodes, if there is one.
+    pub(crate) fn nodes(&self, pool: &Pool) -> Result<Vec<BlockNo>> {
         let mut nodes: Vec<BlockNo> = Vec::new();
-        self.tree.for_each_node(update.pool, |block, _| {
+        self.tree.for_each_node(pool, |block, _| {
             nodes.push(block);
             Ok(())
         })?;
-        nodes.into_iter().try_for_each(|node| update.free_metadata(node))
+        Ok(nodes)
     }
 
     /// Adds to `update` what has changed in the inode: root, flags, inline extents.

@@ -1,16 +1,22 @@
-//! Allocating, punching, zeroing, collapsing and inserting ranges (Linux `fallocate`).
+//! Allocating ranges, and the entry to all that Linux's `fallocate` does.
+//!
+//! `punch` makes holes and zeros, `shift` collapses and inserts. [`Range`] is what they all work on; [`Piece`]s are
+//! what a range is allocated and zeroed by, [`EXTENTS_PER_RECORD`] of them in a record.
+//!
+//! All under the inode's lock, alone.
 
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::FileKind;
-use udax_media::{BLOCK_BYTES, BlockNo, ByteOffset, FileBlock, MAX_FILE_BYTES};
+use udax_media::{BLOCK_BYTES, BlockNo, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
+use super::edges::Edges;
 use crate::error::{Error, Result};
-use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap, Mapping, clip};
+use crate::extents::{self, ExtentMap, Mapping};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
-use crate::inode::lifecycle::{EXTENTS_PER_RECORD, free_range};
+use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::{Inode, InodeState};
 use crate::options::AllocateMode;
 use crate::pool::Pool;
@@ -19,25 +25,50 @@ use crate::update::Update;
 
 /// A range of a file in bytes, and the whole blocks around and inside it.
 #[derive(Clone, Copy, Debug)]
-struct Range {
-    start: u64,
-    end: u64,
+pub(super) struct Range {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+/// A part of a file that is to be allocated and unwritten.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) extent: Extent,
+    /// Its blocks were just taken; else the file has them already.
+    pub(super) is_taken: bool,
+}
+
+impl Piece {
+    pub(super) fn taken(extent: Extent) -> Self {
+        let is_taken = true;
+        Self { extent, is_taken }
+    }
+}
+
+/// What one record does to a range.
+#[derive(Clone, Copy, Debug)]
+struct Step<'s> {
+    pieces: &'s [Piece],
+    /// The edges of this range inside blocks are zeroed.
+    edges: Option<Range>,
+    /// The size, if it is below that.
+    new_size: Option<u64>,
 }
 
 impl Range {
-    fn outer(self) -> (FileBlock, FileBlock) {
+    pub(super) fn outer(self) -> (FileBlock, FileBlock) {
         (
             FileBlock::holding(self.start),
             FileBlock(self.end.div_ceil(BLOCK_BYTES)),
         )
     }
 
-    fn inner(self) -> (FileBlock, FileBlock) {
+    pub(super) fn inner(self) -> (FileBlock, FileBlock) {
         let first = FileBlock(self.start.div_ceil(BLOCK_BYTES));
         (first, FileBlock::holding(self.end).max(first))
     }
 
-    fn is_whole_blocks(self) -> bool {
+    pub(super) fn is_whole_blocks(self) -> bool {
         self.start.is_multiple_of(BLOCK_BYTES) && self.end.is_multiple_of(BLOCK_BYTES)
     }
 }
@@ -47,12 +78,12 @@ impl File {
     ///
     /// # Errors
     /// `BadHandle` without `WRITE`; `Invalid` for an empty range, another kind than a regular file, a collapse or
-    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NotSupported` for a collapse or
-    /// insertion in a file of more than about 3000 extents; `NoSpace`, then nothing was changed.
+    /// insertion that is not of whole blocks or not inside the file; `FileTooLarge`; `NoSpace`, then nothing was
+    /// changed.
     ///
     /// # Durability
     /// Durable on return. Atomic, but for ranges of more than 256 extents, which are allocated, punched or zeroed
-    /// 256 at a time, from the start.
+    /// 256 at a time, from the start; then the edges inside blocks go with the first record, the size with the last.
     pub fn allocate(&self, mode: AllocateMode, offset: u64, len: u64) -> Result<()> {
         if len == 0 {
             return Err(Error::Invalid("the range is empty"));
@@ -71,25 +102,32 @@ impl File {
         let pool = &*self.pool;
         let inode = &*self.inode;
         pool.retry_when_full(|| {
-            let mut state = inode.write()?;
-            if let Some(window) = state.window.take() {
-                pool.space.give_back(window);
+            if let AllocateMode::Collapse | AllocateMode::Insert = mode {
+                return pool.shift_range(inode, mode, range);
             }
-            extents::load(pool, inode, &mut state)?;
+            let mut state = inode.write()?;
+            pool.prepare_range(inode, &mut state)?;
             match mode {
                 AllocateMode::Allocate => pool.allocate_range(inode, &mut state, range, Some(end)),
-                AllocateMode::KeepSize => pool.allocate_range(inode, &mut state, range, None),
                 AllocateMode::PunchHole => pool.punch(inode, &mut state, range),
                 AllocateMode::ZeroRange => pool.zero_range(inode, &mut state, range, Some(end)),
                 AllocateMode::ZeroRangeKeepSize => pool.zero_range(inode, &mut state, range, None),
-                AllocateMode::Collapse => pool.collapse(inode, &mut state, range),
-                AllocateMode::Insert => pool.insert(inode, &mut state, range),
+                _ => pool.allocate_range(inode, &mut state, range, None),
             }
         })
     }
 }
 
 impl Pool {
+    /// What every change of a range begins with: nothing taken ahead, no truncation unfinished, the extents known.
+    pub(super) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if let Some(window) = state.window.take() {
+            self.space.give_back(window);
+        }
+        self.finish_cut(inode, state)?;
+        extents::load(self, inode, state)
+    }
+
     /// Allocates the holes of `range` as unwritten; then sets the size if it is below `new_size`.
     fn allocate_range(
         &self,
@@ -100,21 +138,42 @@ impl Pool {
     ) -> Result<()> {
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.
-        let mut taken = self.take_holes(inode, state, first, end)?;
-        while taken.len() > EXTENTS_PER_RECORD {
-            let batch: Vec<Extent> = taken.drain(..EXTENTS_PER_RECORD).collect();
-            if let Err(error) = self.record_unwritten(inode, state, &batch, None) {
-                taken
-                    .iter()
-                    .for_each(|extent| self.space.give_back(extent.blocks()));
+        let taken = self.take_holes(inode, state, first, end)?;
+        let pieces = taken.into_iter().map(Piece::taken).collect();
+        self.record_pieces(inode, state, pieces, None, new_size)
+    }
+
+    /// Records `pieces`, as many at a time as a record takes: the edges of `edges` with the first, the size with the
+    /// last. What was taken and is not recorded is given back.
+    pub(super) fn record_pieces(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        mut pieces: Vec<Piece>,
+        mut edges: Option<Range>,
+        new_size: Option<u64>,
+    ) -> Result<()> {
+        loop {
+            let batch: Vec<Piece> = pieces.drain(..pieces.len().min(EXTENTS_PER_RECORD)).collect();
+            let step = Step {
+                pieces: &batch,
+                edges: edges.take(),
+                new_size: new_size.filter(|_| pieces.is_empty()),
+            };
+            if let Err(error) = self.record_step(inode, state, step) {
+                for piece in pieces.iter().filter(|piece| piece.is_taken) {
+                    self.space.give_back(piece.extent.blocks());
+                }
                 return Err(error);
             }
+            if pieces.is_empty() {
+                return Ok(());
+            }
         }
-        self.record_unwritten(inode, state, &taken, new_size)
     }
 
     /// Takes blocks for every hole in `first..end`.
-    fn take_holes(
+    pub(super) fn take_holes(
         &self,
         inode: &Inode,
         state: &InodeState,
@@ -168,27 +227,31 @@ impl Pool {
         Ok(taken)
     }
 
-    /// Records taken blocks as unwritten extents, and a size.
-    fn record_unwritten(
-        &self,
-        inode: &Inode,
-        state: &mut InodeState,
-        taken: &[Extent],
-        new_size: Option<u64>,
-    ) -> Result<()> {
+    /// Makes one record of `step`.
+    fn record_step(&self, inode: &Inode, state: &mut InodeState, step: Step<'_>) -> Result<()> {
         let mut update = Update::new(self);
+        let taken = step.pieces.iter().filter(|piece| piece.is_taken);
+        taken.for_each(|piece| update.guard(piece.extent.blocks()));
         let mut line = Line::read(self, inode)?;
-        taken.iter().for_each(|extent| update.guard(extent.blocks()));
-        if let Some(size) = new_size.filter(|size| *size > line.size()) {
+        extents::load(self, inode, state)?;
+        if let Some(size) = step.new_size.filter(|size| *size > line.size()) {
             self.zero_tail_before_growth(inode, state, line.size(), size)?;
             line.set_size(size);
         }
+        let edges = match step.edges {
+            Some(range) => self.copy_edges(&mut update, (inode, state), range, Priority::Ordinary)?,
+            None => Edges::default(),
+        };
         let mut map = ExtentMap::begin(self, inode, state)?;
-        for extent in taken {
-            map.splice(&mut update, extent.first, extent.end(), &[*extent])?;
-            update.allocate_unwritten(extent.blocks());
-            line.add_blocks(i64::try_from(extent.count).unwrap_or(i64::MAX));
+        for piece in step.pieces {
+            let extent = piece.extent;
+            map.splice(&mut update, extent.first, extent.end(), &[extent])?;
+            if piece.is_taken {
+                update.allocate_unwritten(extent.blocks());
+                line.add_blocks(i64::try_from(extent.count).unwrap_or(i64::MAX));
+            }
         }
+        edges.publish(&mut update, &mut map)?;
         map.store(&mut update)?;
         self.finish_range(update, inode, state, line, map)
     }
@@ -209,7 +272,8 @@ impl Pool {
         Ok(())
     }
 
-    fn finish_range(
+    /// Commits an update of `inode`'s extents, with its times.
+    pub(super) fn finish_range(
         &self,
         mut update: Update<'_>,
         inode: &Inode,
@@ -228,205 +292,4 @@ impl Pool {
         state.lazy = Default::default();
         Ok(())
     }
-
-    /// Makes `range` a hole: first the whole blocks, which may fail, then the edges in place.
-    fn punch(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
-        let (mut first, end) = range.inner();
-        loop {
-            let mut update = Update::freeing(self);
-            let mut line = Line::read(self, inode)?;
-            let mut map = ExtentMap::begin(self, inode, state)?;
-            let (found, completeness) = map.collect(&update, first, end, EXTENTS_PER_RECORD)?;
-            let upto = match (completeness, found.last()) {
-                (Completeness::More, Some(last)) => last.end(),
-                _ => end,
-            };
-            if first < upto {
-                free_range(&mut update, &mut map, &mut line, first, upto)?;
-            }
-            map.store(&mut update)?;
-            self.finish_range(update, inode, state, line, map)?;
-            first = upto;
-            if super::write::is_all(completeness) {
-                return self.zero_edges(inode, state, range);
-            }
-        }
-    }
-
-    /// Zeroes the parts of `range` in blocks that are only partly inside it, durably.
-    fn zero_edges(&self, inode: &Inode, state: &InodeState, range: Range) -> Result<()> {
-        if range.is_whole_blocks() {
-            return Ok(());
-        }
-        let mut writer = DataWriter::new(&self.region);
-        let first = FileBlock::holding(range.start);
-        let last = FileBlock::holding(range.end);
-        let whole = |block: FileBlock| (block.raw() * BLOCK_BYTES, (block.raw() + 1) * BLOCK_BYTES);
-        for block in [Some(first), Some(last).filter(|last| *last != first)]
-            .into_iter()
-            .flatten()
-        {
-            let (start, end) = whole(block);
-            let (from, to) = (range.start.max(start), range.end.min(end));
-            if from >= to || (from == start && to == end) {
-                continue;
-            }
-            if let Mapping::Extent(extent) = extents::lookup(self, inode, &state.extents, block)?
-                && !extent.is_unwritten()
-            {
-                let base = extent.start.offset().raw() + (start - extent.first.raw() * BLOCK_BYTES);
-                writer.zero(ByteOffset(base + from - start), to - from)?;
-            }
-        }
-        let _durable = writer.finish(()).fence(&self.region)?;
-        Ok(())
-    }
-
-    /// Makes `range` read as zeros, allocated: holes become unwritten, which may fail for want of space, then whole
-    /// blocks, then the edges are zeroed in place, then the size is set.
-    fn zero_range(
-        &self,
-        inode: &Inode,
-        state: &mut InodeState,
-        range: Range,
-        new_size: Option<u64>,
-    ) -> Result<()> {
-        self.allocate_range(inode, state, range, None)?;
-        let (mut first, end) = range.inner();
-        loop {
-            let mut update = Update::freeing(self);
-            let line = Line::read(self, inode)?;
-            let mut map = ExtentMap::begin(self, inode, state)?;
-            let (found, completeness) = map.collect(&update, first, end, EXTENTS_PER_RECORD)?;
-            let mut upto = first;
-            for extent in found.iter().filter_map(|extent| clip(extent, first, end)) {
-                let unwritten = Extent {
-                    flags: extent.flags | ExtentFlags::UNWRITTEN,
-                    ..extent
-                };
-                map.splice(&mut update, extent.first, extent.end(), &[unwritten])?;
-                upto = extent.end();
-            }
-            map.store(&mut update)?;
-            self.finish_range(update, inode, state, line, map)?;
-            first = upto;
-            if super::write::is_all(completeness) {
-                break;
-            }
-        }
-        extents::load(self, inode, state)?;
-        self.zero_edges(inode, state, range)?;
-        self.record_unwritten(inode, state, &[], new_size)
-    }
-
-    /// Cuts `range` out of the file.
-    fn collapse(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
-        let size = self.inode_size(inode)?;
-        if !range.is_whole_blocks() {
-            return Err(Error::Invalid("a collapsed range is of whole blocks"));
-        }
-        if range.end >= size {
-            return Err(Error::Invalid("a collapsed range ends before the file does"));
-        }
-        let (first, end) = range.inner();
-        self.shift(inode, state, size - (range.end - range.start), |extent| {
-            let kept = clip(extent, FileBlock(0), first);
-            let moved = clip(extent, end, END_OF_FILES).map(|part| Extent {
-                first: FileBlock(part.first.raw() - (end.raw() - first.raw())),
-                ..part
-            });
-            [kept, moved]
-        })
-    }
-
-    /// Puts a hole of `range`'s length in at its start.
-    fn insert(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
-        let size = self.inode_size(inode)?;
-        let length = range.end - range.start;
-        if !range.is_whole_blocks() {
-            return Err(Error::Invalid("an inserted range is of whole blocks"));
-        }
-        if range.start >= size {
-            return Err(Error::Invalid("an inserted range begins before the file ends"));
-        }
-        if size.checked_add(length).is_none_or(|size| size > MAX_FILE_BYTES) {
-            return Err(Error::FileTooLarge);
-        }
-        let first = FileBlock::holding(range.start);
-        let count = length / BLOCK_BYTES;
-        let last_end = match extents::lookup(self, inode, &state.extents, FileBlock(END_OF_FILES.raw() - 1))?
-        {
-            Mapping::Extent(extent) => extent.end().raw(),
-            Mapping::Hole { .. } => self.last_mapped(inode, state)?.raw(),
-        };
-        if last_end + count > END_OF_FILES.raw() {
-            return Err(Error::FileTooLarge);
-        }
-        self.shift(inode, state, size + length, |extent| {
-            let kept = clip(extent, FileBlock(0), first);
-            let moved = clip(extent, first, END_OF_FILES).map(|part| Extent {
-                first: FileBlock(part.first.raw() + count),
-                ..part
-            });
-            [kept, moved]
-        })
-    }
-
-    fn last_mapped(&self, inode: &Inode, state: &mut InodeState) -> Result<FileBlock> {
-        let update = Update::new(self);
-        let map = ExtentMap::begin(self, inode, state)?;
-        let last = map.last(&update)?.map_or(FileBlock(0), |extent| extent.end());
-        map.finish(state);
-        Ok(last)
-    }
-
-    /// Replaces every extent by the parts that `place` gives for it, and frees what is in none, in one record.
-    fn shift(
-        &self,
-        inode: &Inode,
-        state: &mut InodeState,
-        new_size: u64,
-        place: impl Fn(&Extent) -> [Option<Extent>; 2],
-    ) -> Result<()> {
-        let mut update = Update::new(self);
-        let mut line = Line::read(self, inode)?;
-        let mut map = ExtentMap::begin(self, inode, state)?;
-        let (old, _) = map.collect(&update, FileBlock(0), END_OF_FILES, usize::MAX)?;
-        let mut new: Vec<Extent> = Vec::with_capacity(old.len() + 1);
-        for extent in &old {
-            let parts = place(extent);
-            let kept: Vec<Extent> = parts.into_iter().flatten().collect();
-            for (from, count) in gaps(extent, &kept) {
-                update.free_data(udax_media::BlockRange::new(from, count))?;
-                line.add_blocks(-i64::try_from(count).unwrap_or(i64::MAX));
-            }
-            for part in kept {
-                match new.last_mut() {
-                    Some(last) if extents::continues(last, &part) => last.count += part.count,
-                    _ => new.push(part),
-                }
-            }
-        }
-        map.rebuild(&mut update, new)?;
-        map.store(&mut update)?;
-        line.set_size(new_size);
-        self.finish_range(update, inode, state, line, map)
-    }
-}
-
-/// The blocks of `extent` that none of `parts` (ascending parts of it) has.
-fn gaps(extent: &Extent, parts: &[Extent]) -> Vec<(BlockNo, u64)> {
-    let mut gaps = Vec::new();
-    let mut at = extent.start.raw();
-    for part in parts {
-        if part.start.raw() > at {
-            gaps.push((BlockNo(at), part.start.raw() - at));
-        }
-        at = part.blocks().end().raw();
-    }
-    let end = extent.blocks().end().raw();
-    if end > at {
-        gaps.push((BlockNo(at), end - at));
-    }
-    gaps
 }

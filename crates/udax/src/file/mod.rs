@@ -6,10 +6,14 @@
 
 mod allocate;
 mod copy;
+mod edges;
+mod exchange;
 mod layout;
 mod open;
+mod punch;
 mod read;
 mod seek;
+mod shift;
 mod truncate;
 mod write;
 

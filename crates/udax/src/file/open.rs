@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::create::Creation;
-use crate::namespace::path::{Follow, Last, Resolved};
+use crate::namespace::path::{Absence, Follow, Last, Resolved};
 use crate::options::{NewInode, OpenFlags};
 use crate::pool::Pool;
 
@@ -32,8 +32,13 @@ pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInod
     } else {
         Follow::Yes
     };
-    for _ in 0..MAX_RETRIES {
-        let resolved = pool.walk(path, follow)?;
+    let is_new = flags.contains(OpenFlags::CREATE) && pool.check_writable().is_ok();
+    for attempt in 0..MAX_RETRIES {
+        let resolved = if is_new {
+            pool.walk_presuming(path, follow, Absence::at_attempt(attempt))?
+        } else {
+            pool.walk(path, follow)?
+        };
         let attempt = match resolved.target {
             Some(_) if exclusive => Err(Error::Exists),
             Some(_) => open_existing(pool, &resolved, flags),
@@ -74,10 +79,14 @@ fn create(
     exclusive: bool,
 ) -> Result<File> {
     pool.check_writable()?;
-    match pool.create_resolved(resolved, Creation::File, new) {
-        // Somebody was faster: open theirs.
+    let count_open = |inode: &Arc<Inode>| {
+        inode.count_open();
+        Ok(Arc::clone(inode))
+    };
+    match pool.create_resolved(resolved, Creation::File, new, count_open) {
+        // It was there, or somebody was faster: open theirs.
         Err(Error::Exists) if !exclusive => Err(Error::Stale(resolved.parent.ino)),
-        Ok((inode, _)) => Ok(File::new(Arc::clone(pool), inode, flags)),
+        Ok(inode) => Ok(File::new(Arc::clone(pool), inode, flags)),
         Err(error) => Err(error),
     }
 }

@@ -52,6 +52,7 @@ impl Pool {
         if let Some(window) = state.window.take() {
             self.space.give_back(window);
         }
+        self.finish_cut(inode, state)?;
         let old = self.inode_size(inode)?;
         if size > old {
             return self.extend(inode, state, size);
@@ -83,7 +84,7 @@ impl Pool {
         let mut line = Line::read(self, inode)?;
         state.settle_times(&mut line);
         let mut map = ExtentMap::begin(self, inode, state)?;
-        let mut completeness = free_tail(&mut update, &mut map, &mut line, first)?;
+        let completeness = free_tail(&mut update, &mut map, &mut line, first)?;
         map.store(&mut update)?;
         line.set_size(size);
         line.touch_modified(now());
@@ -97,10 +98,24 @@ impl Pool {
         state.lazy = Default::default();
         let Some(orphan) = orphan else { return Ok(()) };
         orphan.done();
-        while completeness == Completeness::More {
-            completeness = self.free_extents_from(inode, state, first)?;
+        // Until all is freed, as for a truncation that failed: what fails below leaves it noted.
+        self.cuts.insert(inode.ino);
+        self.finish_cut(inode, state)
+    }
+
+    /// Frees what a truncation has left behind the end of the file. Whatever makes a file longer calls this first.
+    ///
+    /// # Errors
+    /// Damage that hinders it; then the file must not become longer.
+    pub(crate) fn finish_cut(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if !self.cuts.contains(inode.ino) {
+            return Ok(());
         }
-        self.forget_orphan(inode)
+        let first = FileBlock(self.inode_size(inode)?.div_ceil(BLOCK_BYTES));
+        while self.free_extents_from(inode, state, first)? == Completeness::More {}
+        self.forget_orphan(inode)?;
+        self.cuts.remove(inode.ino);
+        Ok(())
     }
 
     /// A long truncation is finished. An unlinked file stays an orphan.

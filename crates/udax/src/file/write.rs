@@ -122,6 +122,7 @@ impl Pool {
         if self.overwrite(inode, state, bytes, offset)? {
             return Ok(bytes.len());
         }
+        self.finish_cut(inode, state)?;
         let mut done = 0;
         while done < bytes.len() {
             let rest = bytes.get(done..).unwrap_or_default();

@@ -221,6 +221,7 @@ impl Pool {
         if let Some(window) = state.window.take() {
             self.space.give_back(window);
         }
+        self.cuts.remove(inode.ino);
         self.inodes.remove(inode.ino);
         self.inode_table.give_back(inode.ino);
     }

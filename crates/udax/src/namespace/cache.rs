@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
+use smallvec::SmallVec;
 use udax_media::InodeNo;
 use udax_media::inode::FileKind;
 use udax_sync::{CachePadded, Rank, RwLock};
@@ -42,7 +43,8 @@ impl From<&Inode> for InodeRef {
 struct Entry {
     directory: (InodeNo, u64),
     target: InodeRef,
-    name: Box<[u8]>,
+    /// Short names cost no allocation.
+    name: SmallVec<[u8; 24]>,
 }
 
 /// Names that have been looked up.
@@ -90,7 +92,7 @@ impl DentryCache {
         let entry = Entry {
             directory: key,
             target,
-            name: name.into(),
+            name: SmallVec::from_slice(name),
         };
         shard.insert_unique(hash, entry, |entry| self::hash(entry.directory, &entry.name));
     }

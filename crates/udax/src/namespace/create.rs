@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use udax_journal::DataWriter;
+use udax_media::dentry::Dentry;
 use udax_media::inode::{FileKind, INLINE_BYTES};
 use udax_media::{BlockNo, BlockRange, ByteOffset, InodeNo, MAX_SYMLINK_BYTES};
 
@@ -14,7 +15,7 @@ use crate::inode::{Inode, InodeState};
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::cache::InodeRef;
 use crate::namespace::directory::EditedDirectory;
-use crate::namespace::path::{Follow, Last, Resolved};
+use crate::namespace::path::{Absence, Follow, Last, Resolved};
 use crate::options::{NewInode, Stat};
 use crate::pool::Pool;
 use crate::space::{Placement, Priority, Request};
@@ -71,27 +72,29 @@ impl Pool {
     pub(crate) fn create(&self, path: &[u8], creation: Creation<'_>, new: NewInode) -> Result<Stat> {
         self.check_writable()?;
         creation.check()?;
-        for _ in 0..MAX_RETRIES {
-            let resolved = self.walk(path, Follow::Never)?;
-            match self.create_resolved(&resolved, creation, new) {
+        for attempt in 0..MAX_RETRIES {
+            let resolved = self.walk_presuming(path, Follow::Never, Absence::at_attempt(attempt))?;
+            let stat = |inode: &Arc<Inode>| self.stat_inode(inode, &InodeState::default());
+            match self.create_resolved(&resolved, creation, new, stat) {
                 Err(Error::Stale(_)) => {}
-                other => return other.map(|(_, stat)| stat),
+                other => return other,
             }
         }
         Err(Error::NotFound)
     }
 
-    /// Makes the last component of `resolved`, and tells what it is. A file's first handle is counted: its name may be
-    /// gone again when this returns.
+    /// Makes the last component of `resolved`, whose target may be presumed absent. `look` sees it before the directory
+    /// is unlocked: its name may be gone again when this returns.
     ///
     /// # Errors
     /// `Exists`, also when somebody else has just made it; `Stale` when the directory is gone: walk again.
-    pub(crate) fn create_resolved(
+    pub(crate) fn create_resolved<T>(
         &self,
         resolved: &Resolved,
         creation: Creation<'_>,
         new: NewInode,
-    ) -> Result<(Arc<Inode>, Stat)> {
+        look: impl Fn(&Arc<Inode>) -> Result<T>,
+    ) -> Result<T> {
         let Last::Name(name) = &resolved.last else {
             return Err(Error::Exists);
         };
@@ -102,21 +105,30 @@ impl Pool {
             return Err(Error::NotFound);
         }
         let parent = self.inode(resolved.parent)?;
-        self.retry_when_full(|| self.create_in(&parent, name, creation, new))
+        self.retry_when_full(|| {
+            let _parent_state = parent.write()?;
+            look(&self.create_in(&parent, name, creation, new)?)
+        })
     }
 
+    /// Makes `name` in `parent`, whose lock the caller has alone.
     fn create_in(
         &self,
         parent: &Inode,
         name: &[u8],
         creation: Creation<'_>,
         new: NewInode,
-    ) -> Result<(Arc<Inode>, Stat)> {
-        let _parent_state = parent.write()?;
+    ) -> Result<Arc<Inode>> {
+        let look_up = self.look_up(parent, name)?;
+        // Before anything else can fail.
+        if look_up.found.is_some() {
+            return Err(Error::Exists);
+        }
         let number = NumberGuard::take(self)?;
         let mut update = Update::new(self);
         let mut directory = EditedDirectory::begin(self, parent)?;
-        directory.insert(&mut update, name, number.ino, creation.kind())?;
+        let (ino, kind) = (number.ino, creation.kind());
+        directory.insert(&mut update, &look_up, Dentry { ino, kind, name })?;
         let now = now();
         let content = self.birth_content(&mut update, creation)?;
         let birth = Birth {
@@ -137,35 +149,33 @@ impl Pool {
         // First of all, or a failure below would give the number back.
         let inode = number.publish(inode);
         self.dentries.set(parent.into(), name, InodeRef::from(&*inode));
-        let stat = self.stat_inode(&inode, &InodeState::default())?;
-        // Nobody can remove the name before the directory is unlocked.
-        if creation.kind() == FileKind::Regular {
-            inode.count_open();
-        }
-        Ok((inode, stat))
+        Ok(inode)
     }
 
     /// Makes a regular file without a name: an orphan until it is linked or closed. Its handle must be counted by the
     /// caller, who is the only one to know it.
     pub(crate) fn create_unnamed(&self, directory: &Inode, new: NewInode) -> Result<Arc<Inode>> {
         self.check_writable()?;
-        self.retry_when_full(|| {
-            let number = NumberGuard::take(self)?;
-            let mut update = Update::new(self);
-            let birth = Birth {
-                kind: FileKind::Regular,
-                new: self.inherit(directory, FileKind::Regular, new)?,
-                nlink: 0,
-                parent: InodeNo(0),
-                now: now(),
-                content: BirthContent::Empty,
-            };
-            let inode = number.make(&mut update, birth)?;
-            let change = self.orphans.add(&mut update, inode.ino)?;
-            update.commit()?;
-            change.done();
-            Ok(number.publish(inode))
-        })
+        self.retry_when_full(|| self.create_orphan(self.inherit(directory, FileKind::Regular, new)?))
+    }
+
+    /// Makes a regular file without a name and without a directory that it takes after.
+    pub(crate) fn create_orphan(&self, new: NewInode) -> Result<Arc<Inode>> {
+        let number = NumberGuard::take(self)?;
+        let mut update = Update::new(self);
+        let birth = Birth {
+            kind: FileKind::Regular,
+            new,
+            nlink: 0,
+            parent: InodeNo(0),
+            now: now(),
+            content: BirthContent::Empty,
+        };
+        let inode = number.make(&mut update, birth)?;
+        let change = self.orphans.add(&mut update, inode.ino)?;
+        update.commit()?;
+        change.done();
+        Ok(number.publish(inode))
     }
 
     /// A new inode's group and set-group-id bit follow a directory that has that bit (System V semantics).

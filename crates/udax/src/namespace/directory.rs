@@ -1,5 +1,6 @@
 //! A directory's content: its tree of entries, and its size, links and times.
 
+use smallvec::SmallVec;
 use udax_media::dentry::{self, Dentry};
 use udax_media::inode::{FileKind, offset};
 use udax_media::name::{self, NameKeys};
@@ -11,7 +12,7 @@ use crate::inode::Inode;
 use crate::inode::fields::Line;
 use crate::options::DirEntry;
 use crate::pool::Pool;
-use crate::tree::{Cursor, NodeSource, Tree};
+use crate::tree::{Cursor, Hit, NodeSource, Probe, Tree};
 use crate::update::Update;
 
 /// Positions of `.` and `..`; those of the others are their keys, which are higher.
@@ -24,6 +25,20 @@ pub(crate) struct Found {
     pub(crate) key: u64,
     pub(crate) ino: InodeNo,
     pub(crate) kind: FileKind,
+    /// Its slot in the leaf that was looked at.
+    hit: Option<Hit>,
+}
+
+/// What a directory has under a name: the entry, or where it would go. True as long as the caller keeps the
+/// directory's lock and has not changed it.
+#[derive(Clone, Debug)]
+pub(crate) struct LookUp {
+    pub(crate) found: Option<Found>,
+    /// The first key that is free for the name, if it has no entry.
+    free: u64,
+    last: u64,
+    /// The leaf, unless the name's keys belong to several.
+    probe: Option<Probe>,
 }
 
 /// Checks the length and the bytes of a name.
@@ -54,8 +69,13 @@ impl Pool {
 
     /// The entry `name` of a directory whose lock the caller has.
     pub(crate) fn find_entry(&self, inode: &Inode, name: &[u8]) -> Result<Option<Found>> {
+        Ok(self.look_up(inode, name)?.found)
+    }
+
+    /// As [`Pool::find_entry`], so that the directory can be changed by what was seen.
+    pub(crate) fn look_up(&self, inode: &Inode, name: &[u8]) -> Result<LookUp> {
         let keys = name::keys(&self.hash_key, name);
-        Ok(search(self, &self.directory_tree(inode)?, inode, keys, name)?.ok())
+        search(self, &self.directory_tree(inode)?, inode, keys, name)
     }
 
     /// At most `limit` entries after position `cookie`, `parent` being where `..` leads. The caller has the lock.
@@ -106,49 +126,97 @@ fn bad_entry(ino: InodeNo) -> Error {
     }
 }
 
-/// Looks for `name`: the entry, or else the first key that is free for it.
+/// Looks for `name`, which may have `keys`.
 fn search<S: NodeSource<Error = Error>>(
     source: &S,
     tree: &Tree,
     inode: &Inode,
     keys: NameKeys,
     name: &[u8],
-) -> Result<std::result::Result<Found, u64>> {
-    let mut free = keys.first;
-    let mut from = keys.first;
-    while let Some((key, value)) = tree.first_in_range(source, from, keys.last)? {
-        let entry = Dentry::decode(&value.bytes).ok_or_else(|| bad_entry(inode.ino))?;
-        if entry.name == name {
-            return Ok(Ok(Found {
-                key,
-                ino: entry.ino,
-                kind: entry.kind,
-            }));
-        }
-        if key == free {
-            free += 1;
-        }
-        from = key + 1;
+) -> Result<LookUp> {
+    let range = (keys.first, keys.last);
+    let Some(probe) = tree.probe(source, range, dentry::HEADER_SIZE + name.len())? else {
+        return search_leaves(source, tree, inode, keys, name);
+    };
+    let mut hits: SmallVec<[Hit; 1]> = probe.hits().collect();
+    hits.sort_unstable_by_key(|hit| hit.key);
+    let mut look_up = LookUp {
+        found: None,
+        free: keys.first,
+        last: keys.last,
+        probe: None,
+    };
+    let mut buffer = [0; dentry::MAX_SIZE];
+    for hit in hits {
+        let at = probe.value_at(&hit)?;
+        let bytes = buffer.get_mut(..at.len).ok_or_else(|| bad_entry(inode.ino))?;
+        source.read(at.block, at.offset, bytes)?;
+        look_up.note(inode, (hit.key, Some(hit)), bytes, name)?;
     }
-    Ok(Err(free))
+    look_up.probe = Some(probe);
+    Ok(look_up)
 }
 
-/// The key that a new entry `name` gets.
-///
-/// # Errors
-/// `Exists` when there is one already; `NoSpace` after 256 names with one keyed hash, which cannot be met by chance
-/// nor, without the key, by choice.
-fn free_key<S: NodeSource<Error = Error>>(
+/// As [`search`], when the keys may be in several leaves.
+#[cold]
+fn search_leaves<S: NodeSource<Error = Error>>(
     source: &S,
     tree: &Tree,
     inode: &Inode,
     keys: NameKeys,
     name: &[u8],
-) -> Result<u64> {
-    match search(source, tree, inode, keys, name)? {
-        Ok(_) => Err(Error::Exists),
-        Err(free) if free > keys.last => Err(Error::NoSpace { needed: 1, free: 0 }),
-        Err(free) => Ok(free),
+) -> Result<LookUp> {
+    let mut look_up = LookUp {
+        found: None,
+        free: keys.first,
+        last: keys.last,
+        probe: None,
+    };
+    let mut from = keys.first;
+    while let Some((key, value)) = tree.first_in_range(source, from, keys.last)? {
+        look_up.note(inode, (key, None), &value.bytes, name)?;
+        from = key + 1;
+    }
+    Ok(look_up)
+}
+
+impl LookUp {
+    /// Takes note of the entry in `value`; entries come in ascending order of keys.
+    fn note(
+        &mut self,
+        inode: &Inode,
+        (key, hit): (u64, Option<Hit>),
+        value: &[u8],
+        name: &[u8],
+    ) -> Result<()> {
+        let entry = Dentry::decode(value).ok_or_else(|| bad_entry(inode.ino))?;
+        if entry.name == name && self.found.is_none() {
+            self.found = Some(Found {
+                key,
+                ino: entry.ino,
+                kind: entry.kind,
+                hit,
+            });
+        }
+        if key == self.free {
+            self.free += 1;
+        }
+        Ok(())
+    }
+
+    /// The key that a new entry gets.
+    ///
+    /// # Errors
+    /// `Exists` when there is one already; `NoSpace` after 256 names with one keyed hash, which cannot be met by
+    /// chance nor, without the key, by choice.
+    fn free_key(&self) -> Result<u64> {
+        if self.found.is_some() {
+            return Err(Error::Exists);
+        }
+        if self.free > self.last {
+            return Err(Error::NoSpace { needed: 1, free: 0 });
+        }
+        Ok(self.free)
     }
 }
 
@@ -169,44 +237,100 @@ impl<'i> EditedDirectory<'i> {
         })
     }
 
-    /// Adds an entry.
+    /// Adds an entry for what was looked up.
     ///
     /// # Errors
     /// `Exists` when the name is taken; `NotFound` when the directory was removed.
     pub(crate) fn insert(
         &mut self,
         update: &mut Update<'_>,
-        name: &[u8],
-        ino: InodeNo,
-        kind: FileKind,
+        look_up: &LookUp,
+        entry: Dentry<'_>,
     ) -> Result<()> {
-        if self.line.nlink() == 0 {
-            return Err(Error::NotFound);
-        }
-        let keys = name::keys(&update.pool.hash_key, name);
-        let key = free_key(update, &self.tree, self.inode, keys, name)?;
+        let key = self.key_for(look_up)?;
         let mut buffer = [0; dentry::MAX_SIZE];
-        let value = Dentry { ino, kind, name }.encode(&mut buffer);
-        self.tree.insert_new(update, key, value)?;
-        self.line.set_size(self.line.size().saturating_add(1));
-        if kind == FileKind::Directory {
-            self.add_link()?;
+        let value = entry.encode(&mut buffer);
+        let is_done = match &look_up.probe {
+            Some(probe) => self.tree.insert_at(update, probe, key, value)?,
+            None => false,
+        };
+        if !is_done {
+            self.tree.insert_new(update, key, value)?;
+        }
+        self.count_in(entry.kind)?;
+        self.line.add_blocks(update.take_metadata_delta());
+        Ok(())
+    }
+
+    /// Removes the entry that was looked up.
+    pub(crate) fn remove(&mut self, update: &mut Update<'_>, look_up: LookUp) -> Result<()> {
+        let found = look_up.found.ok_or_else(|| bad_entry(self.inode.ino))?;
+        match (look_up.probe, found.hit) {
+            (Some(probe), Some(hit)) => self.tree.remove_at(update, probe, &hit)?,
+            _ => self.remove_key(update, found.key)?,
+        }
+        self.count_out(found.kind);
+        self.line.add_blocks(update.take_metadata_delta());
+        Ok(())
+    }
+
+    /// Removes the entry `from` and adds one for `to`, in this one directory.
+    ///
+    /// # Errors
+    /// As [`EditedDirectory::insert`].
+    pub(crate) fn rename(
+        &mut self,
+        update: &mut Update<'_>,
+        from: LookUp,
+        to: &LookUp,
+        entry: Dentry<'_>,
+    ) -> Result<()> {
+        let found = from.found.ok_or_else(|| bad_entry(self.inode.ino))?;
+        let key = self.key_for(to)?;
+        let mut buffer = [0; dentry::MAX_SIZE];
+        let value = entry.encode(&mut buffer);
+        let is_done = match (&from.probe, &found.hit, &to.probe) {
+            (Some(source), Some(hit), Some(target)) => {
+                self.tree.move_at(update, (target, key, value), (source, hit))?
+            }
+            _ => false,
+        };
+        if !is_done {
+            self.remove_key(update, found.key)?;
+            self.tree.insert_new(update, key, value)?;
         }
         self.line.add_blocks(update.take_metadata_delta());
         Ok(())
     }
 
-    /// Removes an entry.
-    pub(crate) fn remove(&mut self, update: &mut Update<'_>, found: Found) -> Result<()> {
-        if !self.tree.remove(update, found.key)? {
-            return Err(bad_entry(self.inode.ino));
+    fn key_for(&self, look_up: &LookUp) -> Result<u64> {
+        if self.line.nlink() == 0 {
+            return Err(Error::NotFound);
         }
+        look_up.free_key()
+    }
+
+    fn remove_key(&mut self, update: &mut Update<'_>, key: u64) -> Result<()> {
+        if self.tree.remove(update, key)? {
+            Ok(())
+        } else {
+            Err(bad_entry(self.inode.ino))
+        }
+    }
+
+    fn count_in(&mut self, kind: FileKind) -> Result<()> {
+        self.line.set_size(self.line.size().saturating_add(1));
+        if kind == FileKind::Directory {
+            self.add_link()?;
+        }
+        Ok(())
+    }
+
+    fn count_out(&mut self, kind: FileKind) {
         self.line.set_size(self.line.size().saturating_sub(1));
-        if found.kind == FileKind::Directory {
+        if kind == FileKind::Directory {
             self.line.set_nlink(self.line.nlink().saturating_sub(1));
         }
-        self.line.add_blocks(update.take_metadata_delta());
-        Ok(())
     }
 
     /// Lets an entry refer to another inode.
@@ -271,7 +395,7 @@ mod tests {
     /// Adds an entry as if its name had the keys `KEYS`.
     fn insert(update: &mut Update<'_>, tree: &mut Tree, inode: &Inode, number: u64) -> Result<()> {
         let (name, ino) = entry(number);
-        let key = free_key(update, tree, inode, KEYS, name.as_bytes())?;
+        let key = search(update, tree, inode, KEYS, name.as_bytes())?.free_key()?;
         let mut buffer = [0; dentry::MAX_SIZE];
         let kind = FileKind::Regular;
         let name = name.as_bytes();
@@ -281,7 +405,7 @@ mod tests {
 
     fn find(update: &Update<'_>, tree: &Tree, inode: &Inode, number: u64) -> Option<Found> {
         let (name, _) = entry(number);
-        search(update, tree, inode, KEYS, name.as_bytes()).unwrap().ok()
+        search(update, tree, inode, KEYS, name.as_bytes()).unwrap().found
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Further names for an inode.
 
+use udax_media::dentry::Dentry;
 use udax_media::inode::FileKind;
 
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use crate::namespace::MAX_RETRIES;
 use crate::namespace::cache::InodeRef;
 use crate::namespace::directory::EditedDirectory;
 use crate::namespace::locks::LockSet;
-use crate::namespace::path::{Follow, Last};
+use crate::namespace::path::{Absence, Follow, Last};
 use crate::pool::Pool;
 use crate::update::Update;
 
@@ -37,8 +38,10 @@ impl Pool {
     /// `Stale` with its number when the inode is gone.
     pub(crate) fn link_inode(&self, inode: &Inode, path: &[u8]) -> Result<()> {
         self.check_writable()?;
-        for _ in 0..MAX_RETRIES {
-            let resolved = self.walk(path, Follow::Never)?;
+        // A directory is refused only when the name is free.
+        let is_directory = inode.kind == FileKind::Directory;
+        for attempt in usize::from(is_directory)..MAX_RETRIES {
+            let resolved = self.walk_presuming(path, Follow::Never, Absence::at_attempt(attempt))?;
             let Last::Name(name) = &resolved.last else {
                 return Err(Error::Exists);
             };
@@ -48,7 +51,7 @@ impl Pool {
             if resolved.must_be_directory {
                 return Err(Error::NotFound);
             }
-            if inode.kind == FileKind::Directory {
+            if is_directory {
                 return Err(Error::NotPermitted("a directory has one name"));
             }
             let parent = match self.inode(resolved.parent) {
@@ -65,18 +68,28 @@ impl Pool {
 
     fn link_in(&self, parent: &Inode, name: &[u8], inode: &Inode) -> Result<()> {
         let mut locks = LockSet::lock([parent, inode])?;
+        let look_up = self.look_up(parent, name)?;
+        if look_up.found.is_some() {
+            return Err(Error::Exists);
+        }
         let state = locks.state(inode)?;
         let mut update = Update::new(self);
         let mut line = Line::read(self, inode)?;
         if line.nlink() == 0 && !state.is_linkable {
             return Err(Error::NotFound);
         }
+        if line.nlink() == 0 {
+            // It is no orphan afterwards.
+            self.finish_cut(inode, state)?;
+            line = Line::read(self, inode)?;
+        }
         if line.nlink() >= MAX_LINKS {
             return Err(Error::TooManyLinks);
         }
         let now = now();
         let mut directory = EditedDirectory::begin(self, parent)?;
-        directory.insert(&mut update, name, inode.ino, inode.kind)?;
+        let (ino, kind) = (inode.ino, inode.kind);
+        directory.insert(&mut update, &look_up, Dentry { ino, kind, name })?;
         directory.finish(&mut update, now)?;
         let orphan = match line.nlink() {
             0 => Some(self.orphans.remove(&mut update, inode.ino)?),

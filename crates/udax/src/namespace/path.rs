@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use udax_media::inode::{self, FileKind, INLINE_BYTES, offset};
 use udax_media::{InodeNo, MAX_SYMLINK_BYTES, Place};
 
@@ -30,6 +31,30 @@ pub(crate) enum Follow {
     Never,
 }
 
+/// What it means that a walk finds nothing under the last component's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Absence {
+    /// The directory has no such name.
+    Proven,
+    /// The name is not cached. For those who are about to add it: they look into the directory themselves, under its
+    /// lock, and walk again for proof when they find it taken.
+    Presumed,
+}
+
+impl Absence {
+    /// Presumed at the first attempt.
+    pub(crate) fn at_attempt(attempt: usize) -> Self {
+        if attempt == 0 {
+            Self::Presumed
+        } else {
+            Self::Proven
+        }
+    }
+}
+
+/// A name as short as most are.
+pub(crate) type ShortName = SmallVec<[u8; 40]>;
+
 /// The last component of a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Last {
@@ -40,7 +65,7 @@ pub(crate) enum Last {
     /// `..`
     DotDot,
     /// A name.
-    Name(Vec<u8>),
+    Name(ShortName),
 }
 
 /// A path resolved as far as the directory of its last component.
@@ -51,7 +76,7 @@ pub(crate) struct Resolved {
     pub(crate) last: Last,
     /// Slashes followed the last component: it must be a directory.
     pub(crate) must_be_directory: bool,
-    /// What the last component is now, if it exists.
+    /// What the last component is now, if it exists; see [`Absence`].
     pub(crate) target: Option<InodeRef>,
 }
 
@@ -98,6 +123,12 @@ impl Pool {
 
     /// Walks `path` to its last component, following symbolic links on the way, and at the end if `follow` says so.
     pub(crate) fn walk(&self, path: &[u8], follow: Follow) -> Result<Resolved> {
+        self.walk_presuming(path, follow, Absence::Proven)
+    }
+
+    /// As [`Pool::walk`], with a choice of what a missing target means. Slashes behind the last component ask for
+    /// proof.
+    pub(crate) fn walk_presuming(&self, path: &[u8], follow: Follow, absence: Absence) -> Result<Resolved> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
@@ -106,7 +137,8 @@ impl Pool {
         // Most paths have no link: they are walked where they are.
         let mut expanded: Option<Vec<u8>> = None;
         for _ in 0..=MAX_LINKS_FOLLOWED {
-            match self.walk_until_link(directory, expanded.as_deref().unwrap_or(path), follow)? {
+            let rest = expanded.as_deref().unwrap_or(path);
+            match self.walk_until_link(directory, rest, follow, absence)? {
                 Step::Done(resolved) => return Ok(resolved),
                 Step::Link { parent, link, tail } => {
                     let target = self.inode(link).and_then(|inode| self.read_target(&inode));
@@ -124,7 +156,13 @@ impl Pool {
         Err(Error::SymlinkLoop)
     }
 
-    fn walk_until_link(&self, start: InodeRef, path: &[u8], follow: Follow) -> Result<Step> {
+    fn walk_until_link(
+        &self,
+        start: InodeRef,
+        path: &[u8],
+        follow: Follow,
+        absence: Absence,
+    ) -> Result<Step> {
         let mut directory = if path.first() == Some(&b'/') {
             self.root()?
         } else {
@@ -152,7 +190,11 @@ impl Pool {
                 b".." => (Last::DotDot, Some(self.parent_of(directory)?)),
                 _ => {
                     check_name(name)?;
-                    let target = self.lookup(directory, name)?;
+                    let target = if is_last && !must_be_directory && absence == Absence::Presumed {
+                        self.dentries.get(directory, name)
+                    } else {
+                        self.lookup(directory, name)?
+                    };
                     let follows = match follow {
                         Follow::Yes => true,
                         Follow::No => must_be_directory,
@@ -166,7 +208,7 @@ impl Pool {
                         });
                     }
                     (
-                        Last::Name(if is_last { name.to_vec() } else { Vec::new() }),
+                        Last::Name(ShortName::from_slice(if is_last { name } else { b"" })),
                         target,
                     )
                 }

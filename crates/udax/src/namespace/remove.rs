@@ -76,17 +76,17 @@ impl Pool {
         let parent = self.inode(parent)?;
         let inode = self.inode(target)?;
         let mut locks = LockSet::lock([&*parent, &*inode])?;
-        let found = self
-            .find_entry(&parent, name)?
-            .filter(|found| found.ino == inode.ino);
-        let found = found.ok_or(Error::Stale(inode.ino))?;
+        let look_up = self.look_up(&parent, name)?;
+        if look_up.found.is_none_or(|found| found.ino != inode.ino) {
+            return Err(Error::Stale(inode.ino));
+        }
         if target.kind == FileKind::Directory && self.inode_size(&inode)? > 0 {
             return Err(Error::NotEmpty);
         }
         let mut update = Update::freeing(self);
         let now = now();
         let mut directory = EditedDirectory::begin(self, &parent)?;
-        directory.remove(&mut update, found)?;
+        directory.remove(&mut update, look_up)?;
         directory.finish(&mut update, now)?;
         let state = locks.state(&inode)?;
         let leaving = self.drop_name(&mut update, &inode, state, now)?;
@@ -108,7 +108,9 @@ impl Pool {
             FileKind::Directory => 0,
             _ => line.nlink().saturating_sub(1),
         };
-        if remaining == 0 && !inode.is_open() && self.free_inode(update, inode, state)? == Completeness::All {
+        // A file whose truncation is unfinished is an orphan already, which is freed as such.
+        let is_short = remaining == 0 && !inode.is_open() && !self.cuts.contains(inode.ino);
+        if is_short && self.free_inode(update, inode, state)? == Completeness::All {
             return Ok(Leaving {
                 farewell: Some(Farewell::Freed),
                 orphan: None,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use udax_media::dentry::Dentry;
 use udax_media::inode::{self, FileKind, offset};
 use udax_media::{InodeNo, Timestamp};
 
@@ -11,9 +12,9 @@ use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::cache::InodeRef;
-use crate::namespace::directory::{EditedDirectory, Found};
+use crate::namespace::directory::{EditedDirectory, Found, LookUp};
 use crate::namespace::locks::LockSet;
-use crate::namespace::path::{Follow, Last, Resolved};
+use crate::namespace::path::{Absence, Follow, Last, Resolved};
 use crate::options::RenameMode;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -37,9 +38,15 @@ impl Pool {
     /// Durable on return: one record, one fence; more when a replaced file of many extents is freed.
     pub(crate) fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Result<()> {
         self.check_writable()?;
-        for _ in 0..MAX_RETRIES {
+        for attempt in 0..MAX_RETRIES {
             let source = self.walk(from, Follow::Never)?;
-            let target = self.walk(to, Follow::Never)?;
+            // Directories have more errors, whose order depends on the target.
+            let is_simple = mode != RenameMode::Exchange
+                && source
+                    .target
+                    .is_some_and(|source| source.kind != FileKind::Directory);
+            let absence = Absence::at_attempt(if is_simple { attempt } else { 1 });
+            let target = self.walk_presuming(to, Follow::Never, absence)?;
             match self.rename_resolved(&source, &target, mode) {
                 Err(Error::Stale(_)) => {}
                 other => return other,
@@ -135,8 +142,10 @@ impl Pool {
             to.inode.as_deref(),
         ];
         let mut locks = LockSet::lock(involved.into_iter().flatten())?;
-        let found = self.find_side(from)?.ok_or(Error::Stale(source.ino))?;
-        let replaced = self.find_side(to)?;
+        let origin = self.look_up_side(from)?;
+        let found = origin.found.ok_or(Error::Stale(source.ino))?;
+        let destination = self.look_up_side(to)?;
+        let replaced = destination.found;
         if self.inode_nlink(&to.parent)? == 0 {
             return Err(Error::NotFound);
         }
@@ -155,7 +164,12 @@ impl Pool {
         }
         let now = now();
         let mut update = Update::new(self);
-        self.edit_directories(&mut update, from, to, (found, replaced), (mode, now))?;
+        if mode == RenameMode::Exchange {
+            let replaced = replaced.ok_or(Error::NotFound)?;
+            self.exchange_entries(&mut update, (from, found), (to, replaced), now)?;
+        } else {
+            self.move_entry(&mut update, (from, origin), (to, destination), now)?;
+        }
         self.touch_moved(&mut update, source, &from.parent, &to.parent, now)?;
         let mut leaving = None;
         if let Some(target) = target {
@@ -173,49 +187,73 @@ impl Pool {
         }
     }
 
-    /// The entry of `side`, if it is still as it was resolved; `None` when it is rightly absent.
-    fn find_side(&self, side: &Side<'_>) -> Result<Option<Found>> {
-        let found = self.find_entry(&side.parent, side.name)?;
+    /// The entry of `side`, if it is still as it was resolved; also when it is rightly absent.
+    fn look_up_side(&self, side: &Side<'_>) -> Result<LookUp> {
+        let look_up = self.look_up(&side.parent, side.name)?;
+        let found = look_up.found.map(|found| found.ino);
         let expected = side.inode.as_ref().map(|inode| inode.ino);
-        if found.map(|found| found.ino) == expected {
-            return Ok(found);
+        if found == expected {
+            return Ok(look_up);
         }
-        Err(Error::Stale(
-            expected.or(found.map(|found| found.ino)).unwrap_or_default(),
-        ))
+        Err(Error::Stale(expected.or(found).unwrap_or_default()))
     }
 
-    fn edit_directories(
+    fn exchange_entries(
         &self,
         update: &mut Update<'_>,
-        from: &Side<'_>,
-        to: &Side<'_>,
-        (found, replaced): (Found, Option<Found>),
-        (mode, now): (RenameMode, Timestamp),
+        (from, found): (&Side<'_>, Found),
+        (to, other): (&Side<'_>, Found),
+        now: Timestamp,
     ) -> Result<()> {
         let mut first = EditedDirectory::begin(self, &from.parent)?;
-        let mut second = if from.parent.ino == to.parent.ino {
-            None
-        } else {
-            Some(EditedDirectory::begin(self, &to.parent)?)
+        let mut second = self.begin_second(from, to)?;
+        first.redirect(update, found, from.name, other.ino, other.kind)?;
+        second
+            .as_mut()
+            .unwrap_or(&mut first)
+            .redirect(update, other, to.name, found.ino, found.kind)?;
+        first.finish(update, now)?;
+        second.map_or(Ok(()), |second| second.finish(update, now))
+    }
+
+    fn move_entry(
+        &self,
+        update: &mut Update<'_>,
+        (from, origin): (&Side<'_>, LookUp),
+        (to, destination): (&Side<'_>, LookUp),
+        now: Timestamp,
+    ) -> Result<()> {
+        let found = origin.found.ok_or(Error::NotFound)?;
+        let entry = Dentry {
+            ino: found.ino,
+            kind: found.kind,
+            name: to.name,
         };
-        match (mode, replaced) {
-            (RenameMode::Exchange, Some(other)) => {
-                first.redirect(update, found, from.name, other.ino, other.kind)?;
+        let mut first = EditedDirectory::begin(self, &from.parent)?;
+        let mut second = self.begin_second(from, to)?;
+        match (&mut second, destination.found) {
+            // In place, so that what was seen of the other entry stays true.
+            (second, Some(other)) => {
                 let second = second.as_mut().unwrap_or(&mut first);
                 second.redirect(update, other, to.name, found.ino, found.kind)?;
+                first.remove(update, origin)?;
             }
-            (_, other) => {
-                first.remove(update, found)?;
-                let second = second.as_mut().unwrap_or(&mut first);
-                match other {
-                    Some(other) => second.redirect(update, other, to.name, found.ino, found.kind)?,
-                    None => second.insert(update, to.name, found.ino, found.kind)?,
-                }
+            (Some(second), None) => {
+                second.insert(update, &destination, entry)?;
+                first.remove(update, origin)?;
             }
+            (None, None) => first.rename(update, origin, &destination, entry)?,
         }
         first.finish(update, now)?;
         second.map_or(Ok(()), |second| second.finish(update, now))
+    }
+
+    /// The other directory, if it is another.
+    fn begin_second<'i>(&self, from: &Side<'_>, to: &'i Side<'_>) -> Result<Option<EditedDirectory<'i>>> {
+        if from.parent.ino == to.parent.ino {
+            return Ok(None);
+        }
+        EditedDirectory::begin(self, &to.parent).map(Some)
     }
 
     /// A moved inode's status has changed; a moved directory has another parent.

@@ -5,7 +5,7 @@ use udax_media::node::{MAX_ENTRIES, MAX_LEVEL, NodeIdentity, TreeRoot};
 use super::descent::fault;
 use super::inner::{self, Entry};
 use super::insert::{compose, verify_len};
-use super::leaf::Draft;
+use super::leaf::{self, Draft};
 use super::{NodeStore, Tree};
 
 impl Tree {
@@ -73,4 +73,16 @@ fn build_leaves<S: NodeStore, V: AsRef<[u8]>>(
         draft.write_fresh(store, leaf.child, identity)?;
     }
     Ok(leaves)
+}
+
+/// How many nodes [`Tree::build`] makes of `entries` with values of `value_len` bytes each.
+pub(crate) fn node_count(entries: u64, value_len: usize) -> u64 {
+    let as_count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).max(1);
+    let mut nodes = entries.div_ceil(as_count(leaf::ROOM / leaf::entry_size(value_len)));
+    let mut total = nodes;
+    while nodes > 1 {
+        nodes = nodes.div_ceil(as_count(MAX_ENTRIES));
+        total += nodes;
+    }
+    total
 }

@@ -54,7 +54,7 @@ impl Tree {
         value: &[u8],
     ) -> Result<Insertion, S::Error> {
         verify_len(key, value)?;
-        let Some((path, leaf)) = self.descend(store, key)? else {
+        let Some(probe) = self.probe(store, (key, key), value.len())? else {
             let block = store.allocate()?;
             let mut draft = Draft::new();
             compose(&mut draft, [(key, value)], block)?;
@@ -62,14 +62,11 @@ impl Tree {
             self.root = TreeRoot::new(block, 0);
             return Ok(Insertion::Inserted);
         };
-        let survey = leaf::survey(store, leaf.node, key, value.len())?;
-        if survey.found.is_some() {
+        if probe.hits().next().is_some() {
             return Ok(Insertion::Exists);
         }
-        if let Some(place) = leaf::place(leaf.node, &survey, value.len()) {
-            leaf::put(store, leaf.node, place, key, value)?;
-        } else {
-            self.make_room(store, path, leaf.node, (key, value))?;
+        if !self.insert_at(store, &probe, key, value)? {
+            self.make_room(store, probe.path, probe.leaf.node, (key, value))?;
         }
         Ok(Insertion::Inserted)
     }
@@ -92,12 +89,7 @@ impl Tree {
         };
         let at = leaf::value_at(leaf.node, &slot)?;
         if value.len() > usize::from(slot.capacity) {
-            let freed = Slot {
-                length: 0,
-                is_used: false,
-                ..slot
-            };
-            leaf::write_slot_place(store, at.block, index, &freed)?;
+            leaf::free_slot(store, at.block, index, slot)?;
             return Ok(self.insert(store, key, value)? == Insertion::Inserted);
         }
         leaf::write_value(store, at.block, at.offset, value)?;

@@ -5,7 +5,8 @@
 //! word and the identity of the nodes, and the nodes are read through a [`NodeSource`] and changed through a
 //! [`NodeStore`], the running transaction.
 //!
-//! * [`Tree`]: lookups (here), `insert` and `replace` ([`insert`]), `remove` ([`remove`]), `build` ([`build`]).
+//! * [`Tree`]: lookups (here), `insert` and `replace` ([`insert`]), `remove` ([`remove`]), both
+//!   through a look at one leaf ([`probe`]), `build` ([`build`]).
 //! * [`Cursor`]: entries in order, a leaf at a time; holds a key, not a position, so it survives changes.
 //!
 //! Invariants: a node's level is its parent's less one; no leaf is empty but a directory's root; the keys
@@ -22,6 +23,7 @@ mod descent;
 mod inner;
 mod insert;
 mod leaf;
+mod probe;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -30,9 +32,11 @@ use smallvec::SmallVec;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::{BlockNo, FormatError};
 
+pub(crate) use build::node_count;
 pub(crate) use cursor::Cursor;
 #[cfg(test)]
 pub(crate) use insert::Insertion;
+pub(crate) use probe::{Hit, Probe};
 
 /// Where nodes are read: the pool as it will be after the running transaction.
 pub(crate) trait NodeSource {

@@ -1,6 +1,6 @@
 //! Removal: freed slots, merged neighbours, freed nodes.
 
-use udax_media::node::{TreeKind, TreeRoot};
+use udax_media::node::TreeRoot;
 
 use super::descent::{Node, Path, Step};
 use super::insert::compose;
@@ -12,34 +12,18 @@ impl Tree {
     ///
     /// Usually writes one word.
     pub(crate) fn remove<S: NodeStore>(&mut self, store: &mut S, key: u64) -> Result<bool, S::Error> {
-        let Some((mut path, leaf)) = self.descend(store, key)? else {
+        let Some(probe) = self.probe(store, (key, key), 0)? else {
             return Ok(false);
         };
-        let survey = leaf::survey(store, leaf.node, key, 0)?;
-        let Some((index, slot)) = survey.found else {
+        let Some(hit) = probe.hits().next() else {
             return Ok(false);
         };
-        // A directory keeps its last leaf: files come and go in one that is otherwise empty.
-        let is_kept = path.last().is_none() && self.identity.kind == TreeKind::Directory;
-        if survey.used == 1 && !is_kept {
-            store.free(leaf.node.block);
-            self.drop_child(store, path)?;
-            return Ok(true);
-        }
-        leaf::remove(store, leaf.node, index, slot)?;
-        let left = survey.used_bytes - leaf::entry_size(usize::from(slot.length));
-        if left < leaf::MERGE_BELOW
-            && let Some(parent) = path.last_mut()
-            && let Some(gone) = self.merge_leaf(store, *parent)?
-        {
-            parent.index = gone;
-            self.drop_child(store, path)?;
-        }
+        self.remove_at(store, probe, &hit)?;
         Ok(true)
     }
 
     /// Takes the entry that `path` ends with, whose node has been freed, out of its parent, and what that empties.
-    fn drop_child<S: NodeStore>(&mut self, store: &mut S, mut path: Path) -> Result<(), S::Error> {
+    pub(super) fn drop_child<S: NodeStore>(&mut self, store: &mut S, mut path: Path) -> Result<(), S::Error> {
         while let Some(step) = path.pop() {
             if step.node.count() == 1 {
                 store.free(step.node.block);
@@ -74,7 +58,11 @@ impl Tree {
     }
 
     /// Merges the leaf that `at` leads to with a neighbour; gives the parent's entry that must go.
-    fn merge_leaf<S: NodeStore>(&mut self, store: &mut S, at: Step) -> Result<Option<usize>, S::Error> {
+    pub(super) fn merge_leaf<S: NodeStore>(
+        &mut self,
+        store: &mut S,
+        at: Step,
+    ) -> Result<Option<usize>, S::Error> {
         for index in neighbours(at) {
             let (left, right) = self.open_pair(store, at.node, index)?;
             let (left_image, right_image) = (Image::read(store, left)?, Image::read(store, right)?);

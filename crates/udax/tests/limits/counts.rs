@@ -312,7 +312,8 @@ fn allocation_costs_a_record_and_what_it_zeroes() {
             0,
         ),
         ("punch blocks", 1, 3, 0),
-        ("punch inside a block", 2, 3, 0),
+        // The block's rest goes to a new one.
+        ("punch inside a block", 2, 68, 0),
         ("punch what is a hole", 1, 2, 0),
     ]);
 }

@@ -4,8 +4,11 @@
 
 mod busy;
 mod counts;
+mod crash;
+mod cuts;
 mod damage;
 mod full;
 mod names;
 mod pool;
+mod ranges;
 mod space;

@@ -1,12 +1,8 @@
 //! Where files lie, how pools grow, and what a crash leaves of long operations.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use udax::{AllocateMode, Error, File, FileExtent, Filesystem, MountOptions};
-use udax_pmem::{Event, Recorder};
 
+use crate::crash::{CopyingRecorder, open_recorded};
 use crate::pool::{MIB, READ_WRITE, TestPool, check, new_inode, open};
 
 const HUGE: u64 = 2 * MIB;
@@ -137,62 +133,6 @@ fn a_grown_pool_uses_its_new_space_and_keeps_it() {
     pool.open().close().unwrap();
 }
 
-/// Copies the pool's file, as a killed process would leave it, at every `step`th event while armed.
-#[derive(Debug)]
-struct CopyingRecorder {
-    path: PathBuf,
-    step: u64,
-    /// Events since armed; `u64::MAX` when not.
-    events: AtomicU64,
-    copies: AtomicU64,
-}
-
-impl CopyingRecorder {
-    fn new(path: &Path, step: u64) -> Arc<Self> {
-        Arc::new(Self {
-            path: path.to_owned(),
-            step,
-            events: AtomicU64::new(u64::MAX),
-            copies: AtomicU64::new(0),
-        })
-    }
-
-    fn copy_path(&self, number: u64) -> PathBuf {
-        self.path.with_extension(number.to_string())
-    }
-
-    /// Copies while `operation` runs; gives the copies.
-    fn during(&self, operation: impl FnOnce()) -> Vec<PathBuf> {
-        self.events.store(0, Ordering::Relaxed);
-        operation();
-        self.events.store(u64::MAX, Ordering::Relaxed);
-        let count = self.copies.swap(0, Ordering::Relaxed);
-        (0..count).map(|number| self.copy_path(number)).collect()
-    }
-}
-
-impl Recorder for CopyingRecorder {
-    fn record(&self, _: Event<'_>) {
-        let seen = self.events.load(Ordering::Relaxed);
-        if seen == u64::MAX {
-            return;
-        }
-        self.events.store(seen + 1, Ordering::Relaxed);
-        if seen.is_multiple_of(self.step) {
-            let number = self.copies.fetch_add(1, Ordering::Relaxed);
-            std::fs::copy(&self.path, self.copy_path(number)).unwrap();
-        }
-    }
-}
-
-fn open_recorded(pool: &TestPool, recorder: &Arc<CopyingRecorder>) -> Filesystem {
-    let options = MountOptions {
-        recorder: Some(recorder.clone()),
-        ..MountOptions::default()
-    };
-    Filesystem::open(&pool.path, &options).unwrap()
-}
-
 const ISLANDS: u64 = 1500;
 
 /// A file of many extents, each of one block.
@@ -302,35 +242,4 @@ fn a_growth_that_a_crash_interrupts_leaves_one_size_or_the_other() {
         assert_eq!(report.total_blocks, 24 * MIB / 4096);
         std::fs::remove_file(copy).unwrap();
     }
-}
-
-#[test]
-fn a_shift_of_too_many_extents_is_refused_and_changes_nothing() {
-    const BLOCK: u64 = 4096;
-    let pool = TestPool::new(128 * MIB);
-    let fs = pool.open();
-    let file = open(&fs, "/f");
-    for island in 0..6000 {
-        file.write_at(&island_content(island), island * 2 * BLOCK)
-            .unwrap();
-    }
-    let before = file.stat().unwrap();
-    for mode in [AllocateMode::Collapse, AllocateMode::Insert] {
-        let refused = file.allocate(mode, BLOCK, BLOCK);
-        assert!(matches!(refused, Err(Error::NotSupported(_))), "{refused:?}");
-    }
-    let after = file.stat().unwrap();
-    assert_eq!((after.size, after.blocks), (before.size, before.blocks));
-    for island in 0..6000 {
-        let mut back = [0; 8];
-        file.read_at(&mut back, island * 2 * BLOCK).unwrap();
-        assert_eq!(back, island_content(island));
-    }
-    drop(file);
-    fs.close().unwrap();
-    pool.check();
-}
-
-fn island_content(island: u64) -> [u8; 8] {
-    (island + 1).to_le_bytes()
 }

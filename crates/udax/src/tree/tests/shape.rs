@@ -213,6 +213,21 @@ fn million_entries_are_built_and_found() {
 }
 
 #[test]
+fn the_nodes_of_a_built_tree_are_foretold() {
+    for entries in [0, 1, 126, 127, 252, 253, 126 * 252, 126 * 252 + 1, 100_000] {
+        let mut store = Memory::default();
+        let tree = Tree::build(&mut store, IDENTITY, (0..entries).map(|key| (key, [7; 16]))).unwrap();
+        let mut nodes = 0;
+        tree.for_each_node(&store, |_, _| {
+            nodes += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(crate::tree::node_count(entries, 16), nodes, "{entries} entries");
+    }
+}
+
+#[test]
 fn build_refuses_keys_out_of_order() {
     let mut store = Memory::default();
     let result = Tree::build(&mut store, IDENTITY, [(1, [0_u8; 8]), (1, [0; 8])]);

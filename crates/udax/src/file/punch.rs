@@ -1,0 +1,85 @@
+//! Punching holes and zeroing ranges.
+//!
+//! Whole blocks are unmapped or become unwritten; the blocks that are only partly in the range are copied without that
+//! part to new ones (`edges`), so that one record makes all of it visible.
+//!
+//! All under the inode's lock, alone.
+
+use udax_media::extent::{Extent, ExtentFlags};
+
+use super::allocate::{Piece, Range};
+use crate::error::Result;
+use crate::extents::{Completeness, ExtentMap, clip};
+use crate::inode::fields::Line;
+use crate::inode::lifecycle::{EXTENTS_PER_RECORD, free_range};
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+use crate::space::Priority;
+use crate::update::Update;
+
+impl Pool {
+    /// Makes `range` a hole; its edges inside blocks read as zeros.
+    pub(super) fn punch(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
+        let (mut first, end) = range.inner();
+        let mut update = Update::freeing(self);
+        // All that may find no space comes with the first record, when nothing has changed yet.
+        let mut edges = self.copy_edges(&mut update, (inode, state), range, Priority::Freeing)?;
+        loop {
+            let mut line = Line::read(self, inode)?;
+            let mut map = ExtentMap::begin(self, inode, state)?;
+            let (found, completeness) = map.collect(&update, first, end, EXTENTS_PER_RECORD)?;
+            let upto = match (completeness, found.last()) {
+                (Completeness::More, Some(last)) => last.end(),
+                _ => end,
+            };
+            if first < upto {
+                free_range(&mut update, &mut map, &mut line, first, upto)?;
+            }
+            std::mem::take(&mut edges).publish(&mut update, &mut map)?;
+            map.store(&mut update)?;
+            self.finish_range(update, inode, state, line, map)?;
+            if super::write::is_all(completeness) {
+                return Ok(());
+            }
+            first = upto;
+            update = Update::freeing(self);
+        }
+    }
+
+    /// Makes `range` read as zeros, allocated; then sets the size if it is below `new_size`.
+    pub(super) fn zero_range(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        range: Range,
+        new_size: Option<u64>,
+    ) -> Result<()> {
+        let mut pieces = self.written_pieces(inode, state, range)?;
+        let (first, end) = range.outer();
+        // Everything is taken before anything is recorded: no space leaves nothing half-done.
+        let taken = self.take_holes(inode, state, first, end)?;
+        pieces.extend(taken.into_iter().map(Piece::taken));
+        pieces.sort_unstable_by_key(|piece| piece.extent.first);
+        self.record_pieces(inode, state, pieces, Some(range), new_size)
+    }
+
+    /// What is written of the whole blocks of `range`, as unwritten.
+    fn written_pieces(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<Vec<Piece>> {
+        let (first, end) = range.inner();
+        let update = Update::new(self);
+        let map = ExtentMap::begin(self, inode, state)?;
+        let (found, _) = map.collect(&update, first, end, usize::MAX)?;
+        map.finish(state);
+        let parts = found.iter().filter(|extent| !extent.is_unwritten());
+        Ok(parts
+            .filter_map(|extent| clip(extent, first, end))
+            .map(|extent| Piece {
+                extent: Extent {
+                    flags: extent.flags | ExtentFlags::UNWRITTEN,
+                    ..extent
+                },
+                is_taken: false,
+            })
+            .collect())
+    }
+}

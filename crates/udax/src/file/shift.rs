@@ -1,0 +1,171 @@
+//! Collapsing and inserting ranges: every extent behind the range moves.
+//!
+//! A file of few extents gets its new tree in the one record that frees what is cut out. For more ([`IN_RECORD`]) a
+//! record would not do: [`super::exchange`] builds the new tree beside the old one.
+//!
+//! All under the inode's lock, alone.
+
+use udax_media::extent::Extent;
+use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, MAX_FILE_BYTES};
+
+use super::allocate::Range;
+use crate::error::{Error, Result};
+use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap, clip};
+use crate::inode::fields::Line;
+use crate::inode::{Inode, InodeState};
+use crate::options::AllocateMode;
+use crate::pool::Pool;
+use crate::update::Update;
+
+/// The most extents of a file that are moved in one record: 9 new nodes, as many blocks freed as there are extents, and
+/// an old tree of leaves that are a quarter full take half of the largest record.
+const IN_RECORD: usize = 1024;
+
+/// How a file's extents move.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shift {
+    /// What is below stays.
+    first: FileBlock,
+    /// What is from here on moves; between the two is cut out.
+    rest: FileBlock,
+    /// Where `rest` moves to.
+    to: FileBlock,
+    pub(super) new_size: u64,
+}
+
+/// A file's extents after a shift, and the blocks that are in none of them.
+#[derive(Debug, Default)]
+pub(super) struct Shifted {
+    pub(super) extents: Vec<Extent>,
+    pub(super) cut: Vec<BlockRange>,
+}
+
+impl Shift {
+    /// What becomes of `old`, all extents of the file.
+    pub(super) fn apply(self, old: &[Extent]) -> Shifted {
+        let mut shifted = Shifted::default();
+        shifted.extents.reserve(old.len() + 1);
+        for extent in old {
+            let kept = clip(extent, FileBlock(0), self.first);
+            let moved = clip(extent, self.rest, END_OF_FILES).map(|part| Extent {
+                first: FileBlock(part.first.raw() - self.rest.raw() + self.to.raw()),
+                ..part
+            });
+            if let Some(cut) = clip(extent, self.first, self.rest) {
+                shifted.cut.push(cut.blocks());
+            }
+            for part in kept.into_iter().chain(moved) {
+                match shifted.extents.last_mut() {
+                    Some(last) if extents::continues(last, &part) => last.count += part.count,
+                    _ => shifted.extents.push(part),
+                }
+            }
+        }
+        shifted
+    }
+}
+
+impl Pool {
+    /// Cuts `range` out of the file, or puts a hole of its length in at its start.
+    pub(super) fn shift_range(&self, inode: &Inode, mode: AllocateMode, range: Range) -> Result<()> {
+        let mut state = inode.write()?;
+        self.prepare_range(inode, &mut state)?;
+        let shift = self.plan_shift(inode, &mut state, mode, range)?;
+        if self.shift_in_record(inode, &mut state, shift)? == Completeness::All {
+            return Ok(());
+        }
+        drop(state);
+        self.shift_by_exchange(inode, mode, range)
+    }
+
+    /// How the extents move, if the range and the file allow it.
+    pub(super) fn plan_shift(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        mode: AllocateMode,
+        range: Range,
+    ) -> Result<Shift> {
+        let size = self.inode_size(inode)?;
+        let first = FileBlock::holding(range.start);
+        let length = range.end - range.start;
+        if mode == AllocateMode::Collapse {
+            if !range.is_whole_blocks() {
+                return Err(Error::Invalid("a collapsed range is of whole blocks"));
+            }
+            if range.end >= size {
+                return Err(Error::Invalid("a collapsed range ends before the file does"));
+            }
+            return Ok(Shift {
+                first,
+                rest: FileBlock::holding(range.end),
+                to: first,
+                new_size: size - length,
+            });
+        }
+        if !range.is_whole_blocks() {
+            return Err(Error::Invalid("an inserted range is of whole blocks"));
+        }
+        if range.start >= size {
+            return Err(Error::Invalid("an inserted range begins before the file ends"));
+        }
+        if size.checked_add(length).is_none_or(|size| size > MAX_FILE_BYTES) {
+            return Err(Error::FileTooLarge);
+        }
+        let to = FileBlock::holding(range.end);
+        let last = self.last_mapped(inode, state)?;
+        if last.raw() + length / BLOCK_BYTES > END_OF_FILES.raw() {
+            return Err(Error::FileTooLarge);
+        }
+        Ok(Shift {
+            first,
+            rest: first,
+            to,
+            new_size: size + length,
+        })
+    }
+
+    /// The end of the last extent.
+    fn last_mapped(&self, inode: &Inode, state: &mut InodeState) -> Result<FileBlock> {
+        let update = Update::new(self);
+        let map = ExtentMap::begin(self, inode, state)?;
+        let last = map.last(&update)?.map_or(FileBlock(0), |extent| extent.end());
+        map.finish(state);
+        Ok(last)
+    }
+
+    /// Moves the extents in one record, if they are few; else nothing is changed.
+    fn shift_in_record(&self, inode: &Inode, state: &mut InodeState, shift: Shift) -> Result<Completeness> {
+        let mut update = Update::new(self);
+        let mut line = Line::read(self, inode)?;
+        let mut map = ExtentMap::begin(self, inode, state)?;
+        let (old, completeness) = map.collect(&update, FileBlock(0), END_OF_FILES, IN_RECORD)?;
+        if completeness == Completeness::More {
+            map.finish(state);
+            return Ok(Completeness::More);
+        }
+        let shifted = shift.apply(&old);
+        for blocks in shifted.cut {
+            update.free_data(blocks)?;
+            line.add_blocks(-i64::try_from(blocks.count).unwrap_or(i64::MAX));
+        }
+        map.rebuild(&mut update, shifted.extents)?;
+        map.store(&mut update)?;
+        line.set_size(shift.new_size);
+        self.finish_range(update, inode, state, line, map)?;
+        Ok(Completeness::All)
+    }
+}
+
+/// The blocks as few ascending runs.
+pub(super) fn runs_of(mut blocks: Vec<BlockNo>) -> Vec<BlockRange> {
+    blocks.sort_unstable();
+    let mut runs: Vec<BlockRange> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some(last) if last.end() == block => last.count += 1,
+            _ => runs.push(BlockRange::new(block, 1)),
+        }
+    }
+    runs
+}
