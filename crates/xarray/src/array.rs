@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use udax_sync::atomic::{AtomicPtr, Ordering};
@@ -12,7 +11,7 @@ use udax_sync::{CachePadded, Mutex, Order, Rank};
 
 use crate::cursor::Cursor;
 use crate::entry::{Entry, Found, Mark};
-use crate::node::{Node, SLOTS};
+use crate::node::{Content, Node, SLOTS};
 use crate::reclaim::Pin;
 use crate::search::{self, Place, Wanted};
 use crate::word::{Kind, Word};
@@ -69,7 +68,7 @@ impl<T> XArray<T> {
     /// Whether the entry at `index` has the mark. Beside a writer, an entry and its marks are two looks.
     pub fn is_marked(&self, index: u64, mark: Mark) -> bool {
         let pin = Pin::new();
-        search::find(self.root(&pin), index).is_some_and(|place| is_marked(&place, mark))
+        search::find(self.root(&pin), index).is_some_and(|place| place.is(Wanted::Marked(mark)))
     }
 
     /// Whether any entry has the mark.
@@ -110,8 +109,8 @@ impl<T> XArray<T> {
     }
 
     #[inline]
-    fn root_word(&self) -> Word {
-        // Pairs with the Release in `XArray::set_root`.
+    pub(crate) fn root_word(&self) -> Word {
+        // Pairs with the Release in `XArray::replace_root`.
         Word::from_raw(self.root.load(Ordering::Acquire))
     }
 
@@ -126,10 +125,12 @@ impl<T> XArray<T> {
         }
     }
 
-    /// Puts another tree in the place of this one. For the writer.
-    pub(crate) fn set_root(&self, word: Word) {
+    /// Puts another tree in the place of this one; gives this one. For the writer.
+    pub(crate) fn replace_root(&self, word: Word) -> Word {
+        let old = self.root_word();
         // Pairs with the Acquire in `XArray::root_word`.
         self.root.store(word.raw(), Ordering::Release);
+        old
     }
 }
 
@@ -150,15 +151,9 @@ pub(crate) fn entry_of<T>(_pin: &Pin, place: Place<'_>, index: u64) -> Option<Fo
     Some(place.found(index, entry))
 }
 
-/// The entry was read before the mark, and marks of an entry go before the next one comes: an old entry's mark is never
-/// taken for a new one's.
-pub(crate) fn is_marked(place: &Place<'_>, mark: Mark) -> bool {
-    place.node.marked(mark) >> place.slot & 1 != 0
-}
-
 fn nodes_below(node: &Node) -> usize {
-    let children = (0..SLOTS).map(|slot| match node.word(slot).kind() {
-        Kind::Node(child) => nodes_below(node.child(child)),
+    let children = (0..SLOTS).map(|slot| match node.content(slot) {
+        Content::Node(child) => nodes_below(child),
         _ => 0,
     });
     1 + children.sum::<usize>()

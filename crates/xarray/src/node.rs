@@ -6,8 +6,8 @@
 //! a node knows the order of what it finds there, whatever the writer does meanwhile.
 //!
 //! # Invariants
-//! - A `&'p Node` comes from a root that was loaded under a pin that lives for `'p`, or from [`Node::child`] of such a
-//!   node: that is what makes [`Node::child`] sound. What a writer unlinks is retired, never freed at once.
+//! - A `&'p Node` comes from a root that was loaded under a pin that lives for `'p`, or from [`Node::content`] of such
+//!   a node: that is what makes [`Node::content`] sound. What a writer unlinks is retired, never freed at once.
 //! - A node in the tree is not empty, and a slot with a node in it is a group of its own.
 //! - Whoever sees a slot in use sees its bit in `used`: the bit is set before the slot, and cleared after it.
 //! - Only the holder of the writer lock stores; a node that has been unlinked is not stored to any more.
@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use udax_sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::entry::Mark;
-use crate::word::{Word, to_usize};
+use crate::word::{Kind, Word, to_usize};
 
 /// Bits of the index that one level of the tree decides. Small trees for loom, which tries every schedule.
 pub(crate) const BITS: u32 = if cfg!(loom) { 2 } else { 6 };
@@ -41,14 +41,17 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// All slots of a node.
+    pub(crate) const ALL: Self = Self { first: 0, len: SLOTS };
+
     /// A bit for each slot of the group.
     pub(crate) fn bits(self) -> u64 {
         (u64::MAX >> (64 - self.len)) << self.first
     }
 
-    /// Its slots.
-    pub(crate) fn slots(self) -> std::ops::Range<usize> {
-        self.first..self.first + self.len
+    /// The first of each `len` of its slots.
+    pub(crate) fn parts(self, len: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
+        (self.first..self.first + self.len).step_by(len)
     }
 }
 
@@ -73,6 +76,25 @@ impl Groups {
         self.0 &= !group.bits();
     }
 
+    /// Makes these slots a group: they lie in a group of empty slots, or are whole groups of them. Other blocks of as
+    /// many unused slots become groups as well, so that the entries that often come next to this one find them.
+    pub(crate) fn make(&mut self, group: Group, used: u64) {
+        let whole = self.around(group.first);
+        if whole.len > group.len {
+            self.part(whole);
+        }
+        self.join(group);
+        for first in (0..SLOTS).step_by(group.len) {
+            let block = Group {
+                first,
+                len: group.len,
+            };
+            if used & block.bits() == 0 && self.around(first).len < group.len {
+                self.join(block);
+            }
+        }
+    }
+
     /// The first slot of the group that `slot` belongs to.
     #[inline]
     pub(crate) fn first_of(self, slot: usize) -> usize {
@@ -88,13 +110,24 @@ impl Groups {
     #[inline]
     pub(crate) fn beginning_with(self, first: usize) -> Group {
         let others = to_usize(u64::from((self.0 >> first >> 1).trailing_ones()));
-        Group { first, len: others + 1 }
+        Group {
+            first,
+            len: others + 1,
+        }
     }
 
     /// The group that `slot` belongs to.
     pub(crate) fn around(self, slot: usize) -> Group {
         self.beginning_with(self.first_of(slot))
     }
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'p> {
+    Empty,
+    Entry(Word),
+    Node(&'p Node),
 }
 
 /// What changes while the node is in use, on a line of its own: readers need the line before it and one slot.
@@ -209,12 +242,20 @@ impl Node {
         self.tallies.marks[mark.number()].load(Ordering::Acquire)
     }
 
-    /// The node behind a pointer that was read from this one.
+    /// What `slot` holds, with the node if it is one.
     #[inline]
-    pub(crate) fn child<'p>(&'p self, child: NonNull<Self>) -> &'p Self {
-        // SAFETY: `self` is seen under a pin of `'p`, and `child` was in its slot: it was not retired before the pin
-        // began, so it is not freed before the pin ends. Nodes are never borrowed mutably once they are in a tree.
-        unsafe { child.as_ref() }
+    pub(crate) fn content(&self, slot: usize) -> Content<'_> {
+        let word = self.word(slot);
+        match word.kind() {
+            Kind::Empty => Content::Empty,
+            Kind::Value(_) | Kind::Pointer(_) => Content::Entry(word),
+            Kind::Node(child) => {
+                // SAFETY: `self` is seen under a pin, or has not been published; `child` was in its slot, so that it
+                // was not retired before the pin began and is not freed before the pin ends. Nodes in a tree are
+                // never borrowed mutably.
+                Content::Node(unsafe { child.as_ref() })
+            }
+        }
     }
 
     /// Puts something into an empty slot.
@@ -227,8 +268,7 @@ impl Node {
 
     /// Empties a slot and clears its marks; gives what was there.
     pub(crate) fn take(&self, slot: usize) -> Word {
-        let old = self.word(slot);
-        self.set_word(slot, Word::EMPTY);
+        let old = self.replace(slot, Word::EMPTY);
         self.tallies
             .used
             .store(self.used() & !(1 << slot), Ordering::Release);
@@ -238,10 +278,22 @@ impl Node {
         old
     }
 
-    /// Replaces what is in a slot by something else, in one step.
-    pub(crate) fn set_word(&self, slot: usize, word: Word) {
+    /// Replaces what is in a slot by something else, in one step; gives what was there.
+    pub(crate) fn replace(&self, slot: usize, word: Word) -> Word {
+        let old = self.word(slot);
+        self.set_word(slot, word);
+        old
+    }
+
+    fn set_word(&self, slot: usize, word: Word) {
         // Pairs with the Acquire in `Node::word`.
         self.slots[slot].store(word.raw(), Ordering::Release);
+    }
+
+    /// Whether `slot` holds something marked, or a node with something marked below it.
+    #[inline]
+    pub(crate) fn has_mark(&self, slot: usize, mark: Mark) -> bool {
+        self.marked(mark) >> slot & 1 != 0
     }
 
     pub(crate) fn set_mark(&self, slot: usize, mark: Mark) {
@@ -249,9 +301,8 @@ impl Node {
     }
 
     pub(crate) fn clear_mark(&self, slot: usize, mark: Mark) {
-        let marked = self.marked(mark);
-        if marked >> slot & 1 != 0 {
-            self.set_marked(mark, marked & !(1 << slot));
+        if self.has_mark(slot, mark) {
+            self.set_marked(mark, self.marked(mark) & !(1 << slot));
         }
     }
 
@@ -300,7 +351,9 @@ mod tests {
         let mut groups = Groups::of(8);
         groups.part(Group { first: 8, len: 8 });
         groups.join(Group { first: 12, len: 4 });
-        let lens: Vec<_> = [0, 8, 11, 12, 15, 16, 63].map(|slot| groups.around(slot).len).into();
+        let lens: Vec<_> = [0, 8, 11, 12, 15, 16, 63]
+            .map(|slot| groups.around(slot).len)
+            .into();
         assert_eq!(lens, [8, 1, 1, 4, 4, 8, 8]);
     }
 

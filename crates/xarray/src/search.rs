@@ -1,8 +1,8 @@
 //! Walks of the tree, the same for readers and writers: to one index, and to the next entry of a range.
 
 use crate::entry::{Found, Mark};
-use crate::node::Node;
-use crate::word::{Kind, Word};
+use crate::node::{Content, Node};
+use crate::word::{Word, to_usize};
 
 /// The slot that an entry stands in.
 #[derive(Clone, Copy)]
@@ -24,6 +24,16 @@ impl Place<'_> {
             entry,
         }
     }
+
+    /// The entry was read before the mark, and marks of an entry go before the next one comes: an old entry's mark is
+    /// never taken for a new one's.
+    #[inline]
+    pub(crate) fn is(&self, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Any => true,
+            Wanted::Marked(mark) => self.node.has_mark(self.slot, mark),
+        }
+    }
 }
 
 /// The entry that covers `index`.
@@ -32,11 +42,10 @@ pub(crate) fn find(root: Option<&Node>, index: u64) -> Option<Place<'_>> {
     let mut node = root.filter(|root| root.reaches(index))?;
     loop {
         let slot = node.groups().first_of(node.slot_of(index));
-        let word = node.word(slot);
-        match word.kind() {
-            Kind::Node(child) => node = node.child(child),
-            Kind::Empty => return None,
-            Kind::Value(_) | Kind::Pointer(_) => return Some(Place { node, slot, word }),
+        match node.content(slot) {
+            Content::Node(child) => node = child,
+            Content::Empty => return None,
+            Content::Entry(word) => return Some(Place { node, slot, word }),
         }
     }
 }
@@ -58,30 +67,39 @@ impl Wanted {
 }
 
 /// The first entry, of those wanted, that covers an index from `from` to `last`, and an index that it covers.
-pub(crate) fn first_in(root: Option<&Node>, from: u64, last: u64, wanted: Wanted) -> Option<(u64, Place<'_>)> {
+pub(crate) fn first_in(
+    root: Option<&Node>,
+    from: u64,
+    last: u64,
+    wanted: Wanted,
+) -> Option<(u64, Place<'_>)> {
     let root = root.filter(|root| from <= last && root.reaches(from))?;
     first_below(root, from, last, wanted)
 }
 
+/// Calls itself no deeper than the tree has levels.
 fn first_below(node: &Node, from: u64, last: u64, wanted: Wanted) -> Option<(u64, Place<'_>)> {
-    // No deeper than the tree has levels.
     let first = node.groups().first_of(node.slot_of(from));
     let mut bits = wanted.bits(node) & (u64::MAX << first);
     while bits != 0 {
-        let slot = crate::word::to_usize(u64::from(bits.trailing_zeros()));
+        let slot = to_usize(u64::from(bits.trailing_zeros()));
         bits &= bits - 1;
         let index = from.max(node.start_of(slot, from));
         if index > last {
             return None;
         }
-        let word = node.word(slot);
-        match word.kind() {
+        match node.content(slot) {
             // A writer is between the slot and its bit.
-            Kind::Empty => {}
-            Kind::Value(_) | Kind::Pointer(_) => return Some((index, Place { node, slot, word })),
-            Kind::Node(child) => {
-                if let Some(found) = first_below(node.child(child), index, last, wanted) {
+            Content::Empty => {}
+            Content::Node(child) => {
+                if let Some(found) = first_below(child, index, last, wanted) {
                     return Some(found);
+                }
+            }
+            Content::Entry(word) => {
+                let place = Place { node, slot, word };
+                if place.is(wanted) {
+                    return Some((index, place));
                 }
             }
         }

@@ -116,7 +116,9 @@ impl Word {
             Kind::Value(value) => Some(Entry::Value(value)),
             Kind::Pointer(object) => {
                 // SAFETY: the caller says that the object is a T of an Arc and that the count is this call's.
-                Some(Entry::Pointer(unsafe { Arc::from_raw(object.cast::<T>().as_ptr()) }))
+                Some(Entry::Pointer(unsafe {
+                    Arc::from_raw(object.cast::<T>().as_ptr())
+                }))
             }
             Kind::Empty | Kind::Node(_) => None,
         }
