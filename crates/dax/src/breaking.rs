@@ -128,7 +128,9 @@ impl<'m> Claim<'m> {
 
     /// The first page of the ranges that is pinned.
     pub(crate) fn first_busy(&self) -> Option<PinnedPage> {
-        self.ranges.iter().find_map(|(pages, _)| self.mapping.first_busy(*pages))
+        self.ranges
+            .iter()
+            .find_map(|(pages, _)| self.mapping.first_busy(*pages))
     }
 
     /// Makes those bytes durable that go on to exist. No page is pinned, so that the entries are clean then.

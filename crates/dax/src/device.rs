@@ -8,7 +8,7 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use crate::frames::{FrameTable, Owner};
 use crate::list::PinList;
 use crate::statistics::Statistics;
-use crate::wait::WaitTable;
+use crate::wait::{Key, WaitTable};
 use crate::{Counters, Listed, PAGE};
 
 /// A region whose pages are mapped and pinned. Page numbers of the device are called frames or blocks: the offset
@@ -55,16 +55,17 @@ impl Device {
 
     /// Which entries have a block; of a 2 MiB entry its first block knows.
     pub fn owner(&self, block: u64) -> Owner {
-        self.frames
-            .get(block)
-            .map_or(Owner::None, |frame| frame.owner())
+        self.frames.get(block).map_or(Owner::None, |frame| frame.owner())
+    }
+
+    /// How many threads wait for pins of the block to go.
+    pub fn block_waiters(&self, block: u64) -> usize {
+        self.waits.waiting(Key::Frame(block))
     }
 
     /// Whether the block is in the region as it is now.
     pub(crate) fn has_blocks(&self, block: u64, count: u64) -> bool {
-        let end = block
-            .checked_add(count)
-            .and_then(|end| end.checked_mul(PAGE));
+        let end = block.checked_add(count).and_then(|end| end.checked_mul(PAGE));
         end.is_some_and(|end| end <= self.region.len())
     }
 

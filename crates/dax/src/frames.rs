@@ -44,10 +44,7 @@ pub(crate) struct Kinds(u64);
 impl Kinds {
     pub(crate) const PAGE: Self = Self(FIELD | FIELD << 15);
     pub(crate) const HUGE: Self = Self(FIELD << 30 | FIELD << 45);
-    pub(crate) const ANY: Self = Self(Self::PAGE.0 | Self::HUGE.0);
-    pub(crate) const PAGE_WRITE: Self = Self(FIELD << 15);
-    pub(crate) const HUGE_WRITE: Self = Self(FIELD << 45);
-    pub(crate) const ANY_WRITE: Self = Self(Self::PAGE_WRITE.0 | Self::HUGE_WRITE.0);
+    const ANY_WRITE: Self = Self(FIELD << 15 | FIELD << 45);
 
     /// Only the kinds that store.
     pub(crate) fn writes(self) -> Self {

@@ -1,7 +1,7 @@
 //! A mapping's index: from page to [`Entry`], with the mark DIRTY.
 //!
-//! Only [`Writer`] changes it; [`Index::load`] and [`Index::is_marked`] take no writer's lock. The entries are in a
-//! `BTreeMap`; under loom in a small array whose readers are as free as an index's.
+//! Only [`Writer`] changes it; [`Index::load`] and [`Index::is_marked`] take no lock. The entries are in an
+//! [`udax_xarray::XArray`]; under loom in a small array whose readers are as free.
 
 #[cfg_attr(loom, path = "index/model.rs")]
 mod store;

@@ -79,9 +79,11 @@ impl Leases {
             return Ok(());
         }
         let is_leased = || overlaps(&self.state.lock().leases, pages);
-        mapping.wait_for(Key::Lease(mapping.id()), mode, is_leased, || DaxError::WouldBlock {
-            page: pages.first(),
-            what: "it is leased for reading",
+        mapping.wait_for(Key::Lease(mapping.id()), mode, is_leased, || {
+            DaxError::WouldBlock {
+                page: pages.first(),
+                what: "it is leased for reading",
+            }
         })
     }
 
@@ -165,11 +167,7 @@ impl Drop for WriteTicket<'_> {
         match self.number {
             // Release: pairs with the Acquire in `Leases::is_written`: what was written comes before what is read.
             None => drop(leases.writers.fetch_sub(1, Ordering::Release)),
-            Some(number) => leases
-                .state
-                .lock()
-                .writers
-                .retain(|(other, _)| *other != number),
+            Some(number) => leases.state.lock().writers.retain(|(other, _)| *other != number),
         }
         // Pairs with the fence in `Leases::is_written`: either this sees the lease, or the lease that it is over.
         fence(Ordering::SeqCst);
@@ -214,11 +212,21 @@ impl Mapping {
             }
         };
         let is_written = || self.leases.is_written(pages);
-        self.wait_for(Key::Writer(self.id()), mode, is_written, busy("it is being written"))?;
+        self.wait_for(
+            Key::Writer(self.id()),
+            mode,
+            is_written,
+            busy("it is being written"),
+        )?;
         while let Some((number, kinds)) = pin.first_written() {
             let frame = self.device().frames.get(number);
             let is_pinned = || frame.is_some_and(|frame| frame.await_unpin(kinds));
-            self.wait_for(Key::Frame(number), mode, is_pinned, busy("it is pinned for writing"))?;
+            self.wait_for(
+                Key::Frame(number),
+                mode,
+                is_pinned,
+                busy("it is pinned for writing"),
+            )?;
         }
         Ok(ReadLease {
             _registered: registered,

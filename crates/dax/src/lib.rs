@@ -48,7 +48,7 @@ pub use lease::{ReadLease, WriteTicket};
 pub use list::{Label, Listed, Term};
 pub use mapping::Mapping;
 pub use pair::{BrokenPair, Target, break_two, try_break_two};
-pub use pin::{Piece, Pin};
+pub use pin::{Addresses, Piece, Pin};
 pub use pinning::Request;
 pub use range::{PAGE, PageRange};
 pub use statistics::Counters;

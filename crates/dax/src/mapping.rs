@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::{ReadGuard, RwLock, Rank};
+use udax_sync::{Rank, ReadGuard, RwLock};
 
 use crate::gate::Gate;
 use crate::index::{Index, Mark, Slot};
@@ -88,6 +88,12 @@ impl Mapping {
         self.index.is_marked(page, Mark::Dirty)
     }
 
+    /// How many threads wait for the page's entry to be unlocked.
+    pub fn entry_waiters(&self, page: u64) -> usize {
+        let slot = self.index.load(page);
+        slot.map_or(0, |slot| self.device.waits.waiting(self.key(slot.start)))
+    }
+
     /// Adds a view: from now on it is told what to let go of.
     pub fn add_view(&self, view: Arc<dyn Unmap>) {
         self.views.add(view);
@@ -129,7 +135,10 @@ impl Mapping {
 
     /// Notes in the frame that an entry of this mapping has it. Under the index's writer lock.
     pub(crate) fn associate(&self, slot: Slot, shared: Sharing) {
-        let frame = slot.entry.frame().and_then(|number| self.device.frames.make(number));
+        let frame = slot
+            .entry
+            .frame()
+            .and_then(|number| self.device.frames.make(number));
         let Some(frame) = frame else {
             return;
         };
@@ -141,7 +150,10 @@ impl Mapping {
 
     /// Notes in the frame that an entry has gone. Under the index's writer lock.
     pub(crate) fn disassociate(&self, slot: Slot) {
-        let frame = slot.entry.frame().and_then(|number| self.device.frames.get(number));
+        let frame = slot
+            .entry
+            .frame()
+            .and_then(|number| self.device.frames.get(number));
         if let Some(frame) = frame {
             frame.disassociate();
         }

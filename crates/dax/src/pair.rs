@@ -92,11 +92,6 @@ pub fn try_break_two<'m>(one: Target<'m>, other: Target<'m>) -> Result<Attempt<B
 ///
 /// # Locks
 /// As [`try_break_two`], but waits with none: nor may the caller hold one that a holder of a pin could want.
-pub fn break_two<'m>(
-    one: Target<'m>,
-    other: Target<'m>,
-    mode: &Mode,
-) -> Result<BrokenPair<'m>, DaxError> {
-    let result = insist(mode, || try_break_two(one, other));
-    result
+pub fn break_two<'m>(one: Target<'m>, other: Target<'m>, mode: &Mode) -> Result<BrokenPair<'m>, DaxError> {
+    insist(mode, || try_break_two(one, other))
 }

@@ -153,6 +153,9 @@ pub struct Piece {
     pub len: u64,
 }
 
+/// Where the pieces of a pin are in memory, and their bytes.
+pub type Addresses = SmallVec<[(NonNull<u8>, u64); 2]>;
+
 /// Pages that stay where they are while it lives. See [`Mapping::pin`].
 ///
 /// Whatever is done to the file meanwhile: truncations, punches and moves of these pages wait, unlinking the file leaves
@@ -235,7 +238,7 @@ impl Pin {
     ///
     /// # Errors
     /// `Region`: the region has become shorter.
-    pub fn addresses(&self) -> Result<SmallVec<[(NonNull<u8>, u64); 2]>, DaxError> {
+    pub fn addresses(&self) -> Result<Addresses, DaxError> {
         let address = |piece: Piece| Ok((self.region().address(piece.at, piece.len)?, piece.len));
         self.pieces().map(address).collect()
     }
@@ -245,7 +248,7 @@ impl Pin {
     ///
     /// # Errors
     /// `ReadOnly`: the pin is for reading; `Region`.
-    pub fn addresses_mut(&mut self) -> Result<SmallVec<[(NonNull<u8>, u64); 2]>, DaxError> {
+    pub fn addresses_mut(&mut self) -> Result<Addresses, DaxError> {
         self.check_write()?;
         self.addresses()
     }

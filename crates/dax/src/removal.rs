@@ -28,7 +28,7 @@ impl Mapping {
                 let Some(pages) = rest else { break };
                 let slot;
                 (index, slot) = self.next_unlocked(index, pages);
-                let Some(slot) = slot else { return None };
+                let slot = slot?;
                 if let Some(found) = look(slot) {
                     return Some(found);
                 }

@@ -149,7 +149,9 @@ impl WaitTable {
         let mut waiters = queue.waiters.lock();
         let mut exclusive = 0;
         waiters.retain(|waiter| {
-            if waiter.key != key || (wake == Wake::Next && exclusive > 0 && waiter.promise == Promise::Exclusive) {
+            if waiter.key != key
+                || (wake == Wake::Next && exclusive > 0 && waiter.promise == Promise::Exclusive)
+            {
                 return true;
             }
             if waiter.promise == Promise::Exclusive {
@@ -374,7 +376,10 @@ impl Cancel {
     }
 
     fn detach(&self, ticket: &Arc<Ticket>) {
-        self.0.lock().waits.retain(|waiting| !Arc::ptr_eq(waiting, ticket));
+        self.0
+            .lock()
+            .waits
+            .retain(|waiting| !Arc::ptr_eq(waiting, ticket));
     }
 }
 

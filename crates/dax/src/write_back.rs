@@ -62,10 +62,7 @@ impl Mapping {
                 batch.push(self.lock_found(&mut index, slot));
                 *rest = pages.starting_at(slot.pages().last().checked_add(1));
             } else if batch.is_empty() {
-                let waiting = self
-                    .device()
-                    .waits
-                    .enqueue(self.key(slot.start), Promise::None);
+                let waiting = self.device().waits.enqueue(self.key(slot.start), Promise::None);
                 drop(index);
                 waiting.wait();
                 index = self.index.write();

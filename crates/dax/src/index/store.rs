@@ -1,145 +1,144 @@
-//! The index over a map behind a lock.
+//! The index over an [`XArray`] of values.
 
-use std::collections::BTreeMap;
-
-use udax_sync::{Mutex, MutexGuard, Order, Rank};
+use udax_sync::Order;
+use udax_xarray as xarray;
+use udax_xarray::{Found, XArray};
 
 use super::{Mark, Slot};
-use crate::{Entry, PageRange, Size};
+use crate::{Entry, PageRange};
 
 impl Mark {
-    fn bit(self) -> u8 {
+    fn in_array(self) -> xarray::Mark {
         match self {
-            Self::Dirty => 1,
+            Self::Dirty => xarray::Mark::One,
         }
     }
 }
 
-type Map = BTreeMap<u64, (Entry, u8)>;
+fn slot_of(found: Found<u64>) -> Slot {
+    Slot {
+        start: found.start,
+        entry: Entry::from_raw(found.entry),
+    }
+}
+
+/// What a writer finds; there are only values.
+fn value_of(found: Found<xarray::Entry<std::convert::Infallible>>) -> Option<Slot> {
+    let entry = found.entry.value()?;
+    Some(Slot {
+        start: found.start,
+        entry: Entry::from_raw(entry),
+    })
+}
+
+fn word(entry: Entry) -> xarray::Entry<std::convert::Infallible> {
+    xarray::Entry::Value(entry.raw())
+}
 
 #[derive(Debug)]
 pub(crate) struct Index {
-    map: Mutex<Map>,
-}
-
-fn find(map: &Map, page: u64) -> Option<(Slot, u8)> {
-    let (start, (entry, marks)) = map.range(..=page).next_back()?;
-    let slot = Slot {
-        start: *start,
-        entry: *entry,
-    };
-    (slot.pages().last() >= page).then_some((slot, *marks))
+    array: XArray,
 }
 
 impl Index {
     pub(crate) fn new(order: Order) -> Self {
         Self {
-            map: Mutex::with_order(Rank::Index, order, Map::new()),
+            array: XArray::new(order),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.map.lock().is_empty()
+        self.array.is_empty()
     }
 
     pub(crate) fn has_mark(&self, mark: Mark) -> bool {
-        self.map.lock().values().any(|(_, marks)| marks & mark.bit() != 0)
+        self.array.has_mark(mark.in_array())
     }
 
+    /// The entry at `page`: the old one or the new one beside a writer.
+    #[inline]
     pub(crate) fn load(&self, page: u64) -> Option<Slot> {
-        find(&self.map.lock(), page).map(|(slot, _)| slot)
+        self.array.load_value(page).map(slot_of)
     }
 
+    #[inline]
     pub(crate) fn is_marked(&self, page: u64, mark: Mark) -> bool {
-        find(&self.map.lock(), page).is_some_and(|(_, marks)| marks & mark.bit() != 0)
+        self.array.is_marked(page, mark.in_array())
     }
 
     pub(crate) fn write(&self) -> Writer<'_> {
-        Writer { map: self.map.lock() }
+        Writer {
+            writer: self.array.write(),
+        }
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Writer<'i> {
-    map: MutexGuard<'i, Map>,
+    writer: xarray::Writer<'i, std::convert::Infallible>,
 }
 
 impl Writer<'_> {
     /// The first entry that has a page of the range.
     pub(crate) fn next(&self, pages: PageRange) -> Option<Slot> {
-        if let Some((slot, _)) = find(&self.map, pages.first()) {
-            return Some(slot);
-        }
-        let (start, (entry, _)) = self.map.range(pages.first()..=pages.last()).next()?;
-        Some(Slot {
-            start: *start,
-            entry: *entry,
-        })
+        let found = self.writer.next(pages.first()..=pages.last())?;
+        value_of(found)
     }
 
     /// As [`Writer::next`], of the entries with the mark.
     pub(crate) fn next_marked(&self, pages: PageRange, mark: Mark) -> Option<Slot> {
-        let mut rest = Some(pages);
-        while let Some(slot) = rest.and_then(|pages| self.next(pages)) {
-            if self.is_marked(slot.start, mark) {
-                return Some(slot);
-            }
-            rest = pages.starting_at(slot.pages().last().checked_add(1));
-        }
-        None
+        let range = pages.first()..=pages.last();
+        value_of(self.writer.next_marked(range, mark.in_array())?)
     }
 
     /// Puts an entry where there is none.
+    ///
+    /// # Panics
+    /// There is one.
     pub(crate) fn put(&mut self, slot: Slot) {
-        assert!(self.next(slot.pages()).is_none(), "the place of {slot:?} is taken");
-        self.map.insert(slot.start, (slot.entry, 0));
+        let order = slot.entry.size().order();
+        let result = self.writer.store(slot.start, order, word(slot.entry));
+        assert!(matches!(result, Ok(None)), "{slot:?} is put where {result:?} is");
     }
 
     /// Puts `new` in the place of `old`, whose size and marks it has.
+    ///
+    /// # Panics
+    /// `old` is not there: a lock bit was given back that nobody had.
     pub(crate) fn replace(&mut self, old: Slot, new: Slot) {
-        let found = self.map.get_mut(&old.start).map(|(entry, _)| entry);
-        match found {
-            Some(entry) if *entry == old.entry => *entry = new.entry,
-            other => panic!("{other:?} in the place of {old:?}"),
+        let result = self
+            .writer
+            .compare_exchange(old.start, &word(old.entry), word(new.entry));
+        if let Err(error) = result {
+            panic!("{old:?} is not there: {error}");
         }
     }
 
     /// Takes the entry at `page` out, with its marks.
     pub(crate) fn erase(&mut self, page: u64) -> Option<Slot> {
-        let (slot, _) = find(&self.map, page)?;
-        self.map.remove(&slot.start);
-        Some(slot)
+        value_of(self.writer.erase(page)?)
     }
 
     /// Makes page entries, as `each` says, out of the large one; they have its marks.
+    ///
+    /// # Panics
+    /// There is no large one.
     pub(crate) fn split(&mut self, slot: Slot, each: impl Fn(u64) -> Entry) {
-        let Some((_, marks)) = find(&self.map, slot.start) else {
-            return;
-        };
-        if slot.entry.size() == Size::Page {
-            return;
-        }
-        for start in slot.pages().first()..=slot.pages().last() {
-            self.map.insert(start, (each(start), marks));
+        let result = self.writer.split(slot.start, 0, |page| word(each(page)));
+        if let Err(error) = result {
+            panic!("{slot:?} cannot be split: {error}");
         }
     }
 
     pub(crate) fn is_marked(&self, page: u64, mark: Mark) -> bool {
-        find(&self.map, page).is_some_and(|(_, marks)| marks & mark.bit() != 0)
+        self.writer.is_marked(page, mark.in_array())
     }
 
     pub(crate) fn set_mark(&mut self, page: u64, mark: Mark) {
-        self.change_marks(page, |marks| marks | mark.bit());
+        self.writer.set_mark(page, mark.in_array());
     }
 
     pub(crate) fn clear_mark(&mut self, page: u64, mark: Mark) {
-        self.change_marks(page, |marks| marks & !mark.bit());
-    }
-
-    fn change_marks(&mut self, page: u64, change: impl Fn(u8) -> u8) {
-        if let Some((slot, _)) = find(&self.map, page)
-            && let Some((_, marks)) = self.map.get_mut(&slot.start)
-        {
-            *marks = change(*marks);
-        }
+        self.writer.clear_mark(page, mark.in_array());
     }
 }
