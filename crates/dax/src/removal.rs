@@ -130,12 +130,10 @@ impl Mapping {
     /// # Errors
     /// `Moved`: a page of the range is pinned; nothing was deleted.
     pub fn truncate(&self, pages: PageRange) -> Result<(), DaxError> {
-        if self.index.is_empty() {
-            return Ok(());
-        }
         let deleted = {
             let _alone = self.invalidate.write();
-            self.views.unmap(Self::rounded(pages), Copies::Unmap);
+            // Also without entries: private copies may have been made since the break.
+            self.views.unmap(pages, Copies::Unmap);
             if let Some(pinned) = self.first_busy(pages) {
                 Statistics::add(&self.device().statistics.entries_at_truncate);
                 return Err(DaxError::Moved { page: pinned.page });

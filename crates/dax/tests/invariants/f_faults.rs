@@ -140,7 +140,6 @@ fn inv_59_private_copies_made_between_break_and_truncation_go_too() {
     let disk = Disk::new();
     let file = disk.file(1, 2);
     let view = View::of(&file);
-    file.touch(0, 1, Access::Read);
     drop(
         file.mapping
             .break_layout(PageRange::from_page(1), Fate::Discarded, &Mode::wait())
