@@ -219,3 +219,49 @@ fn attributes_at_the_limits_of_a_node_are_stored() {
     fs.close().unwrap();
     pool.check();
 }
+
+#[test]
+fn an_orphan_that_the_medium_has_lost_keeps_no_pool_closed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let orphan = || {
+        let flags = READ_WRITE | OpenFlags::TEMPORARY;
+        fs.open_file("/", flags, new_inode()).unwrap()
+    };
+    open(&fs, "/kept").append(b"something").unwrap();
+    let early = orphan();
+    let mut late = orphan();
+    // In a chunk of inodes behind the nodes that name them, and behind both superblocks.
+    for number in 0..200 {
+        open(&fs, &format!("/{number}")).append(&[1; 12_288]).unwrap();
+        late = orphan();
+    }
+    let ino = late.stat().unwrap().ino;
+    fs.sync().unwrap();
+    let path = pool.crash_copy("crashed.pool");
+    drop((early, late));
+    fs.close().unwrap();
+
+    let region = Region::open(&path, RegionOptions::default()).unwrap();
+    let chunk = Image::read(&path).field(ino, 0) / BLOCK_SIZE * BLOCK_SIZE;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(u64::try_from(chunk).unwrap()).unwrap();
+    let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+    assert_eq!(fs.stat("/kept").unwrap().size, 9);
+    // The early one was freed.
+    assert_eq!(fs.stat_filesystem().inodes, 1 + 1 + 200 + 1);
+}
+
+#[test]
+fn a_copy_of_the_superblock_that_the_medium_has_lost_is_not_needed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    drop(open(&fs, "/kept"));
+    fs.close().unwrap();
+    let region = Region::open(&pool.path, RegionOptions::default()).unwrap();
+    let [_, copy] = udax_media::geometry::SUPERBLOCKS;
+    let file = std::fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
+    file.set_len(copy.offset().raw()).unwrap();
+    let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+    assert_eq!(fs.stat("/kept").unwrap().size, 0);
+}
