@@ -6,8 +6,9 @@ use udax_media::{BlockNo, BlockRange, HUGE_BLOCKS};
 /// The held bits of a group: set when the block may not be taken.
 ///
 /// # Invariants
-/// Bits past `covers.count` are set. `free` is the number of clear bits. No bit below `lowest` is clear. No run of clear
-/// bits is longer than `longest`, and one is as long when `is_exact`; without `may_have_chunks` none holds a chunk.
+/// Bits past `covers.count` are set. `free` is the number of clear bits. No bit below `lowest` is clear. No run of
+/// clear bits is longer than `longest`, and one is as long when `is_exact`; without `may_have_chunks` none holds a
+/// chunk.
 #[derive(Debug)]
 pub(super) struct GroupState {
     covers: BlockRange,
