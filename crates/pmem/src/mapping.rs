@@ -170,6 +170,26 @@ impl Mapping {
         unsafe { msync(self.address(start).cast(), to_usize(len), MsFlags::MS_SYNC) }
     }
 
+    /// Gives every page of the region its page table entry.
+    ///
+    /// # Errors
+    /// What madvise gives.
+    pub(crate) fn populate(&self) -> std::result::Result<(), Errno> {
+        let advice = if self.protection.contains(ProtFlags::PROT_WRITE) {
+            MmapAdvise::MADV_POPULATE_WRITE
+        } else {
+            MmapAdvise::MADV_POPULATE_READ
+        };
+        // SAFETY: inside the mapped range; no byte changes.
+        unsafe {
+            madvise(
+                self.base.cast(),
+                to_usize(self.len().next_multiple_of(PAGE)),
+                advice,
+            )
+        }
+    }
+
     fn address(&self, at: u64) -> NonNull<u8> {
         debug_assert!(at <= self.reserved);
         // SAFETY: callers stay inside the reserved range.

@@ -146,6 +146,19 @@ impl Region {
         })
     }
 
+    /// Takes all page faults now, those for writing unless it is read-only, so that no later access pays for one
+    /// (`madvise(2)`, `MADV_POPULATE_WRITE`). On DAX with huge pages few are to be taken; in an ordinary file there is
+    /// one for each 4 KiB, and each hole gets a page. What [`Region::grow`] adds later is not covered.
+    ///
+    /// # Errors
+    /// `Io`: no memory or space for a hole; damaged bytes; a kernel older than 5.14. The region can be used all the
+    /// same.
+    pub fn populate(&self) -> Result<()> {
+        self.mapping
+            .populate()
+            .map_err(|errno| RegionError::io(self.mapping.name().as_ref(), "populate", errno))
+    }
+
     /// Makes the region `len` bytes long, and its file too, with blocks under all of them. Already longer is no error.
     /// The base does not move: other threads go on, and may use the new bytes once they see the new length.
     ///

@@ -54,6 +54,9 @@ pub enum Error {
     /// `EFBIG`: beyond the largest file.
     #[error("file too large")]
     FileTooLarge,
+    /// `EXDEV`: the files are in two pools.
+    #[error("files of two pools")]
+    OtherPool,
     /// `EBADF`: the handle was not opened for this.
     #[error("file not opened for {0}")]
     BadHandle(&'static str),
@@ -148,6 +151,7 @@ impl Error {
             Self::SymlinkLoop => Errno::ELOOP,
             Self::TooManyLinks => Errno::EMLINK,
             Self::FileTooLarge => Errno::EFBIG,
+            Self::OtherPool => Errno::EXDEV,
             Self::BadHandle(_) => Errno::EBADF,
             Self::NotPermitted(_) => Errno::EPERM,
             Self::ReadOnly => Errno::EROFS,

@@ -150,7 +150,11 @@ pub(crate) fn open(path: &Path, options: &MountOptions) -> Result<Arc<Pool>> {
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };
-    open_region(Region::open(path, region_options)?, options)
+    let region = Region::open(path, region_options)?;
+    if options.populate {
+        region.populate()?;
+    }
+    open_region(region, options)
 }
 
 /// Opens the pool in `region`.

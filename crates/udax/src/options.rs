@@ -29,6 +29,9 @@ pub struct MountOptions {
     pub read_only: bool,
     /// On a file that is not on persistent memory: let fences msync, so that they survive a power failure.
     pub msync: bool,
+    /// Take all page faults of the pool at once, so that operations take none ([`udax_pmem::Region::populate`]): for
+    /// emulated persistent memory, where each 4 KiB costs one.
+    pub populate: bool,
     /// Do not update access times.
     pub no_atime: bool,
     /// Sees every store.
@@ -117,6 +120,9 @@ pub enum AllocateMode {
     Allocate,
     /// Blocks are allocated; the size stays (`FALLOC_FL_KEEP_SIZE`).
     KeepSize,
+    /// As `KeepSize`, and blocks that other files share are copied, so that later writes need none
+    /// (`FALLOC_FL_UNSHARE_RANGE`).
+    Unshare,
     /// The range becomes a hole; the size stays (`FALLOC_FL_PUNCH_HOLE`).
     PunchHole,
     /// The range reads as zeros and is allocated; the file grows (`FALLOC_FL_ZERO_RANGE`).

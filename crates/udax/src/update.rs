@@ -10,12 +10,14 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 use udax_journal::{Committed, Durable, Transaction};
+use udax_media::extent::Extent;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
 
 use crate::error::{Error, Result};
 use crate::pool::Pool;
+use crate::shares::{Segment, SharesChange};
 use crate::space::{Placement, Priority, Request};
 use crate::tree::{NodeSource, NodeStore};
 
@@ -36,6 +38,8 @@ pub(crate) struct Update<'p> {
     /// Nodes that this update changes, and those of them that it has read again, as they will be.
     touched: SmallVec<[BlockNo; 8]>,
     images: RefCell<SmallVec<[Image; 2]>>,
+    /// The share counts, once they were needed.
+    shares: Option<SharesChange<'p>>,
     /// Why a node could not be freed: `commit` fails with it.
     failure: Option<Error>,
 }
@@ -77,6 +81,7 @@ impl<'p> Update<'p> {
             metadata_delta: 0,
             touched: SmallVec::new(),
             images: RefCell::default(),
+            shares: None,
             failure: None,
         }
     }
@@ -137,6 +142,39 @@ impl<'p> Update<'p> {
         Ok(())
     }
 
+    /// Frees what a file has in `extent`: blocks with other owners lose one, the rest is available when the update has
+    /// committed. Takes the lock of the share counts if the extent may be shared.
+    pub(crate) fn free_extent(&mut self, extent: &Extent) -> Result<()> {
+        if !extent.is_shared() {
+            return self.free_data(extent.blocks());
+        }
+        let free = self.with_shares(|shares, update| shares.release(update, extent.blocks()))?;
+        free.into_iter().try_for_each(|blocks| self.free_data(blocks))
+    }
+
+    /// Gives `blocks`, which are a file's data, one more owner.
+    pub(crate) fn share(&mut self, blocks: BlockRange) -> Result<()> {
+        self.with_shares(|shares, update| shares.add(update, blocks))
+    }
+
+    /// The first segments of a shared extent's blocks by number of owners, at most `limit`.
+    pub(crate) fn owners(&mut self, extent: &Extent, limit: usize) -> Result<Vec<Segment>> {
+        self.with_shares(|shares, update| shares.segments(update, extent.blocks(), limit))
+    }
+
+    fn with_shares<T>(
+        &mut self,
+        work: impl FnOnce(&mut SharesChange<'p>, &mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut shares = self.shares.take().unwrap_or_else(|| self.pool.shares.change());
+        // The tree's blocks belong to the pool, not to the inode that the update changes.
+        let delta = self.metadata_delta;
+        let result = work(&mut shares, self);
+        self.metadata_delta = delta;
+        self.shares = Some(shares);
+        result
+    }
+
     /// Frees a metadata block: available when a checkpoint has passed the update.
     pub(crate) fn free_metadata(&mut self, block: BlockNo) -> Result<()> {
         let blocks = BlockRange::new(block, 1);
@@ -160,11 +198,17 @@ impl<'p> Update<'p> {
     }
 
     /// Makes everything durable with one fence. On an error nothing has changed.
-    pub(crate) fn commit(self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
+        if let Some(root) = self.shares.as_ref().and_then(SharesChange::new_root) {
+            self.set_pool_root(PoolTree::Shared, root);
+        }
         let committed = self.transaction.commit()?;
+        if let Some(shares) = self.shares {
+            shares.done();
+        }
         self.blocks.settle(committed);
         Ok(())
     }

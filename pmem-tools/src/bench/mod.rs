@@ -1,15 +1,17 @@
 //! `udax bench`: what operations cost, as ratios to what the machine itself can do.
 //!
 //! * [`machine`]: the machine's own primitives, on a mapping of the same kind as the pool's.
-//! * [`operation`]: the filesystem's operations.
+//! * [`operation`]: the filesystem's operations, and the same ones on the directory's own filesystem.
+//! * [`target`]: the calls that the operations are made of.
 //! * [`mount`]: a clean mount with many files.
 //!
-//! An operation and its primitive alternate in small batches in one process, so that both see the same
-//! machine, and what is compared are medians.
+//! An operation, its primitive and the kernel's operation alternate in small batches in one process, so that all see
+//! the same machine, and what is compared are medians.
 
 mod machine;
 mod mount;
 mod operation;
+mod target;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use crate::output::{self, Output, OutputArgs};
 use crate::size::float;
 use machine::Machine;
 use operation::{Operation, Setup};
+use target::Kernel;
 
 /// Bytes of the pool and of the mapping that the primitives use.
 const POOL_BYTES: u64 = 512 << 20;
@@ -61,6 +64,9 @@ struct Row {
     reference_median_ns: f64,
     ratio: f64,
     budget: Option<f64>,
+    /// The same on the filesystem of the pool's directory, through the kernel and without a sync.
+    kernel_median_ns: f64,
+    kernel_ratio: f64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -97,13 +103,16 @@ impl Bench {
         let machine = Machine::new(&directory.join("primitives"))?;
         let pool = directory.join("pool");
         let filesystem = format(&pool)?;
+        let persistence = format!("{:?}", filesystem.persistence());
         let mut setup = Setup::new(filesystem)?;
+        let below = directory.join("kernel");
+        std::fs::create_dir(&below)?;
+        let mut kernel = Setup::new(Kernel { directory: below })?;
         let mut operations = Vec::new();
         for operation in Operation::ALL {
-            operations.push(self.compare(operation, &machine, &mut setup)?);
+            operations.push(self.compare(operation, &machine, &mut setup, &mut kernel)?);
         }
-        let persistence = format!("{:?}", setup.persistence());
-        setup.close()?;
+        setup.into_target().close()?;
         let mount = match self.files {
             0 => None,
             files => Some(mount::measure(&directory.join("mount"), files)?),
@@ -116,22 +125,32 @@ impl Bench {
         })
     }
 
-    /// Alternates batches of `operation` and of its primitive.
-    fn compare(&self, operation: Operation, machine: &Machine, setup: &mut Setup) -> Result<Row> {
+    /// Alternates batches of `operation`, of its primitive and of the kernel's.
+    fn compare(
+        &self,
+        operation: Operation,
+        machine: &Machine,
+        setup: &mut Setup<Filesystem>,
+        kernel: &mut Setup<Kernel>,
+    ) -> Result<Row> {
         const WARM_UP: u64 = 8;
         let primitive = operation.primitive();
         let mut times = Histogram::<u64>::new_with_bounds(1, MAX_HUNDREDTHS, 3)?;
         let mut references = times.clone();
+        let mut kernel_times = times.clone();
         for batch in 0..self.batches + WARM_UP {
             let reference = machine.batch(primitive, batch)?;
             let time = setup.batch(operation, batch)?;
+            let kernel_time = kernel.batch(operation, batch)?;
             if batch >= WARM_UP {
                 times.saturating_record(hundredths(time));
                 references.saturating_record(hundredths(reference));
+                kernel_times.saturating_record(hundredths(kernel_time));
             }
         }
         let median = nanoseconds(times.value_at_quantile(0.5));
         let reference_median = nanoseconds(references.value_at_quantile(0.5));
+        let kernel_median = nanoseconds(kernel_times.value_at_quantile(0.5));
         Ok(Row {
             operation: operation.name(),
             median_ns: median,
@@ -141,6 +160,8 @@ impl Bench {
             reference_median_ns: reference_median,
             ratio: median / reference_median.max(0.01),
             budget: operation.budget(),
+            kernel_median_ns: kernel_median,
+            kernel_ratio: median / kernel_median.max(0.01),
         })
     }
 }
@@ -153,7 +174,14 @@ fn format(pool: &Path) -> Result<Filesystem> {
         ..FormatOptions::default()
     };
     Filesystem::format(pool, &options)
-        .and_then(|_| Filesystem::open(pool, &MountOptions::default()))
+        .and_then(|_| {
+            // Persistent memory has no first touch of a page to pay for.
+            let options = MountOptions {
+                populate: true,
+                ..MountOptions::default()
+            };
+            Filesystem::open(pool, &options)
+        })
         .map_err(|error| failure::of_pool(pool, "cannot make a pool", error))
 }
 
@@ -170,7 +198,8 @@ impl Results {
     fn print(&self, output: &mut Output) -> std::io::Result<()> {
         writeln!(
             output,
-            "Medians of batches of {} in one thread, nanoseconds each; persistence: {}\n",
+            "Medians of batches of {} in one thread, nanoseconds each; persistence: {}\n\
+             Kernel: the same calls on the filesystem of the pool's directory, nothing synced\n",
             self.batch, self.persistence
         )?;
         let header = [
@@ -182,6 +211,8 @@ impl Results {
             "Own median",
             "Ratio",
             "Budget",
+            "Kernel",
+            "Ratio",
         ];
         let mut table = output::table(&header, 2);
         for row in &self.operations {
@@ -195,6 +226,8 @@ impl Results {
                 format!("{:.2}", row.ratio),
                 row.budget
                     .map_or_else(String::new, |budget| format!("{budget:.2}")),
+                format!("{:.0}", row.kernel_median_ns),
+                format!("{:.2}", row.kernel_ratio),
             ]);
         }
         output.table(&table)?;

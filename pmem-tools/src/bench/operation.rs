@@ -4,11 +4,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use udax::{File, Filesystem, NewInode, OpenFlags, RenameMode};
-use udax_pmem::Persistence;
 
 use super::BATCH;
 use super::machine::{Primitive, scattered};
+use super::target::Target;
 
 const BLOCK: u64 = 4096;
 /// Blocks of the file that is read and overwritten: as many as the primitives' mapping has.
@@ -88,45 +87,35 @@ impl Operation {
     }
 }
 
-/// The pool in which the operations run.
-pub(super) struct Setup {
-    filesystem: Filesystem,
-    data: File,
-    log: File,
+/// Where the operations run, and the files that they use.
+pub(super) struct Setup<T: Target> {
+    target: T,
+    data: T::File,
+    log: T::File,
     appended: u64,
 }
 
-impl Setup {
+impl<T: Target> Setup<T> {
     /// Makes what the operations need.
-    pub(super) fn new(filesystem: Filesystem) -> Result<Self> {
-        let new = NewInode::with_permissions(0o755);
-        let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
-        touch_all(&filesystem, flags)?;
-        filesystem.create_dir("/names", new)?;
-        let data = filesystem.open_file("/data", flags, new)?;
+    pub(super) fn new(target: T) -> Result<Self> {
+        target.make_dir("names")?;
+        let data = target.open_new("data")?;
         let chunk = vec![1; 2 << 20];
         for at in (0..FILE_BLOCKS * BLOCK).step_by(chunk.len()) {
-            data.write_at(&chunk, at)?;
+            target.write_at(&data, &chunk, at)?;
         }
-        let log = filesystem.open_file("/log", flags, new)?;
+        let log = target.open_new("log")?;
         Ok(Self {
-            filesystem,
+            target,
             data,
             log,
             appended: 0,
         })
     }
 
-    /// What the pool's medium promises.
-    pub(super) fn persistence(&self) -> Persistence {
-        self.filesystem.persistence()
-    }
-
-    /// Closes the pool.
-    pub(super) fn close(self) -> Result<()> {
-        drop((self.data, self.log));
-        self.filesystem.close()?;
-        Ok(())
+    /// Closes its files.
+    pub(super) fn into_target(self) -> T {
+        self.target
     }
 
     /// The time of a batch. What it leaves behind is removed outside of that time.
@@ -149,7 +138,7 @@ impl Setup {
         let started = Instant::now();
         for index in 0..BATCH {
             let at = scattered(batch * BATCH + index, FILE_BLOCKS) * BLOCK;
-            self.data.read_at(black_box(&mut block), at)?;
+            self.target.read_at(&self.data, black_box(&mut block), at)?;
         }
         Ok(started.elapsed())
     }
@@ -159,20 +148,20 @@ impl Setup {
         let started = Instant::now();
         for index in 0..BATCH {
             let at = scattered(batch * BATCH + index, FILE_BLOCKS) * BLOCK;
-            self.data.write_at(black_box(&block), at)?;
+            self.target.write_at(&self.data, black_box(&block), at)?;
         }
         Ok(started.elapsed())
     }
 
     fn append(&mut self) -> Result<Duration> {
         if self.appended >= MAX_APPENDED {
-            self.log.truncate(0)?;
+            self.target.truncate(&self.log)?;
             self.appended = 0;
         }
         let block = [3; 4096];
         let started = Instant::now();
         for _ in 0..BATCH {
-            self.log.append(black_box(&block))?;
+            self.target.append(&mut self.log, black_box(&block))?;
         }
         self.appended += BATCH * BLOCK;
         Ok(started.elapsed())
@@ -180,100 +169,60 @@ impl Setup {
 
     fn create(&self) -> Result<Duration> {
         let names = names("a");
-        let time = self.each(&names, create)?;
-        self.each(&names, |filesystem, name| filesystem.unlink(name))?;
+        let time = self.each(&names, T::create)?;
+        self.each(&names, T::unlink)?;
         Ok(time)
     }
 
     fn mkdir(&self) -> Result<Duration> {
         let names = names("a");
-        let new = NewInode::with_permissions(0o755);
-        let time = self.each(&names, |filesystem, name| {
-            filesystem.create_dir(name, new).map(drop)
-        })?;
-        self.each(&names, |filesystem, name| filesystem.remove_dir(name))?;
+        let time = self.each(&names, T::make_dir)?;
+        self.each(&names, T::remove_dir)?;
         Ok(time)
     }
 
     fn rename(&self) -> Result<Duration> {
         let (old, new) = (names("a"), names("b"));
-        self.each(&old, create)?;
+        self.each(&old, T::create)?;
         let started = Instant::now();
         for (old, new) in old.iter().zip(&new) {
-            self.filesystem.rename(old, new, RenameMode::Replace)?;
+            self.target.rename(old, new)?;
         }
         let time = started.elapsed();
-        self.each(&new, |filesystem, name| filesystem.unlink(name))?;
+        self.each(&new, T::unlink)?;
         Ok(time)
     }
 
     fn unlink(&self) -> Result<Duration> {
         let names = names("a");
-        self.each(&names, create)?;
-        self.each(&names, |filesystem, name| filesystem.unlink(name))
+        self.each(&names, T::create)?;
+        self.each(&names, T::unlink)
     }
 
     fn create_unlink(&self) -> Result<Duration> {
-        self.each(&names("a"), |filesystem, name| {
-            create(filesystem, name)?;
-            filesystem.unlink(name)
+        self.each(&names("a"), |target, name| {
+            target.create(name)?;
+            target.unlink(name)
         })
     }
 
     fn open(&self) -> Result<Duration> {
         let names = names("a");
-        self.each(&names, create)?;
-        let new = NewInode::with_permissions(0);
-        let time = self.each(&names, |filesystem, name| {
-            filesystem.open_file(name, OpenFlags::READ, new).map(drop)
-        })?;
-        self.each(&names, |filesystem, name| filesystem.unlink(name))?;
+        self.each(&names, T::create)?;
+        let time = self.each(&names, T::open_and_close)?;
+        self.each(&names, T::unlink)?;
         Ok(time)
     }
 
-    fn each(
-        &self,
-        names: &[String],
-        work: impl Fn(&Filesystem, &str) -> udax::Result<()>,
-    ) -> Result<Duration> {
+    fn each(&self, names: &[String], work: impl Fn(&T, &str) -> Result<()>) -> Result<Duration> {
         let started = Instant::now();
         for name in names {
-            work(&self.filesystem, name)?;
+            work(&self.target, name)?;
         }
         Ok(started.elapsed())
     }
 }
 
-/// Writes every free block once, so that no operation pays for the first touch of a page of an ordinary file:
-/// persistent memory has none to pay.
-fn touch_all(filesystem: &Filesystem, flags: OpenFlags) -> Result<()> {
-    const PATH: &str = "/everything";
-    let file = filesystem.open_file(PATH, flags, NewInode::with_permissions(0o600))?;
-    for size in [2 << 20, 4096] {
-        let chunk = vec![0xff; size];
-        loop {
-            match file.append(&chunk) {
-                Ok(_) => {}
-                Err(udax::Error::NoSpace { .. }) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    drop(file);
-    filesystem.unlink(PATH)?;
-    filesystem.sync()?;
-    Ok(())
-}
-
 fn names(prefix: &str) -> Vec<String> {
-    (0..BATCH)
-        .map(|index| format!("/names/{prefix}{index}"))
-        .collect()
-}
-
-fn create(filesystem: &Filesystem, name: &str) -> udax::Result<()> {
-    let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-    filesystem
-        .open_file(name, flags, NewInode::with_permissions(0o644))
-        .map(drop)
+    (0..BATCH).map(|index| format!("names/{prefix}{index}")).collect()
 }

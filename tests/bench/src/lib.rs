@@ -42,12 +42,14 @@ impl Bench {
         let pool = memory_path("pool");
         let bare = memory_path("bare");
         make_pool(&pool)?;
-        let filesystem = Filesystem::open(&pool, &MountOptions::default())?;
-        let region = Region::create(&bare, REGION_BYTES, RegionOptions::default())?;
         // Pages are there before anything is measured.
-        for page in 0..REGION_BYTES / 4096 {
-            region.store(page * 4096, &[0; 8])?;
-        }
+        let options = MountOptions {
+            populate: true,
+            ..MountOptions::default()
+        };
+        let filesystem = Filesystem::open(&pool, &options)?;
+        let region = Region::create(&bare, REGION_BYTES, RegionOptions::default())?;
+        region.populate()?;
         Ok(Self {
             pool,
             bare,

@@ -49,6 +49,27 @@ fn stores_are_in_the_file() {
 }
 
 #[test]
+fn populating_gives_each_page_of_a_file_with_holes_a_block() {
+    for directory in [memory_directory(), disk_directory()] {
+        let path = directory.path().join("pool");
+        fs::File::create(&path).unwrap().set_len((1 << 20) + 1).unwrap();
+        let region = Region::open(&path, RegionOptions::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
+        region.populate().unwrap();
+        fs::File::open(&path).unwrap().sync_all().unwrap();
+        let blocks = fs::metadata(&path).unwrap().blocks();
+        assert!(blocks * 512 > 1 << 20, "{blocks} blocks");
+        assert!(region.compare(0, &[0; (1 << 20) + 1]).unwrap());
+        drop(region);
+        let options = RegionOptions {
+            read_only: true,
+            ..RegionOptions::default()
+        };
+        Region::open(&path, options).unwrap().populate().unwrap();
+    }
+}
+
+#[test]
 fn creating_over_a_file_resizes_it_and_keeps_its_bytes() {
     let directory = memory_directory();
     let path = directory.path().join("pool");

@@ -126,7 +126,8 @@ impl Pool {
         self.walk_presuming(path, follow, Absence::Proven)
     }
 
-    /// As [`Pool::walk`], with a choice of what a missing target means. Slashes behind the last component ask for proof.
+    /// As [`Pool::walk`], with a choice of what a missing target means. Slashes behind the last component ask for
+    /// proof.
     pub(crate) fn walk_presuming(&self, path: &[u8], follow: Follow, absence: Absence) -> Result<Resolved> {
         if path.is_empty() {
             return Err(Error::NotFound);

@@ -13,4 +13,5 @@ mod full;
 mod names;
 mod pool;
 mod ranges;
+mod shares;
 mod space;
