@@ -7,6 +7,7 @@
 
 use std::io::IoSlice;
 
+use smallvec::SmallVec;
 use udax_journal::DataWriter;
 use udax_media::extent::Extent;
 use udax_media::inode::FileKind;
@@ -121,6 +122,8 @@ impl Pool {
         if offset + length > self.inode_size(inode)? {
             return Ok(false);
         }
+        // Nothing is stored before all of it is known to be possible: what else is needed may find no space.
+        let mut parts: SmallVec<[(u64, &[u8]); 2]> = SmallVec::new();
         let mut rest = bytes;
         let mut at = offset;
         while !rest.is_empty() {
@@ -135,10 +138,12 @@ impl Pool {
             let count = usize::try_from(here).unwrap_or(usize::MAX).min(rest.len());
             let (part, after) = rest.split_at(count);
             let skipped = at - extent.first.raw() * BLOCK_BYTES;
-            self.region
-                .store_nontemporal(extent.start.offset().raw() + skipped, part)?;
+            parts.push((extent.start.offset().raw() + skipped, part));
             rest = after;
             at += u64::try_from(count).unwrap_or(0);
+        }
+        for (place, part) in parts {
+            self.region.store_nontemporal(place, part)?;
         }
         self.region.fence()?;
         state.lazy.modified = Some(now());
@@ -188,22 +193,9 @@ impl Pool {
 
         let mut line = Line::read(self, inode)?;
         let mut writer = DataWriter::new(&self.region);
-        for piece in &pieces {
-            self.store_piece(
-                &mut writer,
-                piece,
-                bytes.get(..count).unwrap_or_default(),
-                (offset, end),
-            )?;
-        }
         self.zero_old_tail(&mut writer, inode, state, line.size(), offset)?;
-        let taken = pieces.iter().filter(|piece| piece.is_taken());
-        let taken: Vec<BlockRange> = taken.map(|piece| piece.extent.blocks()).collect();
-        let fresh = pieces.iter().filter(|piece| piece.origin == Origin::Fresh);
-        let added: u64 = fresh.map(|piece| piece.extent.count).sum();
-        let durable = writer.finish(taken).fence(&self.region)?;
 
-        update.allocate_data(&durable);
+        // All that may find no space comes before the first byte that a reader can see.
         let mut map = ExtentMap::begin(self, inode, state)?;
         let written: Vec<Extent> = pieces.iter().map(|piece| piece.extent).collect();
         let first = FileBlock::holding(offset);
@@ -214,6 +206,22 @@ impl Pool {
             }
         }
         map.store(&mut update)?;
+
+        for piece in &pieces {
+            self.store_piece(
+                &mut writer,
+                piece,
+                bytes.get(..count).unwrap_or_default(),
+                (offset, end),
+            )?;
+        }
+        let taken = pieces.iter().filter(|piece| piece.is_taken());
+        let taken: Vec<BlockRange> = taken.map(|piece| piece.extent.blocks()).collect();
+        let durable = writer.finish(taken).fence(&self.region)?;
+        update.allocate_data(&durable);
+
+        let fresh = pieces.iter().filter(|piece| piece.origin == Origin::Fresh);
+        let added: u64 = fresh.map(|piece| piece.extent.count).sum();
         line.set_size(line.size().max(end));
         line.add_blocks(i64::try_from(added).unwrap_or(i64::MAX) + update.take_metadata_delta());
         line.touch_modified(now());

@@ -273,3 +273,22 @@ fn what_is_given_back_in_a_full_part_of_the_pool_is_used_first() {
     fs.close().unwrap();
     pool.check();
 }
+
+#[test]
+fn a_write_that_finds_no_space_changes_nothing_of_the_blocks_that_are_there() {
+    let pool = TestPool::new(24 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    file.write_at(&[1; 4096], 0).unwrap();
+    file.write_at(&[1; 4096], 8192).unwrap();
+    let ballast = open(&fs, "/ballast");
+    fs.sync().unwrap();
+    let rest = fs.stat_filesystem().available_blocks;
+    ballast.allocate(AllocateMode::KeepSize, 0, rest * 4096).unwrap();
+    // Into a block, and a hole behind it.
+    let refused = file.write_at(&[2; 8192], 0);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    let mut bytes = [0; 4096];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
+    assert_eq!(bytes, [1; 4096]);
+}
