@@ -107,7 +107,7 @@ impl<'p> Update<'p> {
     }
 
     /// Allocates guarded data blocks whose content is durable.
-    pub(crate) fn allocate_data(&mut self, blocks: &Durable<Vec<BlockRange>>) {
+    pub(crate) fn allocate_data(&mut self, blocks: &Durable<impl AsRef<[BlockRange]>>) {
         self.transaction.allocate(blocks);
     }
 

@@ -23,6 +23,9 @@ use crate::update::Update;
 /// The most extents of one file that are kept in memory (32 bytes each).
 const CACHED_EXTENTS: usize = 4096;
 
+/// Extents that are few most of the time.
+pub(crate) type FewExtents = SmallVec<[Extent; 4]>;
+
 /// What is known in memory of a file's extents.
 #[derive(Debug, Default)]
 pub(crate) enum ExtentCache {
@@ -297,12 +300,12 @@ impl<'i> ExtentMap<'i> {
         first: FileBlock,
         end: FileBlock,
         new: &[Extent],
-    ) -> Result<Vec<Extent>> {
+    ) -> Result<FewExtents> {
         // One block more on both sides finds the neighbours.
         let from = FileBlock(first.raw().saturating_sub(1));
         let to = FileBlock(end.raw().saturating_add(1));
         let (old, _) = self.collect(update, from, to, usize::MAX)?;
-        let mut list: SmallVec<[Extent; 8]> = SmallVec::new();
+        let mut list = FewExtents::new();
         let left = old.iter().filter_map(|extent| clip(extent, FileBlock(0), first));
         let right = old.iter().filter_map(|extent| clip(extent, end, END_OF_FILES));
         for extent in left.chain(new.iter().copied()).chain(right) {
@@ -439,9 +442,9 @@ impl<'i> ExtentMap<'i> {
             return Ok(());
         }
         let mut bytes: SmallVec<[u8; 8 + INLINE_BYTES]> = SmallVec::new();
-        bytes.extend(pair(count, high(word)).to_le_bytes());
+        bytes.extend_from_slice(&pair(count, high(word)).to_le_bytes());
         for extent in inline {
-            bytes.extend(extent.encode_inline());
+            bytes.extend_from_slice(&extent.encode_inline());
         }
         update.write(inode.field(offset::INLINE_COUNT), &bytes);
         Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Under the inode's lock, alone.
 
+use smallvec::SmallVec;
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, ByteOffset, FileBlock, HUGE_BLOCKS};
@@ -19,6 +20,9 @@ pub(super) const PIECES_PER_RECORD: usize = 256;
 const MAX_WINDOW: u64 = HUGE_BLOCKS;
 /// At most this part of the available blocks, as a divisor, is taken ahead by one file.
 const WINDOW_SHARE: u64 = 64;
+
+/// The runs of blocks of a write: most have one.
+pub(super) type Pieces = SmallVec<[Piece; 2]>;
 
 /// A run of blocks that a write goes to.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +72,8 @@ impl Pool {
         state: &mut InodeState,
         first: FileBlock,
         end: FileBlock,
-    ) -> Result<Vec<Piece>> {
-        let mut pieces: Vec<Piece> = Vec::new();
+    ) -> Result<Pieces> {
+        let mut pieces = Pieces::new();
         let mut goal = self.goal_before(inode, state, first)?;
         let mut at = first;
         while at < end && pieces.len() < PIECES_PER_RECORD {

@@ -197,7 +197,7 @@ impl Pool {
 
         // All that may find no space comes before the first byte that a reader can see.
         let mut map = ExtentMap::begin(self, inode, state)?;
-        let written: Vec<Extent> = pieces.iter().map(|piece| piece.extent).collect();
+        let written: SmallVec<[Extent; 2]> = pieces.iter().map(|piece| piece.extent).collect();
         let first = FileBlock::holding(offset);
         map.splice(&mut update, first, reached, &written)?;
         for piece in &pieces {
@@ -216,7 +216,7 @@ impl Pool {
             )?;
         }
         let taken = pieces.iter().filter(|piece| piece.is_taken());
-        let taken: Vec<BlockRange> = taken.map(|piece| piece.extent.blocks()).collect();
+        let taken: SmallVec<[BlockRange; 2]> = taken.map(|piece| piece.extent.blocks()).collect();
         let durable = writer.finish(taken).fence(&self.region)?;
         update.allocate_data(&durable);
 
