@@ -241,6 +241,9 @@ impl Blocks<'_> {
     /// What was freed becomes available, now or after the next checkpoint.
     fn settle(mut self, committed: Committed) {
         self.taken.clear();
+        for blocks in self.freed_data.iter().chain(&self.freed_metadata) {
+            self.pool.verified.remove(*blocks);
+        }
         for blocks in self.freed_data.drain(..) {
             self.pool.space.give_back(blocks);
         }
@@ -255,6 +258,7 @@ impl Blocks<'_> {
 impl Drop for Blocks<'_> {
     fn drop(&mut self) {
         for blocks in self.taken.drain(..) {
+            self.pool.verified.remove(blocks);
             self.pool.space.give_back(blocks);
         }
     }

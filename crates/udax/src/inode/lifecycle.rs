@@ -20,7 +20,7 @@ use crate::options::NewInode;
 use crate::pool::Pool;
 use crate::tree::Tree;
 use crate::update::Update;
-use crate::xattr;
+use crate::xattr::Belongings;
 
 /// The most extents that one record frees: with their tree's changes it stays well below a record's limit.
 pub(crate) const EXTENTS_PER_RECORD: usize = 256;
@@ -173,7 +173,7 @@ pub(crate) enum Farewell {
     Freed,
     /// It is an orphan because a handle is open.
     Open,
-    /// It is an orphan because it has too many extents for one record: free it step by step now.
+    /// It is an orphan because it has too many extents or attributes for one record: free it step by step now.
     Long,
 }
 
@@ -186,6 +186,9 @@ impl Pool {
         inode: &Inode,
         state: &mut InodeState,
     ) -> Result<Completeness> {
+        let Some(attributes) = Belongings::collect_few(self, inode)? else {
+            return Ok(Completeness::More);
+        };
         if matches!(inode.kind, FileKind::Regular | FileKind::Symlink) {
             let mut map = ExtentMap::begin(self, inode, state)?;
             let found = freeable(update, &map, (FileBlock(0), END_OF_FILES), EXTENTS_PER_RECORD)?;
@@ -208,7 +211,7 @@ impl Pool {
                 .into_iter()
                 .try_for_each(|node| update.free_metadata(node))?;
         }
-        xattr::free_all(self, update, inode)?;
+        attributes.free(update)?;
         update.write_u64(inode.field(offset::MODE), 0);
         update.count_inodes(-1);
         Ok(Completeness::All)
@@ -237,7 +240,11 @@ impl Pool {
                 return Ok(());
             }
             drop(update);
-            self.free_extents_from(inode, state, FileBlock(0))?;
+            if Belongings::collect_few(self, inode)?.is_none() {
+                self.remove_some_xattrs(inode, state)?;
+            } else {
+                self.free_extents_from(inode, state, FileBlock(0))?;
+            }
         }
     }
 

@@ -148,13 +148,11 @@ impl InodeTable {
         cell: &ChunkCell,
     ) -> Result<ByteOffset> {
         let (chunk, slot) = inode::chunk_and_slot(ino);
-        let value = Tree::new(IDENTITY, state.root)
-            .get(pool, chunk)?
-            .ok_or(Error::Stale(ino))?;
-        let block = decode_chunk(&value.bytes, pool.total_blocks()).ok_or(Error::Inconsistent {
-            place: Place::Inode(ino),
-            what: "its chunk's block is impossible",
-        })?;
+        // Under the tree's lock no chunk is freed: a block that is known is right.
+        let block = match cell.word.load(Ordering::Acquire) & BLOCK_MASK {
+            0 => Self::find_chunk(pool, state, ino, chunk)?,
+            known => BlockNo(known),
+        };
         let at = inode::offset_in_chunk(block, ino);
         let mut bytes = [0; INODE_SIZE];
         pool.region.read(at.raw(), &mut bytes)?;
@@ -163,6 +161,17 @@ impl InodeTable {
         cell.word
             .fetch_or(block.raw() | (1 << (48 + slot)), Ordering::AcqRel);
         Ok(at)
+    }
+
+    /// The block of inode `ino`'s chunk, from the tree.
+    fn find_chunk(pool: &Pool, state: &TableState, ino: InodeNo, chunk: u64) -> Result<BlockNo> {
+        let value = Tree::new(IDENTITY, state.root)
+            .get(pool, chunk)?
+            .ok_or(Error::Stale(ino))?;
+        decode_chunk(&value.bytes, pool.total_blocks()).ok_or(Error::Inconsistent {
+            place: Place::Inode(ino),
+            what: "its chunk's block is impossible",
+        })
     }
 
     /// A free inode number and where it is. The caller uses it in an update or gives it back.

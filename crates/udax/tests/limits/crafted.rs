@@ -219,3 +219,97 @@ fn attributes_at_the_limits_of_a_node_are_stored() {
     fs.close().unwrap();
     pool.check();
 }
+
+#[test]
+fn an_orphan_that_the_medium_has_lost_keeps_no_pool_closed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let orphan = || {
+        let flags = READ_WRITE | OpenFlags::TEMPORARY;
+        fs.open_file("/", flags, new_inode()).unwrap()
+    };
+    open(&fs, "/kept").append(b"something").unwrap();
+    let early = orphan();
+    let mut late = orphan();
+    // In a chunk of inodes behind the nodes that name them, and behind both superblocks.
+    for number in 0..200 {
+        open(&fs, &format!("/{number}")).append(&[1; 12_288]).unwrap();
+        late = orphan();
+    }
+    let ino = late.stat().unwrap().ino;
+    fs.sync().unwrap();
+    let path = pool.crash_copy("crashed.pool");
+    drop((early, late));
+    fs.close().unwrap();
+
+    let region = Region::open(&path, RegionOptions::default()).unwrap();
+    let chunk = Image::read(&path).field(ino, 0) / BLOCK_SIZE * BLOCK_SIZE;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(u64::try_from(chunk).unwrap()).unwrap();
+    let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+    assert_eq!(fs.stat("/kept").unwrap().size, 9);
+    // The early one was freed.
+    assert_eq!(fs.stat_filesystem().inodes, 1 + 1 + 200 + 1);
+}
+
+#[test]
+fn a_copy_of_the_superblock_that_the_medium_has_lost_is_not_needed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    drop(open(&fs, "/kept"));
+    fs.close().unwrap();
+    let region = Region::open(&pool.path, RegionOptions::default()).unwrap();
+    let [_, copy] = udax_media::geometry::SUPERBLOCKS;
+    let file = std::fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
+    file.set_len(copy.offset().raw()).unwrap();
+    let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+    assert_eq!(fs.stat("/kept").unwrap().size, 0);
+}
+
+/// What makes the file's data, block by block, out of a node.
+fn unsealed(node: &[u8]) -> Vec<u8> {
+    let mut copy = node.to_vec();
+    // Between slots and values: only the checksum tells.
+    let free = copy.windows(8).position(|bytes| bytes == [0; 8]).unwrap();
+    copy[free] ^= 1;
+    copy
+}
+
+#[test]
+fn data_where_a_verified_node_was_is_not_taken_for_a_node() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let ino = fs.create_dir("/d", new_inode()).unwrap().ino;
+    drop(open(&fs, "/kept"));
+    for number in 0..200 {
+        fs.link("/kept", format!("/d/{number}")).unwrap();
+    }
+    fs.sync().unwrap();
+    let image = Image::read(&pool.path);
+    let root_at = image.field(ino, inode::offset::ROOT);
+    let root = image.node(image.word(root_at));
+    // The second leaf is merged into the first.
+    let leaf = image.word(root + SLOTS_START + SLOT_SIZE + 8);
+    let leaf_at = usize::try_from(leaf).unwrap() * BLOCK_SIZE;
+    let node = unsealed(&image.bytes[leaf_at..leaf_at + BLOCK_SIZE]);
+    for number in 0..200 {
+        fs.unlink(format!("/d/{number}")).unwrap();
+    }
+    fs.sync().unwrap();
+    let file = open(&fs, "/data");
+    while !file.extents(0, 100).unwrap().iter().any(|extent| {
+        let start = extent.pool_offset / 4096;
+        (start..start + extent.len / 4096).contains(&leaf)
+    }) {
+        file.append(&node).unwrap();
+    }
+    // The directory gets a root that is that block, behind the back of the filesystem.
+    let outside = std::fs::OpenOptions::new().write(true).open(&pool.path).unwrap();
+    let root = node::TreeRoot::new(udax_media::BlockNo(leaf), 0).word();
+    std::os::unix::fs::FileExt::write_all_at(&outside, &root.to_le_bytes(), u64::try_from(root_at).unwrap())
+        .unwrap();
+    for number in 0..200 {
+        let error = fs.stat(format!("/d/{number}")).unwrap_err();
+        assert_eq!(error.errno(), Errno::EUCLEAN, "{number}: {error}");
+    }
+}
