@@ -14,9 +14,17 @@ use udax_sync::{Mutex, Rank, thread};
 
 fn model(test: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(3);
     builder.max_branches = 20_000;
-    builder.check(test);
+    let schedules = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = Arc::clone(&schedules);
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        test();
+    });
+    let schedules = schedules.load(Ordering::Relaxed);
+    println!("{schedules} schedules");
+    assert!(schedules > 5, "threads that never meet test nothing");
 }
 
 fn device(recorder: Option<Arc<dyn Recorder>>) -> Arc<Device> {
