@@ -12,9 +12,9 @@ use udax_pmem::{Region, RegionError};
 
 use crate::fault::Which;
 use crate::frames::{Kinds, Reach};
-use crate::list::Place;
+use crate::list::{Note, Place};
 use crate::wait::{Key, Wake};
-use crate::{Access, DaxError, Device, Listed, Mapping, PAGE, PageRange, Size};
+use crate::{Access, DaxError, Device, Mapping, PAGE, PageRange, Size};
 
 /// Frames in a row that are counted alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,10 +170,10 @@ pub struct Pin {
 }
 
 impl Pin {
-    pub(crate) fn new(held: Held, listed: Listed) -> Self {
+    pub(crate) fn new(held: Held, note: Note) -> Self {
         Self {
-            place: held.mapping.device().pins.add(listed),
-            pages: listed.pages,
+            place: held.mapping.device().pins.add(note),
+            pages: note.pages,
             held,
             owner: None,
         }

@@ -14,9 +14,10 @@ use udax_sync::atomic::{Ordering, fence};
 use crate::fault::{Entered, Fault};
 use crate::frames::Reach;
 use crate::index::{Mark, Slot};
+use crate::list::{self, Note};
 use crate::pin::{Held, Pin};
 use crate::statistics::Statistics;
-use crate::{Access, DaxError, Extents, Label, Listed, Mapping, Mode, PageRange, Size, Term};
+use crate::{Access, DaxError, Extents, Label, Mapping, Mode, PageRange, Size, Term};
 
 /// The most pages of a pin: 1 TiB, whose frames are noted in some megabytes at worst.
 const MAX_PIN_PAGES: u64 = 1 << 28;
@@ -141,15 +142,13 @@ impl Mapping {
             if request.access == Access::Write && self.leases.overlaps_after_fence(pages) {
                 continue;
             }
-            let listed = Listed {
-                file: self.number(),
+            let note = Note {
                 pages,
-                access: request.access,
-                label: request.label,
-                term: request.term,
-                since: Instant::now(),
+                request,
+                file: self.number(),
+                since: list::now(),
             };
-            return Ok(Pin::new(held, listed));
+            return Ok(Pin::new(held, note));
         }
     }
 
