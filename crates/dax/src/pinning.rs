@@ -73,9 +73,9 @@ impl Mapping {
     /// for), and with write access for read leases of it.
     ///
     /// # Errors
-    /// `NeedsAllocation`: a hole, for reading too: a hole has no page that could be pinned. `NeedsCopy`: write access to
-    /// a shared block. `BeyondEnd` and others of [`Extents`]; `BadRange`: more than 2^28 pages; `TooManyPins`; `Moved`,
-    /// `BadBlock`: the filesystem erred.
+    /// `NeedsAllocation`: a hole, for reading too: a hole has no page that could be pinned. `NeedsCopy`: write access
+    /// to a shared block. `BeyondEnd` and others of [`Extents`]; `BadRange`: more than 2^28 pages; `TooManyPins`;
+    /// `Moved`, `BadBlock`: the filesystem erred.
     ///
     /// # Locks
     /// Takes the invalidate lock shared; none is held on return.
