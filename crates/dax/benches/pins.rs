@@ -1,4 +1,5 @@
-//! What pins and breaks cost: the budgets are 100 ns for a page, 150 ns for 2 MiB, and 20 µs for an idle range of 1 GiB.
+//! What pins and breaks cost: the budgets are 100 ns for a page, 150 ns for 2 MiB, and 20 µs for an idle range of 1
+//! GiB.
 
 use std::hint::black_box;
 use std::sync::Arc;

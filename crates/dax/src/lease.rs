@@ -248,8 +248,8 @@ impl Mapping {
         self.views.write_protect(pages);
     }
 
-    /// Before a write of the library into the file's blocks: waits for leases of the range, and keeps new ones out while
-    /// the ticket lives.
+    /// Before a write of the library into the file's blocks: waits for leases of the range, and keeps new ones out
+    /// while the ticket lives.
     ///
     /// # Errors
     /// `WouldBlock`, `Wait`: a lease, by `mode`.

@@ -6,8 +6,8 @@
 //! [`Extents`]; address spaces are views, reached through [`Unmap`].
 //!
 //! # Locks
-//! The caller's inode lock, then a mapping's invalidate lock (two: by number), then entries (ascending), then the index.
-//! Pins are waited for without any of this crate's locks. See `docs/locking.md`.
+//! The caller's inode lock, then a mapping's invalidate lock (two: by number), then entries (ascending), then the
+//! index. Pins are waited for without any of this crate's locks. See `docs/locking.md`.
 //!
 //! # Model checking
 //! ```text

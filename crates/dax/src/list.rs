@@ -3,11 +3,12 @@
 //! [`PinList`] is in shards by thread, each with slots that are used again: a pin costs one short lock and, once the
 //! shard has grown, no allocation. Locks: shards are leaves.
 
-use std::time::Instant;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use udax_sync::{CachePadded, Mutex, Rank, thread_number};
 
-use crate::{Access, PageRange};
+use crate::{Access, PageRange, Request};
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 
@@ -50,8 +51,36 @@ pub struct Listed {
     pub label: Label,
     /// How long it is meant to be held.
     pub term: Term,
-    /// Since when it is held; its age is the time since.
-    pub since: Instant,
+    /// How long it has been held, to some milliseconds.
+    pub age: Duration,
+}
+
+/// The time, as of the last tick of the kernel's clock: reading the exact time would cost a third of a pin.
+pub(crate) fn now() -> Duration {
+    // The clock exists wherever Linux runs; without it ages are zero.
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from)
+}
+
+/// What the list keeps of a pin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note {
+    pub(crate) pages: PageRange,
+    pub(crate) request: Request,
+    pub(crate) file: u64,
+    pub(crate) since: Duration,
+}
+
+impl Note {
+    fn listed(&self, now: Duration) -> Listed {
+        Listed {
+            file: self.file,
+            pages: self.pages,
+            access: self.request.access,
+            label: self.request.label,
+            term: self.request.term,
+            age: now.saturating_sub(self.since),
+        }
+    }
 }
 
 /// Where a pin is listed.
@@ -63,7 +92,7 @@ pub(crate) struct Place {
 
 #[derive(Debug, Default)]
 struct Shard {
-    slots: Vec<Option<Listed>>,
+    slots: Vec<Option<Note>>,
     free: Vec<usize>,
     /// Pins that ever were in the shard.
     total: u64,
@@ -82,17 +111,17 @@ impl PinList {
         }
     }
 
-    pub(crate) fn add(&self, listed: Listed) -> Place {
+    pub(crate) fn add(&self, note: Note) -> Place {
         let shard = thread_number() % SHARDS;
         let mut guard = self.shards[shard].lock();
         guard.total += 1;
         let slot = match guard.free.pop() {
             Some(slot) => {
-                guard.slots[slot] = Some(listed);
+                guard.slots[slot] = Some(note);
                 slot
             }
             None => {
-                guard.slots.push(Some(listed));
+                guard.slots.push(Some(note));
                 guard.slots.len() - 1
             }
         };
@@ -112,11 +141,12 @@ impl PinList {
 
     /// All pins, the oldest first.
     pub(crate) fn all(&self) -> Vec<Listed> {
-        let mut all = Vec::new();
+        let mut notes = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.lock().slots.iter().flatten().copied());
+            notes.extend(shard.lock().slots.iter().flatten().copied());
         }
-        all.sort_by_key(|listed| listed.since);
-        all
+        let now = now();
+        notes.sort_by_key(|note| note.since);
+        notes.iter().map(|note| note.listed(now)).collect()
     }
 }

@@ -8,7 +8,8 @@
 //! - `pages` is the sum of what the entries cover.
 //! - An entry comes, or changes what it names, only under the invalidate lock (shared and with the entry locked, or
 //!   alone); it goes only under the lock held alone, or in the hands of the fault that has just made it.
-//! - DIRTY goes only from an entry that is locked, flushed, and had no write pin when it was locked; a write pin sets it.
+//! - DIRTY goes only from an entry that is locked, flushed, and had no write pin when it was locked; a write pin sets
+//!   it.
 //!
 //! # Locks
 //! The invalidate lock (rank `Invalidate`, by number), then one entry's lock bit or several ascending, then the index's

@@ -12,9 +12,9 @@ use udax_pmem::{Region, RegionError};
 
 use crate::fault::Which;
 use crate::frames::{Kinds, Reach};
-use crate::list::Place;
+use crate::list::{Note, Place};
 use crate::wait::{Key, Wake};
-use crate::{Access, DaxError, Device, Listed, Mapping, PAGE, PageRange, Size};
+use crate::{Access, DaxError, Device, Mapping, PAGE, PageRange, Size};
 
 /// Frames in a row that are counted alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,8 +158,8 @@ pub type Addresses = SmallVec<[(NonNull<u8>, u64); 2]>;
 
 /// Pages that stay where they are while it lives. See [`Mapping::pin`].
 ///
-/// Whatever is done to the file meanwhile: truncations, punches and moves of these pages wait, unlinking the file leaves
-/// its blocks alone. It may be sent to other threads, and be dropped by any.
+/// Whatever is done to the file meanwhile: truncations, punches and moves of these pages wait, unlinking the file
+/// leaves its blocks alone. It may be sent to other threads, and be dropped by any.
 #[derive(Debug)]
 pub struct Pin {
     place: Place,
@@ -170,10 +170,10 @@ pub struct Pin {
 }
 
 impl Pin {
-    pub(crate) fn new(held: Held, listed: Listed) -> Self {
+    pub(crate) fn new(held: Held, note: Note) -> Self {
         Self {
-            place: held.mapping.device().pins.add(listed),
-            pages: listed.pages,
+            place: held.mapping.device().pins.add(note),
+            pages: note.pages,
             held,
             owner: None,
         }
@@ -243,8 +243,8 @@ impl Pin {
         self.pieces().map(address).collect()
     }
 
-    /// As [`Pin::addresses`], to be written to. Whoever stores there makes it durable: [`Pin::persist`], or a write-back
-    /// of the range, as the pages stay dirty while the pin lives.
+    /// As [`Pin::addresses`], to be written to. Whoever stores there makes it durable: [`Pin::persist`], or a
+    /// write-back of the range, as the pages stay dirty while the pin lives.
     ///
     /// # Errors
     /// `ReadOnly`: the pin is for reading; `Region`.

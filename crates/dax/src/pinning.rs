@@ -14,9 +14,10 @@ use udax_sync::atomic::{Ordering, fence};
 use crate::fault::{Entered, Fault};
 use crate::frames::Reach;
 use crate::index::{Mark, Slot};
+use crate::list::{self, Note};
 use crate::pin::{Held, Pin};
 use crate::statistics::Statistics;
-use crate::{Access, DaxError, Extents, Label, Listed, Mapping, Mode, PageRange, Size, Term};
+use crate::{Access, DaxError, Extents, Label, Mapping, Mode, PageRange, Size, Term};
 
 /// The most pages of a pin: 1 TiB, whose frames are noted in some megabytes at worst.
 const MAX_PIN_PAGES: u64 = 1 << 28;
@@ -72,9 +73,9 @@ impl Mapping {
     /// for), and with write access for read leases of it.
     ///
     /// # Errors
-    /// `NeedsAllocation`: a hole, for reading too: a hole has no page that could be pinned. `NeedsCopy`: write access to
-    /// a shared block. `BeyondEnd` and others of [`Extents`]; `BadRange`: more than 2^28 pages; `TooManyPins`; `Moved`,
-    /// `BadBlock`: the filesystem erred.
+    /// `NeedsAllocation`: a hole, for reading too: a hole has no page that could be pinned. `NeedsCopy`: write access
+    /// to a shared block. `BeyondEnd` and others of [`Extents`]; `BadRange`: more than 2^28 pages; `TooManyPins`;
+    /// `Moved`, `BadBlock`: the filesystem erred.
     ///
     /// # Locks
     /// Takes the invalidate lock shared; none is held on return.
@@ -141,15 +142,13 @@ impl Mapping {
             if request.access == Access::Write && self.leases.overlaps_after_fence(pages) {
                 continue;
             }
-            let listed = Listed {
-                file: self.number(),
+            let note = Note {
                 pages,
-                access: request.access,
-                label: request.label,
-                term: request.term,
-                since: Instant::now(),
+                request,
+                file: self.number(),
+                since: list::now(),
             };
-            return Ok(Pin::new(held, listed));
+            return Ok(Pin::new(held, note));
         }
     }
 

@@ -10,7 +10,8 @@ use crate::{Copies, DaxError, Entry, Mapping, PageRange, Size};
 const BATCH: u32 = 1024;
 
 impl Mapping {
-    /// The range with all of the large entries that it may cut: what views let go of, as a large translation goes whole.
+    /// The range with all of the large entries that it may cut: what views let go of, as a large translation goes
+    /// whole.
     pub(crate) fn rounded(pages: PageRange) -> PageRange {
         let first = Size::Pmd.start_of(pages.first());
         let last = pages.last() | (Size::Pmd.pages() - 1);
@@ -43,7 +44,8 @@ impl Mapping {
         self.scan(pages, |slot| self.first_pinned(slot, pages, Which::All))
     }
 
-    /// Unmaps the range, and gives the first page of it that is pinned: by whomever, and though no view has it any more.
+    /// Unmaps the range, and gives the first page of it that is pinned: by whomever, and though no view has it any
+    /// more.
     ///
     /// # Locks
     /// Takes the invalidate lock alone; on return it is released, and another pin may have come.
@@ -94,8 +96,8 @@ impl Mapping {
         self.wake(slot.start, crate::wait::Wake::All);
     }
 
-    /// Deletes entries that are neither dirty nor pinned, and unmaps them: after a hole of the range was filled, or when
-    /// memory is short. Gives how many were kept.
+    /// Deletes entries that are neither dirty nor pinned, and unmaps them: after a hole of the range was filled, or
+    /// when memory is short. Gives how many were kept.
     ///
     /// # Locks
     /// Takes the invalidate lock alone.

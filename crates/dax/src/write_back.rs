@@ -1,9 +1,9 @@
 //! Write-back: making the bytes of dirty entries durable.
 //!
-//! One ascending pass over the entries with DIRTY. Up to [`BATCH`] are locked, write-protected in the views, flushed and
-//! fenced together; then DIRTY goes and they are unlocked. An entry that another write-back has locked is waited for:
-//! it stays DIRTY until it is durable, so that nobody is told so before. There is no second mark for what was dirty
-//! when the pass began: the pass meets each page once, and ends where the caller's range does.
+//! One ascending pass over the entries with DIRTY. Up to [`BATCH`] are locked, write-protected in the views, flushed
+//! and fenced together; then DIRTY goes and they are unlocked. An entry that another write-back has locked is waited
+//! for: it stays DIRTY until it is durable, so that nobody is told so before. There is no second mark for what was
+//! dirty when the pass began: the pass meets each page once, and ends where the caller's range does.
 //!
 //! An entry with a write pin stays DIRTY: stores through the pin can come at any time.
 

@@ -228,8 +228,8 @@ impl Region {
         self.failures.lock().iter().copied().collect()
     }
 
-    /// Where bytes are in memory, for devices and others that access them on their own. The address stays theirs as long
-    /// as the region lives; whoever uses it cares for media errors, flushes and the recorder.
+    /// Where bytes are in memory, for devices and others that access them on their own. The address stays theirs as
+    /// long as the region lives; whoever uses it cares for media errors, flushes and the recorder.
     ///
     /// # Errors
     /// `OutOfBounds`.

@@ -19,6 +19,8 @@ fn inv_22_no_store_beside_a_write_back_is_lost() {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 file.mapping.write_back_range(pages(0, 4)).unwrap();
+                // The trace grows with each.
+                thread::yield_now();
             }
         });
         for step in 0..2000_u64 {
@@ -124,6 +126,7 @@ fn inv_25_a_page_that_was_punched_and_allocated_anew_is_written_back_where_it_is
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 file.mapping.write_back_range(pages(0, 1)).unwrap();
+                thread::yield_now();
             }
         });
         for _ in 0..100 {

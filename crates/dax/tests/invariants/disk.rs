@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use udax_dax::{
@@ -30,7 +31,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) struct Disk {
     pub(crate) device: Arc<Device>,
     trace: Arc<TraceRecorder>,
-    events: Mutex<Vec<Traced>>,
+    volatile: Mutex<Volatile>,
     next_block: AtomicU64,
 }
 
@@ -46,7 +47,7 @@ impl Disk {
         Arc::new(Self {
             device: Device::new(Arc::new(region)),
             trace,
-            events: Mutex::default(),
+            volatile: Mutex::default(),
             next_block: AtomicU64::new(LARGE),
         })
     }
@@ -84,32 +85,46 @@ impl Disk {
 
     /// Whether bytes of the block were stored that a power failure would take.
     pub(crate) fn is_volatile(&self, block: u64) -> bool {
-        let mut events = self.events.lock().unwrap();
-        events.extend(self.trace.take());
+        let mut volatile = self.volatile.lock().unwrap();
+        for traced in self.trace.take() {
+            volatile.note(&traced);
+        }
+        let first = block * PAGE / 64;
+        volatile.stored.range(first..first + 64).next().is_some()
+    }
+}
+
+/// Lines that are not durable.
+#[derive(Default)]
+struct Volatile {
+    stored: BTreeSet<u64>,
+    /// Of those, which a thread has flushed and not yet fenced.
+    flushed: Vec<(ThreadId, u64)>,
+}
+
+impl Volatile {
+    fn note(&mut self, traced: &Traced) {
         let lines = |at: u64, len: u64| at / 64..=(at + len.max(1) - 1) / 64;
-        let mut stored = BTreeSet::new();
-        let mut flushed = Vec::new();
-        for traced in &*events {
-            match &traced.event {
-                OwnedEvent::Store { at, bytes } | OwnedEvent::NonTemporal { at, bytes } => {
-                    for line in lines(*at, u64::try_from(bytes.len()).unwrap()) {
-                        stored.insert(line);
-                        flushed.retain(|(_, other)| *other != line);
-                    }
-                }
-                OwnedEvent::Flush { at, len } => {
-                    let lines = stored.iter().filter(|line| lines(*at, *len).contains(line));
-                    flushed.extend(lines.map(|line| (traced.thread, *line)));
-                }
-                OwnedEvent::Fence => flushed.retain(|(thread, line)| {
+        match &traced.event {
+            OwnedEvent::Store { at, bytes } | OwnedEvent::NonTemporal { at, bytes } => {
+                let lines = lines(*at, u64::try_from(bytes.len()).unwrap());
+                self.flushed.retain(|(_, line)| !lines.contains(line));
+                self.stored.extend(lines);
+            }
+            OwnedEvent::Flush { at, len } => {
+                let lines = self.stored.range(lines(*at, *len));
+                self.flushed.extend(lines.map(|line| (traced.thread, *line)));
+            }
+            OwnedEvent::Fence => {
+                let Self { stored, flushed } = self;
+                flushed.retain(|(thread, line)| {
                     if *thread == traced.thread {
                         stored.remove(line);
                     }
                     *thread != traced.thread
-                }),
+                });
             }
         }
-        stored.iter().any(|line| line * 64 / PAGE == block)
     }
 }
 

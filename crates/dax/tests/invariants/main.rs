@@ -25,6 +25,7 @@
 //! | 67 to 75: copies and comparisons of reflink and dedupe | the filesystem's reflink tests |
 //!
 //! 46 is decided otherwise: long pins are allowed, and listed.
+#![expect(clippy::unwrap_used, reason = "a test: what goes wrong is its failure")]
 
 mod a_locks;
 mod b_large;
