@@ -35,6 +35,7 @@ mod removal;
 mod statistics;
 mod views;
 mod wait;
+mod waiting;
 mod write_back;
 
 pub use breaking::{Attempt, Broken, Busy, Fate};

@@ -161,6 +161,17 @@ impl Mapping {
     }
 }
 
+impl Drop for Mapping {
+    /// Frames forget the entries. Nobody has a pin, which would keep the mapping. Without threads that could wait,
+    /// dirty bytes are flushed as far as that goes: what is not durable then was never promised.
+    fn drop(&mut self) {
+        if self.pages() > 0 {
+            let _ = self.write_back_range(PageRange::ALL);
+            self.forget();
+        }
+    }
+}
+
 /// Whether the filesystem says that others have a block too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sharing {

@@ -123,6 +123,19 @@ impl Mapping {
         kept
     }
 
+    /// Deletes every entry, pinned or not: for a file without pins of its own, whose blocks may be pinned through other
+    /// files that share them. Those keep the blocks; this file gives them up. Dirty bytes are not made durable.
+    ///
+    /// A file that is out of use has no pins: each keeps it in use.
+    ///
+    /// # Locks
+    /// Takes the invalidate lock alone.
+    pub fn forget(&self) {
+        let _alone = self.invalidate.write();
+        self.views.unmap(PageRange::ALL, Copies::Unmap);
+        self.delete_range(PageRange::ALL);
+    }
+
     /// For the end of a truncation, whose layout was broken: there is no entry in the range. If there is one, blocks
     /// may have been freed that somebody can still reach: it is deleted, counted, and in debug builds a panic.
     ///

@@ -1,10 +1,12 @@
 //! Why an operation of the filesystem failed.
 
 use nix::errno::Errno;
+use udax_dax::DaxError;
 use udax_journal::JournalError;
 use udax_media::{FormatError, InodeNo, Place};
 use udax_pmem::RegionError;
 
+use crate::dax::Conflict;
 use crate::tree::TooLong;
 
 /// Why an operation of the filesystem failed. [`Error::errno`] gives the POSIX number.
@@ -57,6 +59,13 @@ pub enum Error {
     /// `EXDEV`: the files are in two pools.
     #[error("files of two pools")]
     OtherPool,
+    /// `EAGAIN`, `ETIMEDOUT`, `EINTR`, `EFAULT` and others: a pin or a lease could not be made, or one was in the way.
+    #[error(transparent)]
+    Dax(#[from] DaxError),
+    /// Never given to callers: what the operation waits for before it begins anew.
+    #[doc(hidden)]
+    #[error("in use by a pin or a lease")]
+    Conflict(Conflict),
     /// `EBADF`: the handle was not opened for this.
     #[error("file not opened for {0}")]
     BadHandle(&'static str),
@@ -151,6 +160,8 @@ impl Error {
             Self::SymlinkLoop => Errno::ELOOP,
             Self::TooManyLinks => Errno::EMLINK,
             Self::FileTooLarge => Errno::EFBIG,
+            Self::Dax(error) => error.errno(),
+            Self::Conflict(_) => Errno::EAGAIN,
             Self::OtherPool => Errno::EXDEV,
             Self::BadHandle(_) => Errno::EBADF,
             Self::NotPermitted(_) => Errno::EPERM,

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod cuts;
+mod dax;
 mod error;
 mod extents;
 mod file;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use udax_dax::Device;
 use udax_journal::{Journal, Recovery};
 use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
@@ -36,6 +37,8 @@ pub(crate) struct Pool {
     pub(crate) inode_table: InodeTable,
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
+    /// What pins of all files share.
+    pub(crate) device: Arc<Device>,
     pub(crate) orphans: Orphans,
     pub(crate) shares: Shares,
     pub(crate) cuts: Cuts,
@@ -76,6 +79,7 @@ impl Pool {
             journal.counters().free_blocks,
         );
         let pool = Self {
+            device: Device::new(Arc::clone(&region)),
             region,
             seed,
             hash_key: superblock.hash_key,
@@ -103,6 +107,7 @@ impl Pool {
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
         for inode in self.inodes.collect() {
+            self.write_back(&inode)?;
             match inode.write() {
                 Ok(mut state) => self.flush_times(&inode, &mut state)?,
                 Err(Error::Stale(_)) => {}

@@ -5,6 +5,7 @@
 //!
 //! All under the inode's lock, alone.
 
+use udax_dax::{Fate, Mode};
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::FileKind;
@@ -101,27 +102,40 @@ impl File {
         let range = Range { start: offset, end };
         let pool = &*self.pool;
         let inode = &*self.inode;
-        pool.retry_when_full(|| {
-            if let AllocateMode::Collapse | AllocateMode::Insert = mode {
-                return pool.shift_range(inode, mode, range);
-            }
-            let mut state = inode.write()?;
-            pool.prepare_range(inode, &mut state)?;
-            match mode {
-                AllocateMode::Allocate => pool.allocate_range(inode, &mut state, range, Some(end)),
-                AllocateMode::PunchHole => pool.punch(inode, &mut state, range),
-                AllocateMode::ZeroRange => pool.zero_range(inode, &mut state, range, Some(end)),
-                AllocateMode::ZeroRangeKeepSize => pool.zero_range(inode, &mut state, range, None),
-                AllocateMode::Unshare => pool.allocate_unshared(inode, &mut state, range),
-                _ => pool.allocate_range(inode, &mut state, range, None),
-            }
+        pool.wait_and_retry(&Mode::wait(), || {
+            pool.retry_when_full(|| pool.allocate(inode, mode, range))
         })
     }
 }
 
 impl Pool {
+    fn allocate(&self, inode: &Inode, mode: AllocateMode, range: Range) -> Result<()> {
+        if let AllocateMode::Collapse | AllocateMode::Insert = mode {
+            return self.shift_range(inode, mode, range);
+        }
+        let mut state = inode.write()?;
+        self.prepare_range(inode, &mut state)?;
+        let end = Some(range.end);
+        let changed = match mode {
+            AllocateMode::PunchHole | AllocateMode::ZeroRange | AllocateMode::ZeroRangeKeepSize => {
+                self.break_layout(inode, range.outer(), Fate::Discarded)?
+            }
+            _ => None,
+        };
+        match mode {
+            AllocateMode::Allocate => self.allocate_range(inode, &mut state, range, end),
+            AllocateMode::PunchHole => self.punch(inode, &mut state, range),
+            AllocateMode::ZeroRange => self.zero_range(inode, &mut state, range, end),
+            AllocateMode::ZeroRangeKeepSize => self.zero_range(inode, &mut state, range, None),
+            AllocateMode::Unshare => self.allocate_unshared(inode, &mut state, range),
+            _ => self.allocate_range(inode, &mut state, range, None),
+        }?;
+        drop(changed);
+        Ok(())
+    }
+
     /// What every change of a range begins with: nothing taken ahead, no truncation unfinished, the extents known.
-    pub(super) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+    pub(crate) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         if let Some(window) = state.window.take() {
             self.space.give_back(window);
         }
@@ -289,7 +303,7 @@ impl Pool {
             return Ok(());
         }
         let mut writer = DataWriter::new(&self.region);
-        self.zero_old_tail(&mut writer, inode, state, old_size, size)?;
+        let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, size)?;
         let _durable = writer.finish(()).fence(&self.region)?;
         Ok(())
     }

@@ -6,6 +6,7 @@
 //!
 //! Locks: both inodes alone, by number; the tree of share counts inside each update.
 
+use udax_dax::{Broken, Fate, Mode};
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
@@ -80,13 +81,16 @@ impl File {
     /// Durable on return, 64 extents at a time from the start; each of those steps is atomic.
     pub fn clone_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<()> {
         self.check_copied_to(to)?;
-        let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
-        let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
-            return Ok(());
-        };
-        let pool = &*self.pool;
-        pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
-        pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
+        self.pool.wait_and_retry(&Mode::wait(), || {
+            let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+            let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
+                return Ok(());
+            };
+            let pool = &*self.pool;
+            let _broken = pool.break_both(&self.inode, &to.inode, span)?;
+            pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
+            pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
+        })
     }
 
     /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
@@ -102,11 +106,18 @@ impl File {
         if len == 0 {
             return Ok(true);
         }
+        self.pool
+            .wait_and_retry(&Mode::wait(), || self.try_dedupe((offset, to), to_offset, len))
+    }
+
+    fn try_dedupe(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64) -> Result<bool> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
         let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
             return Ok(true);
         };
         let pool = &*self.pool;
+        // Before they are compared: nobody stores to them any more.
+        let _broken = pool.break_both(&self.inode, &to.inode, span)?;
         if span.to + span.length > pool.inode_size(&to.inode)? {
             return Err(Error::Invalid("the range ends behind the file"));
         }
@@ -179,6 +190,29 @@ enum Touch {
 }
 
 impl Pool {
+    /// The source becomes shared, which stores through pins would ignore; the target's blocks go.
+    fn break_both<'i>(
+        &self,
+        source: &'i Inode,
+        target: &'i Inode,
+        span: Span,
+    ) -> Result<(Option<Broken<'i>>, Option<Broken<'i>>)> {
+        // By number, as all locks of inodes; of one file, one range that has both.
+        let (from, to) = (span.source(), span.target());
+        if source.ino == target.ino {
+            let both = (from.0.min(to.0), from.1.max(to.1));
+            return Ok((self.break_layout(source, both, Fate::Kept)?, None));
+        }
+        let break_source = || self.break_layout(source, from, Fate::Kept);
+        let break_target = || self.break_layout(target, to, Fate::Kept);
+        if source.ino < target.ino {
+            let first = break_source()?;
+            return Ok((first, break_target()?));
+        }
+        let first = break_target()?;
+        Ok((first, break_source()?))
+    }
+
     fn share(
         &self,
         locks: &mut LockSet<'_>,
@@ -209,7 +243,7 @@ impl Pool {
         self.unshare_tail(inode, state)?;
         extents::load(self, inode, state)?;
         let mut writer = DataWriter::new(&self.region);
-        self.zero_old_tail(&mut writer, inode, state, size, start)?;
+        let _ticket = self.zero_old_tail(&mut writer, inode, state, size, start)?;
         let _durable = writer.finish(()).fence(&self.region)?;
         Ok(())
     }

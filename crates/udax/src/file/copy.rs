@@ -48,6 +48,7 @@ impl File {
             let part = buffer.get_mut(..count).unwrap_or_default();
             match self.copy_chunk(&mut locks, to, (offset + done, to_offset + done), part) {
                 Ok(0) => break,
+                Err(conflict @ Error::Conflict(_)) if done == 0 => return Err(conflict),
                 Ok(copied) => done += copied,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,

@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use udax_dax::Fate;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BlockNo, BlockRange, FileBlock};
 
@@ -77,6 +78,7 @@ impl Pool {
         // Again, because the file was not locked meanwhile.
         self.prepare_range(inode, state)?;
         let shift = self.plan_shift(inode, state, mode, range)?;
+        let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
         let update = Update::new(self);
         let map = ExtentMap::begin(self, inode, state)?;
         let (old, _) = map.collect(&update, FileBlock(0), END_OF_FILES, usize::MAX)?;

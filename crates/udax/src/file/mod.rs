@@ -20,11 +20,12 @@ mod truncate;
 mod unshare;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use udax_media::inode::FileKind;
 use udax_sync::atomic::AtomicBool;
 
+use crate::dax::PinOwner;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::options::{DirEntry, OpenFlags, SetAttributes, Stat, XattrMode};
@@ -40,6 +41,8 @@ pub struct File {
     flags: OpenFlags,
     /// Something was read: the access time's age has been looked at.
     has_read: AtomicBool,
+    /// What this handle's pins keep; since the first pin.
+    pin_owner: OnceLock<Arc<PinOwner>>,
 }
 
 impl File {
@@ -50,7 +53,24 @@ impl File {
             inode,
             flags,
             has_read: AtomicBool::new(false),
+            pin_owner: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What a pin of this handle keeps: the file stays open with it. The caller has the inode's lock.
+    pub(crate) fn pin_owner(&self) -> Arc<PinOwner> {
+        let owner = self.pin_owner.get_or_init(|| {
+            self.inode.count_open();
+            Arc::new(PinOwner {
+                pool: Arc::clone(&self.pool),
+                inode: Arc::clone(&self.inode),
+            })
+        });
+        Arc::clone(owner)
     }
 
     pub(crate) fn inode(&self) -> &Inode {
@@ -61,7 +81,7 @@ impl File {
         Arc::ptr_eq(&self.pool, pool)
     }
 
-    fn check_readable(&self) -> Result<()> {
+    pub(crate) fn check_readable(&self) -> Result<()> {
         if self.inode.kind == FileKind::Directory {
             return Err(Error::IsDirectory);
         }
@@ -71,7 +91,7 @@ impl File {
         Ok(())
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         if !self.flags.contains(OpenFlags::WRITE) {
             return Err(Error::BadHandle("writing"));
         }
@@ -87,7 +107,8 @@ impl File {
         self.pool.stat_inode(&self.inode, &state)
     }
 
-    /// Makes lazy times durable. Data and sizes are durable already when a write returns (`fsync`).
+    /// Makes durable what was stored through pins, and lazy times. Data and sizes are durable already when a write
+    /// returns (`fsync`).
     ///
     /// # Errors
     /// A media error.
@@ -95,6 +116,8 @@ impl File {
     /// # Durability
     /// Everything done to the file before. No fence when there is nothing lazy; else one.
     pub fn sync(&self) -> Result<()> {
+        // Without the inode's lock: reads and writes go on.
+        self.pool.write_back(&self.inode)?;
         let mut state = self.inode.write()?;
         // Every write has fenced its own stores.
         self.pool.flush_times(&self.inode, &mut state)
@@ -158,15 +181,20 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        if self.inode.count_close()
-            && let Err(error) = self.pool.last_close(&self.inode)
-        {
-            tracing::error!(ino = self.inode.ino.raw(), %error, "closing a file failed");
-        }
+        self.pool.close_handle(&self.inode);
     }
 }
 
 impl Pool {
+    /// One handle of `inode` less.
+    pub(crate) fn close_handle(&self, inode: &Inode) {
+        if inode.count_close()
+            && let Err(error) = self.last_close(inode)
+        {
+            tracing::error!(ino = inode.ino.raw(), %error, "closing a file failed");
+        }
+    }
+
     pub(crate) fn read_dir(&self, inode: &Inode, cookie: u64, limit: usize) -> Result<Vec<DirEntry>> {
         if inode.kind != FileKind::Directory {
             return Err(Error::NotDirectory);

@@ -5,6 +5,7 @@
 //!
 //! All under the inode's lock, alone.
 
+use udax_dax::Fate;
 use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -26,7 +27,7 @@ const IN_RECORD: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shift {
     /// What is below stays.
-    first: FileBlock,
+    pub(super) first: FileBlock,
     /// What is from here on moves; between the two is cut out.
     rest: FileBlock,
     /// Where `rest` moves to.
@@ -72,9 +73,11 @@ impl Pool {
         let mut state = inode.write()?;
         self.prepare_range(inode, &mut state)?;
         let shift = self.plan_shift(inode, &mut state, mode, range)?;
+        let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
         if self.shift_in_record(inode, &mut state, shift)? == Completeness::All {
             return Ok(());
         }
+        drop(_broken);
         drop(state);
         self.shift_by_exchange(inode, mode, range)
     }

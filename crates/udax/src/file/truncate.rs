@@ -4,13 +4,14 @@
 //! that record is durable. A file with more extents there than a record takes becomes an orphan in the first record,
 //! so that a mount after a crash frees the rest.
 
+use udax_dax::{Fate, Mode};
 use udax_journal::DataWriter;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
 use crate::error::{Error, Result};
-use crate::extents::{self, Completeness, ExtentMap};
+use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::free_tail;
@@ -44,7 +45,9 @@ impl Pool {
         if size > MAX_FILE_BYTES {
             return Err(Error::FileTooLarge);
         }
-        self.truncate_locked(inode, &mut *inode.write()?, size)
+        self.wait_and_retry(&Mode::wait(), || {
+            self.truncate_locked(inode, &mut *inode.write()?, size)
+        })
     }
 
     /// As [`Pool::truncate`], with the inode's lock held.
@@ -66,7 +69,7 @@ impl Pool {
         let mut line = Line::read(self, inode)?;
         if line.size() % BLOCK_BYTES != 0 {
             let mut writer = DataWriter::new(&self.region);
-            self.zero_old_tail(&mut writer, inode, state, line.size(), size)?;
+            let _ticket = self.zero_old_tail(&mut writer, inode, state, line.size(), size)?;
             let _durable = writer.finish(()).fence(&self.region)?;
         }
         let mut update = Update::freeing(self);
@@ -81,6 +84,7 @@ impl Pool {
 
     fn shrink(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
         let first = FileBlock(size.div_ceil(BLOCK_BYTES));
+        let _broken = self.break_layout(inode, (first, END_OF_FILES), Fate::Discarded)?;
         let mut update = Update::freeing(self);
         let mut line = Line::read(self, inode)?;
         state.settle_times(&mut line);

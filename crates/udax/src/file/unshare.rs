@@ -5,6 +5,7 @@
 //!
 //! All under the inode's lock, alone.
 
+use udax_dax::{Broken, Fate};
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
@@ -58,13 +59,14 @@ impl Pool {
     ///
     /// # Errors
     /// `NoSpace`: a part from the start may have been copied.
-    pub(super) fn unshare_range(
+    pub(crate) fn unshare_range(
         &self,
         inode: &Inode,
         state: &mut InodeState,
         first: FileBlock,
         end: FileBlock,
     ) -> Result<()> {
+        let _broken = self.break_if_shared(inode, state, (first, end))?;
         let mut at = first;
         while at < end {
             extents::load(self, inode, state)?;
@@ -89,6 +91,30 @@ impl Pool {
             }
         }
         Ok(())
+    }
+
+    /// If blocks of `first..end` are shared, they are about to be others: then nobody may have them pinned.
+    pub(super) fn break_if_shared<'i>(
+        &self,
+        inode: &'i Inode,
+        state: &mut InodeState,
+        (first, end): (FileBlock, FileBlock),
+    ) -> Result<Option<Broken<'i>>> {
+        if inode.mapping().is_none_or(|mapping| mapping.pages() == 0) {
+            return Ok(None);
+        }
+        extents::load(self, inode, state)?;
+        let mut at = first;
+        while at < end {
+            at = match extents::lookup(self, inode, &state.extents, at)? {
+                Mapping::Hole { until } => until,
+                Mapping::Extent(extent) if extent.is_shared() => {
+                    return self.break_layout(inode, (at, end), Fate::Kept);
+                }
+                Mapping::Extent(extent) => extent.end(),
+            };
+        }
+        Ok(None)
     }
 
     fn record_copies(

@@ -8,6 +8,7 @@
 use std::io::IoSlice;
 
 use smallvec::SmallVec;
+use udax_dax::{Mode, WriteTicket};
 use udax_journal::DataWriter;
 use udax_media::extent::Extent;
 use udax_media::inode::FileKind;
@@ -65,13 +66,15 @@ impl File {
         if self.inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only a regular file is written"));
         }
-        let mut state = self.inode.write()?;
-        let start = match offset {
-            Some(offset) if !self.flags.contains(OpenFlags::APPEND) => offset,
-            _ => self.pool.inode_size(&self.inode)?,
-        };
-        let count = self.pool.write_locked(&self.inode, &mut state, bytes, start)?;
-        Ok((start, count))
+        self.pool.wait_and_retry(&Mode::wait(), || {
+            let mut state = self.inode.write()?;
+            let start = match offset {
+                Some(offset) if !self.flags.contains(OpenFlags::APPEND) => offset,
+                _ => self.pool.inode_size(&self.inode)?,
+            };
+            let count = self.pool.write_locked(&self.inode, &mut state, bytes, start)?;
+            Ok((start, count))
+        })
     }
 }
 
@@ -96,9 +99,13 @@ impl Pool {
             return Err(Error::FileTooLarge);
         }
         extents::load(self, inode, state)?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let _ticket = self.begin_write(inode, offset, length)?;
         if self.overwrite(inode, state, bytes, offset)? {
             return Ok(bytes.len());
         }
+        let range = (FileBlock::holding(offset), FileBlock((offset + length).div_ceil(BLOCK_BYTES)));
+        let _broken = self.break_if_shared(inode, state, range)?;
         self.finish_cut(inode, state)?;
         if offset > self.inode_size(inode)? {
             self.unshare_tail(inode, state)?;
@@ -113,6 +120,8 @@ impl Pool {
                 Err(_) => break,
             }
         }
+        drop(_broken);
+        self.note_filled(inode, range);
         Ok(done)
     }
 
@@ -193,7 +202,7 @@ impl Pool {
 
         let mut line = Line::read(self, inode)?;
         let mut writer = DataWriter::new(&self.region);
-        self.zero_old_tail(&mut writer, inode, state, line.size(), offset)?;
+        let _ticket = self.zero_old_tail(&mut writer, inode, state, line.size(), offset)?;
 
         // All that may find no space comes before the first byte that a reader can see.
         let mut map = ExtentMap::begin(self, inode, state)?;
@@ -235,18 +244,19 @@ impl Pool {
         Ok(count)
     }
 
-    /// When the file grows past its old end, what its last block holds behind that end must read as zeros.
-    pub(super) fn zero_old_tail(
+    /// When the file grows past its old end, what its last block holds behind that end must read as zeros. Keep what
+    /// this gives until the fence.
+    pub(super) fn zero_old_tail<'i>(
         &self,
         writer: &mut DataWriter<'_>,
-        inode: &Inode,
+        inode: &'i Inode,
         state: &InodeState,
         old_size: u64,
         new_start: u64,
-    ) -> Result<()> {
+    ) -> Result<Option<WriteTicket<'i>>> {
         let in_block = old_size % BLOCK_BYTES;
         if in_block == 0 || new_start <= old_size {
-            return Ok(());
+            return Ok(None);
         }
         let block = FileBlock::holding(old_size);
         if let Mapping::Extent(extent) = extents::lookup(self, inode, &state.extents, block)?
@@ -254,8 +264,10 @@ impl Pool {
         {
             let until = new_start.min((block.raw() + 1) * BLOCK_BYTES);
             let at = extent.start.offset().raw() + old_size - extent.first.raw() * BLOCK_BYTES;
+            let ticket = self.begin_write(inode, old_size, until - old_size)?;
             writer.zero(ByteOffset(at), until - old_size)?;
+            return Ok(ticket);
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -189,6 +189,10 @@ impl Pool {
         let Some(attributes) = Belongings::collect_few(self, inode)? else {
             return Ok(Completeness::More);
         };
+        if let Some(mapping) = inode.mapping() {
+            // No handle is open, and each pin has one.
+            mapping.forget();
+        }
         if matches!(inode.kind, FileKind::Regular | FileKind::Symlink) {
             let mut map = ExtentMap::begin(self, inode, state)?;
             let found = freeable(update, &map, (FileBlock(0), END_OF_FILES), EXTENTS_PER_RECORD)?;

@@ -10,6 +10,9 @@ pub(crate) mod fields;
 pub(crate) mod lifecycle;
 pub(crate) mod table;
 
+use std::sync::{Arc, OnceLock};
+
+use udax_dax::Mapping;
 use udax_media::inode::FileKind;
 use udax_media::node::{NodeIdentity, TreeKind};
 use udax_media::{BlockRange, ByteOffset, InodeNo, Timestamp};
@@ -31,6 +34,8 @@ pub(crate) struct Inode {
     opens: AtomicU32,
     /// The last close has something to do: a window to give back, times to write, or an inode to free.
     close_work: AtomicBool,
+    /// Its pages as they are pinned; since the first pin.
+    pub(crate) mapping: OnceLock<Arc<Mapping>>,
     state: RwLock<InodeState>,
 }
 
@@ -72,6 +77,7 @@ impl Inode {
             kind,
             opens: AtomicU32::new(0),
             close_work: AtomicBool::new(false),
+            mapping: OnceLock::new(),
             state: RwLock::with_order(Rank::Inode, ino.raw(), InodeState::default()),
         }
     }

@@ -1,0 +1,167 @@
+//! Files as memory: what ties inodes to their mappings (`udax_dax`).
+//!
+//! An inode gets its [`Mapping`] with its first pin. From then on whoever changes which blocks a range has, or stores
+//! into blocks in place, asks here first, with the inode's lock held alone: [`Pool::break_layout`] for the former,
+//! [`Pool::begin_write`] for the latter. Neither waits. What is in the way comes back as [`Error::Conflict`], which
+//! unwinds the operation before it has changed anything; [`Pool::wait_and_retry`] then waits without any lock and begins
+//! anew. So reads, writes and pins elsewhere in the file go on meanwhile.
+//!
+//! Pins are made with the inode's lock shared: while it is held alone no pin, no entry and no lease comes.
+//!
+//! A pin keeps a handle of its file open: what is unlinked is freed when the last pin is gone.
+
+pub(crate) mod extents;
+mod pin;
+
+use std::sync::Arc;
+
+use udax_dax::{Attempt, Broken, Busy, DaxError, Fate, Mapping, Mode, PageRange, WriteTicket};
+use udax_media::{BLOCK_BYTES, FileBlock};
+
+use crate::error::{Error, Result};
+use crate::extents::END_OF_FILES;
+use crate::inode::Inode;
+use crate::pool::Pool;
+
+pub(crate) use pin::PinOwner;
+
+/// What an operation has to wait for.
+#[derive(Debug)]
+pub struct Conflict(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// A pinned page in a range whose layout is to be broken.
+    Pin(Busy),
+    /// A read lease of pages that are to be written.
+    Lease(Arc<Mapping>, PageRange),
+}
+
+impl Conflict {
+    fn wait(&self, mode: &Mode) -> Result<()> {
+        match (&self.0, mode) {
+            (Kind::Lease(mapping, pages), _) => mapping.wait_to_write(*pages, mode)?,
+            (Kind::Pin(busy), Mode::Until(until)) => busy.wait(until).map_err(DaxError::from)?,
+            (Kind::Pin(busy), Mode::NoWait) => {
+                return Err(Error::Dax(DaxError::WouldBlock {
+                    page: busy.page(),
+                    what: "it is pinned",
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pages of blocks `first..end`; `None` if there are none.
+pub(crate) fn pages(first: FileBlock, end: FileBlock) -> Option<PageRange> {
+    if end >= END_OF_FILES {
+        return Some(PageRange::from_page(first.raw()));
+    }
+    PageRange::new(first.raw(), end.raw().saturating_sub(first.raw()))
+}
+
+impl Inode {
+    /// Its mapping, if it has been pinned since it came into use.
+    #[inline]
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
+        self.mapping.get()
+    }
+}
+
+impl Pool {
+    /// Proof that nobody reaches blocks `first..end` through a pin; `None` if nobody ever did. Keep it until the change
+    /// is durable. The caller has the inode's lock alone, and has changed nothing yet.
+    ///
+    /// # Errors
+    /// `Conflict`: a page is pinned; a media error in making dirty bytes durable.
+    pub(crate) fn break_layout<'i>(
+        &self,
+        inode: &'i Inode,
+        (first, end): (FileBlock, FileBlock),
+        fate: Fate,
+    ) -> Result<Option<Broken<'i>>> {
+        let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end)) else {
+            return Ok(None);
+        };
+        // With the inode locked alone none can come.
+        if mapping.pages() == 0 {
+            return Ok(None);
+        }
+        match mapping.try_break(pages, fate)? {
+            Attempt::Broken(broken) => Ok(Some(broken)),
+            Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
+        }
+    }
+
+    /// Keeps read leases of the `len` bytes from `at` away; `None` if the file was never leased. Keep it until what is
+    /// stored is fenced. The caller has the inode's lock alone.
+    ///
+    /// # Errors
+    /// `Conflict`: there is one.
+    #[inline]
+    pub(crate) fn begin_write<'i>(
+        &self,
+        inode: &'i Inode,
+        at: u64,
+        len: u64,
+    ) -> Result<Option<WriteTicket<'i>>> {
+        let Some(mapping) = inode.mapping() else {
+            return Ok(None);
+        };
+        let Some(pages) = PageRange::of_bytes(at, len) else {
+            return Ok(None);
+        };
+        match mapping.begin_write(pages, &Mode::NoWait) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(DaxError::WouldBlock { .. }) => Err(Error::Conflict(Conflict(Kind::Lease(
+                Arc::clone(mapping),
+                pages,
+            )))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes durable what was stored through pins of `inode`.
+    pub(crate) fn write_back(&self, inode: &Inode) -> Result<()> {
+        match inode.mapping() {
+            Some(mapping) => Ok(mapping.write_back_range(PageRange::ALL)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells views that holes of blocks `first..end` were filled. The caller has the inode's lock alone.
+    pub(crate) fn note_filled(&self, inode: &Inode, (first, end): (FileBlock, FileBlock)) {
+        if let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end))
+            && mapping.pages() > 0
+        {
+            mapping.invalidate_clean(pages);
+        }
+    }
+
+    /// Does `attempt` until nothing is in its way, waiting between as `mode` says, without locks.
+    pub(crate) fn wait_and_retry<T>(
+        &self,
+        mode: &Mode,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        // The last conflict keeps new pins of its range back until the next attempt is over.
+        let mut last: Option<Conflict> = None;
+        loop {
+            match attempt() {
+                Err(Error::Conflict(conflict)) => {
+                    drop(last.take());
+                    conflict.wait(mode)?;
+                    last = Some(conflict);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// The page of byte `at`, as blocks.
+pub(crate) fn block_of(at: u64) -> (FileBlock, FileBlock) {
+    let block = at / BLOCK_BYTES;
+    (FileBlock(block), FileBlock(block + 1))
+}

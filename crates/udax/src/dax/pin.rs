@@ -1,0 +1,157 @@
+//! Pins and read leases of open files.
+
+use std::sync::Arc;
+
+use udax_dax::{Access, DaxError, Mapping, Mode, PageRange, Pin, Request};
+use udax_media::inode::FileKind;
+use udax_media::{BLOCK_BYTES, FileBlock};
+
+use super::extents::LockedExtents;
+use crate::error::{Error, Result};
+use crate::extents::{self, Mapping as Mapped};
+use crate::file::File;
+use crate::inode::attributes::now;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+
+/// What pins of a handle keep: one more handle, which is closed with the last of them.
+#[derive(Debug)]
+pub(crate) struct PinOwner {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) inode: Arc<Inode>,
+}
+
+impl Drop for PinOwner {
+    fn drop(&mut self) {
+        self.pool.close_handle(&self.inode);
+    }
+}
+
+impl File {
+    /// Pins the pages that hold `len` bytes from `offset`: until the guard is dropped their bytes stay where they are,
+    /// for devices, system calls and other processors to read or, with write access, to store to. Truncations, punches
+    /// and whatever else would move them wait; an unlinked file is freed after its last pin.
+    ///
+    /// Holes are filled with zeroed blocks and shared blocks are copied first, the latter for write access.
+    ///
+    /// # Errors
+    /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other
+    /// kinds than regular files; `Dax`: beyond the end, or by `mode` something in the way; `NoSpace`.
+    ///
+    /// # Durability
+    /// None of what is stored through the pin: [`Pin::persist`], or [`File::sync`] while or after it lives.
+    pub fn pin(&self, offset: u64, len: u64, request: Request, mode: &Mode) -> Result<Pin> {
+        let pages = self.check_pin(offset, len, request.access)?;
+        let inode = self.inode();
+        loop {
+            let state = self.pool().read_loaded(inode)?;
+            let mapping = inode.mapping_or_make(self.pool());
+            let extents = LockedExtents {
+                pool: self.pool(),
+                inode,
+                cache: &state.extents,
+            };
+            match mapping.try_pin(pages, request, &extents) {
+                Ok(mut pin) => {
+                    pin.attach(self.pin_owner());
+                    return Ok(pin);
+                }
+                Err(error) => {
+                    drop(state);
+                    self.prepare(mapping, pages, (request.access, mode), error)?;
+                }
+            }
+        }
+    }
+
+    fn check_pin(&self, offset: u64, len: u64, access: Access) -> Result<PageRange> {
+        if self.inode().kind != FileKind::Regular {
+            return Err(Error::Invalid("only a regular file is pinned"));
+        }
+        self.check_readable()?;
+        if access == Access::Write {
+            self.check_writable()?;
+        }
+        PageRange::of_bytes(offset, len).ok_or(Error::Invalid("an empty range"))
+    }
+
+    /// Does away with what has refused a pin. No lock is held.
+    fn prepare(
+        &self,
+        mapping: &Mapping,
+        pages: PageRange,
+        (access, mode): (Access, &Mode),
+        error: DaxError,
+    ) -> Result<()> {
+        let (first, end) = (FileBlock(pages.first()), FileBlock(pages.last() + 1));
+        match (error, mode) {
+            (DaxError::WouldBlock { page, what }, Mode::NoWait) => {
+                Err(DaxError::WouldBlock { page, what }.into())
+            }
+            (DaxError::WouldBlock { .. }, _) => Ok(mapping.wait_to_pin(pages, access, mode)?),
+            (DaxError::NeedsAllocation { .. }, _) => self.pool().fill(self.inode(), (first, end), mode),
+            (DaxError::NeedsCopy { .. }, _) => self.pool().wait_and_retry(mode, || {
+                let mut state = self.inode().write()?;
+                self.pool().unshare_range(self.inode(), &mut state, first, end)
+            }),
+            (error, _) => Err(error.into()),
+        }
+    }
+}
+
+impl Inode {
+    /// Its mapping, made now if need be. The caller has the inode's lock.
+    fn mapping_or_make(&self, pool: &Pool) -> &Arc<Mapping> {
+        self.mapping
+            .get_or_init(|| Mapping::new(&pool.device, self.ino.raw()))
+    }
+}
+
+impl Pool {
+    /// Gives `first..end`, as far as it is in the file, blocks with zeros where it has none that were written.
+    fn fill(&self, inode: &Inode, (first, end): (FileBlock, FileBlock), mode: &Mode) -> Result<()> {
+        self.check_writable()?;
+        self.wait_and_retry(mode, || {
+            let mut state = inode.write()?;
+            self.prepare_range(inode, &mut state)?;
+            self.fill_locked(inode, &mut state, (first, end))
+        })
+    }
+
+    fn fill_locked(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        (first, end): (FileBlock, FileBlock),
+    ) -> Result<()> {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let size = self.inode_size(inode)?;
+        let end = end.min(FileBlock(size.div_ceil(BLOCK_BYTES)));
+        let mut at = first;
+        while at < end {
+            extents::load(self, inode, state)?;
+            let until = match extents::lookup(self, inode, &state.extents, at)? {
+                Mapped::Extent(extent) if !extent.is_unwritten() => {
+                    at = extent.end();
+                    continue;
+                }
+                Mapped::Extent(extent) => extent.end(),
+                Mapped::Hole { until } => until,
+            };
+            let start = at.raw() * BLOCK_BYTES;
+            // Only inside the file, which does not change its size.
+            let stop = (until.min(end).raw() * BLOCK_BYTES).min(size);
+            let len = usize::try_from(stop - start).unwrap_or(usize::MAX).min(ZEROS.len());
+            let zeros = ZEROS.get(..len).unwrap_or_default();
+            let written = self.write_locked(inode, state, zeros, start)?;
+            at = FileBlock((start + u64::try_from(written).unwrap_or(0)).div_ceil(BLOCK_BYTES));
+        }
+        Ok(())
+    }
+
+    /// A pin for writing may store at any time: that is when the file was modified.
+    pub(crate) fn note_stores(&self, inode: &Inode, state: &mut InodeState) {
+        state.lazy.modified = Some(now());
+        inode.note_close_work();
+    }
+}
