@@ -71,7 +71,7 @@ fn addresses_are_where_the_bytes_are_and_a_reader_gets_none_to_write_to() {
     let (address, len) = addresses[0];
     assert_eq!((address.as_ptr().addr() % 4096, len), (0, 2 * PAGE));
     // SAFETY: the pin is for writing, and nobody else looks at the page.
-    unsafe { address.as_ptr().add(5000).write_volatile(3) };
+    unsafe { address.as_ptr().wrapping_add(5000).write_volatile(3) };
     let mut byte = [0];
     pin.read(5000, &mut byte).unwrap();
     assert_eq!(byte, [3]);
