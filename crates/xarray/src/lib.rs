@@ -24,7 +24,7 @@
 //!
 //! # What a reader sees beside a writer
 //! Each call sees, for each index, the entry before or after a change, never a mixture. What a call of the writer has
-//! changed is seen by calls that begin after it has returned (and are ordered after it, as any two threads' actions are).
+//! changed is seen by calls that begin after it has returned (and are ordered after it, as actions of two threads are).
 //! A search over several entries is no snapshot: an entry that is there all the while is met, one that comes, goes or
 //! changes its marks meanwhile may be.
 //!

@@ -144,8 +144,8 @@ impl<'a, T> Writer<'a, T> {
         Some(found)
     }
 
-    /// Replaces the entry that covers `index` by entries of a smaller order, all at once: `each` makes them, in ascending
-    /// order of their first index, which it is given. Each gets the marks of the old one.
+    /// Replaces the entry that covers `index` by entries of a smaller order, all at once: `each` makes them, by
+    /// ascending first index, which it is given. Each gets the marks of the old one.
     ///
     /// # Errors
     /// [`SplitError`]; nothing has changed.

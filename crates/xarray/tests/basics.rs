@@ -5,7 +5,7 @@ use udax_xarray::{Entry, ExchangeError, Found, MAX_ORDER, MAX_VALUE, Mark, Split
 fn values(index: &XArray) -> Vec<(u64, u8, u64)> {
     index
         .range(0..=u64::MAX)
-        .map(|found| (found.start, found.order, found.entry.value().unwrap()))
+        .map(|found| (found.start, found.order, found.entry.value().unwrap_or(u64::MAX)))
         .collect()
 }
 
