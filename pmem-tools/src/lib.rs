@@ -35,6 +35,7 @@ mod pool_path;
 mod progress;
 mod put;
 mod remove;
+mod scratch;
 mod size;
 mod stat;
 mod time;

@@ -7,6 +7,7 @@ mod command;
 mod odd_tree;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 use command::Place;
 
@@ -95,5 +96,25 @@ fn bench_measures_every_operation() {
         assert!(row["ratio"].as_f64().unwrap() > 0.0, "{row}");
     }
     assert_eq!(json["mount"]["files"], 100);
+    assert_eq!(fs::read_dir(place.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let place = Place::new();
+    let mut bench = place
+        .command()
+        .args(["bench", "--directory", ".", "--batches", "1000000"])
+        .spawn()
+        .unwrap();
+    let begin = std::time::Instant::now();
+    while fs::read_dir(place.path("")).unwrap().count() == 0 {
+        assert!(begin.elapsed().as_secs() < 60, "no file has come");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&bench);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = bench.wait().unwrap();
+    assert_eq!(status.signal(), Some(2), "{status}");
     assert_eq!(fs::read_dir(place.path("")).unwrap().count(), 0);
 }

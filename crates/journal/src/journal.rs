@@ -302,8 +302,8 @@ impl Journal {
         self.record_seed
     }
 
-    /// The last sequence number given out.
-    pub(crate) fn last_sequence(&self) -> Sequence {
+    /// The last sequence number given out, in this mount or before it: records committed from now on have higher ones.
+    pub fn last_sequence(&self) -> Sequence {
         // Relaxed: the lanes' locks order it, see invariant 3 in the crate's head.
         Sequence(self.last.load(Ordering::Relaxed))
     }

@@ -54,6 +54,11 @@ impl Extent {
         self.flags.contains(ExtentFlags::UNWRITTEN)
     }
 
+    /// Whether its blocks may have other owners too.
+    pub const fn is_shared(&self) -> bool {
+        self.flags.contains(ExtentFlags::SHARED)
+    }
+
     /// The tree's value.
     pub fn encode(&self) -> [u8; VALUE_SIZE] {
         let word = (self.start.raw() & BLOCK_MASK) | self.flags.bits();

@@ -14,6 +14,8 @@ pub enum Rank {
     Invalidate = 30,
     /// A DAX entry or folio lock; ascending index.
     Entry = 40,
+    /// The tree of share counts.
+    Shares = 45,
     /// The tree of orphans.
     Orphans = 50,
     /// The inode table's tree.

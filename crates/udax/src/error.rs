@@ -5,6 +5,8 @@ use udax_journal::JournalError;
 use udax_media::{FormatError, InodeNo, Place};
 use udax_pmem::RegionError;
 
+use crate::tree::TooLong;
+
 /// Why an operation of the filesystem failed. [`Error::errno`] gives the POSIX number.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,6 +54,9 @@ pub enum Error {
     /// `EFBIG`: beyond the largest file.
     #[error("file too large")]
     FileTooLarge,
+    /// `EXDEV`: the files are in two pools.
+    #[error("files of two pools")]
+    OtherPool,
     /// `EBADF`: the handle was not opened for this.
     #[error("file not opened for {0}")]
     BadHandle(&'static str),
@@ -70,7 +75,7 @@ pub enum Error {
     /// `ENXIO`: no data or hole at or after the offset.
     #[error("no such data or hole")]
     NoSuchRange,
-    /// `E2BIG` or `ERANGE`: a value longer than 65536 bytes.
+    /// `E2BIG`: a value longer than 65536 bytes, or one that no node can hold.
     #[error("attribute value of {length} bytes is too large (limit 65536)")]
     AttributeTooLarge {
         /// Bytes given.
@@ -124,6 +129,13 @@ impl From<JournalError> for Error {
     }
 }
 
+impl From<TooLong> for Error {
+    /// Only attributes have values of any length.
+    fn from(TooLong(length): TooLong) -> Self {
+        Self::AttributeTooLarge { length }
+    }
+}
+
 impl Error {
     /// The POSIX error number.
     pub fn errno(&self) -> Errno {
@@ -139,6 +151,7 @@ impl Error {
             Self::SymlinkLoop => Errno::ELOOP,
             Self::TooManyLinks => Errno::EMLINK,
             Self::FileTooLarge => Errno::EFBIG,
+            Self::OtherPool => Errno::EXDEV,
             Self::BadHandle(_) => Errno::EBADF,
             Self::NotPermitted(_) => Errno::EPERM,
             Self::ReadOnly => Errno::EROFS,

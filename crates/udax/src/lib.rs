@@ -25,6 +25,7 @@ mod namespace;
 mod options;
 mod orphans;
 mod pool;
+mod shares;
 mod signature;
 mod space;
 mod tree;

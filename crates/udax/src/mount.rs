@@ -184,11 +184,15 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
 /// The valid superblock with the highest generation; both copies are read.
 pub(crate) fn read_superblock(region: &Region) -> Result<Superblock> {
     let mut best: Option<Superblock> = None;
-    let mut failure = None;
+    let mut failure: Option<Error> = None;
     for (copy, block) in SUPERBLOCKS.into_iter().enumerate() {
         let mut bytes = [0; BLOCK_SIZE];
-        region.read(block.offset().raw(), &mut bytes)?;
-        match Superblock::decode(&bytes, copy, region.len()) {
+        let decoded = match region.read(block.offset().raw(), &mut bytes) {
+            Ok(()) => Superblock::decode(&bytes, copy, region.len()).map_err(Error::from),
+            // The other copy may be readable.
+            Err(error) => Err(error.into()),
+        };
+        match decoded {
             Ok(superblock) => {
                 if best
                     .as_ref()
@@ -202,7 +206,7 @@ pub(crate) fn read_superblock(region: &Region) -> Result<Superblock> {
     }
     match (best, failure) {
         (Some(superblock), _) => Ok(superblock),
-        (None, Some(error)) => Err(error.into()),
+        (None, Some(error)) => Err(error),
         (None, None) => Err(Error::Invalid("no superblock")),
     }
 }
@@ -219,7 +223,7 @@ impl Pool {
                 match self.finish_interrupted(ino) {
                     Ok(()) => {}
                     Err(Error::Stale(_)) => self.drop_orphan(ino)?,
-                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. })) => {
+                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. } | Error::Region(_))) => {
                         self.leave_orphan(ino, &error);
                     }
                     Err(error) => return Err(error),

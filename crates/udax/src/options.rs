@@ -120,6 +120,9 @@ pub enum AllocateMode {
     Allocate,
     /// Blocks are allocated; the size stays (`FALLOC_FL_KEEP_SIZE`).
     KeepSize,
+    /// As `KeepSize`, and blocks that other files share are copied, so that later writes need none
+    /// (`FALLOC_FL_UNSHARE_RANGE`).
+    Unshare,
     /// The range becomes a hole; the size stays (`FALLOC_FL_PUNCH_HOLE`).
     PunchHole,
     /// The range reads as zeros and is allocated; the file grows (`FALLOC_FL_ZERO_RANGE`).
@@ -173,7 +176,7 @@ pub enum XattrMode {
 pub struct Stat {
     /// Inode number.
     pub ino: InodeNo,
-    /// How often the number has been used.
+    /// Higher than that of any inode that has had the number before.
     pub generation: u64,
     /// What it is.
     pub kind: udax_media::inode::FileKind,

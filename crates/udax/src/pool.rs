@@ -17,6 +17,7 @@ use crate::inode::table::InodeTable;
 use crate::namespace::cache::DentryCache;
 use crate::options::MountOptions;
 use crate::orphans::Orphans;
+use crate::shares::Shares;
 use crate::space::Space;
 use crate::verified::VerifiedBlocks;
 
@@ -36,6 +37,7 @@ pub(crate) struct Pool {
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
     pub(crate) orphans: Orphans,
+    pub(crate) shares: Shares,
     pub(crate) cuts: Cuts,
     pub(crate) verified: VerifiedBlocks,
     pub(crate) options: MountOptions,
@@ -66,7 +68,7 @@ impl Pool {
         let total_blocks = geometry.total_blocks();
         let mut roots = [0; BLOCK_SIZE];
         region.read(udax_media::geometry::ROOTS.offset().raw(), &mut roots)?;
-        let [table_root, orphans_root, _shared_root] = udax_media::roots::verify(seed, &roots, total_blocks)?;
+        let [table_root, orphans_root, shared_root] = udax_media::roots::verify(seed, &roots, total_blocks)?;
         let space = Space::new(
             Arc::clone(&region),
             seed,
@@ -86,6 +88,7 @@ impl Pool {
             inodes: InodeCache::new(),
             dentries: DentryCache::new(),
             orphans: Orphans::new(orphans_root),
+            shares: Shares::new(shared_root),
             cuts: Cuts::new(),
             verified: VerifiedBlocks::new(),
             options,

@@ -10,12 +10,14 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 use udax_journal::{Committed, Durable, Transaction};
+use udax_media::extent::Extent;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
 
 use crate::error::{Error, Result};
 use crate::pool::Pool;
+use crate::shares::{Segment, SharesChange};
 use crate::space::{Placement, Priority, Request};
 use crate::tree::{NodeSource, NodeStore};
 
@@ -36,6 +38,8 @@ pub(crate) struct Update<'p> {
     /// Nodes that this update changes, and those of them that it has read again, as they will be.
     touched: SmallVec<[BlockNo; 8]>,
     images: RefCell<SmallVec<[Image; 2]>>,
+    /// The share counts, once they were needed.
+    shares: Option<SharesChange<'p>>,
     /// Why a node could not be freed: `commit` fails with it.
     failure: Option<Error>,
 }
@@ -45,6 +49,7 @@ pub(crate) struct Update<'p> {
 struct Blocks<'p> {
     pool: &'p Pool,
     taken: SmallVec<[BlockRange; 4]>,
+    /// Ascending, as are the next.
     freed_data: SmallVec<[BlockRange; 4]>,
     freed_metadata: SmallVec<[BlockRange; 4]>,
 }
@@ -76,6 +81,7 @@ impl<'p> Update<'p> {
             metadata_delta: 0,
             touched: SmallVec::new(),
             images: RefCell::default(),
+            shares: None,
             failure: None,
         }
     }
@@ -101,7 +107,7 @@ impl<'p> Update<'p> {
     }
 
     /// Allocates guarded data blocks whose content is durable.
-    pub(crate) fn allocate_data(&mut self, blocks: &Durable<Vec<BlockRange>>) {
+    pub(crate) fn allocate_data(&mut self, blocks: &Durable<impl AsRef<[BlockRange]>>) {
         self.transaction.allocate(blocks);
     }
 
@@ -129,17 +135,54 @@ impl<'p> Update<'p> {
     /// Frees data blocks: available when the update has committed.
     pub(crate) fn free_data(&mut self, blocks: BlockRange) -> Result<()> {
         self.pool.space.prepare_free(blocks)?;
+        check_unfreed(&self.blocks.freed_metadata, blocks)?;
+        let at = check_unfreed(&self.blocks.freed_data, blocks)?;
+        self.blocks.freed_data.insert(at, blocks);
         self.transaction.free(blocks);
-        self.blocks.freed_data.push(blocks);
         Ok(())
+    }
+
+    /// Frees what a file has in `extent`: blocks with other owners lose one, the rest is available when the update has
+    /// committed. Takes the lock of the share counts if the extent may be shared.
+    pub(crate) fn free_extent(&mut self, extent: &Extent) -> Result<()> {
+        if !extent.is_shared() {
+            return self.free_data(extent.blocks());
+        }
+        let free = self.with_shares(|shares, update| shares.release(update, extent.blocks()))?;
+        free.into_iter().try_for_each(|blocks| self.free_data(blocks))
+    }
+
+    /// Gives `blocks`, which are a file's data, one more owner.
+    pub(crate) fn share(&mut self, blocks: BlockRange) -> Result<()> {
+        self.with_shares(|shares, update| shares.add(update, blocks))
+    }
+
+    /// The first segments of a shared extent's blocks by number of owners, at most `limit`.
+    pub(crate) fn owners(&mut self, extent: &Extent, limit: usize) -> Result<Vec<Segment>> {
+        self.with_shares(|shares, update| shares.segments(update, extent.blocks(), limit))
+    }
+
+    fn with_shares<T>(
+        &mut self,
+        work: impl FnOnce(&mut SharesChange<'p>, &mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut shares = self.shares.take().unwrap_or_else(|| self.pool.shares.change());
+        // The tree's blocks belong to the pool, not to the inode that the update changes.
+        let delta = self.metadata_delta;
+        let result = work(&mut shares, self);
+        self.metadata_delta = delta;
+        self.shares = Some(shares);
+        result
     }
 
     /// Frees a metadata block: available when a checkpoint has passed the update.
     pub(crate) fn free_metadata(&mut self, block: BlockNo) -> Result<()> {
         let blocks = BlockRange::new(block, 1);
         self.pool.space.prepare_free(blocks)?;
+        check_unfreed(&self.blocks.freed_data, blocks)?;
+        let at = check_unfreed(&self.blocks.freed_metadata, blocks)?;
+        self.blocks.freed_metadata.insert(at, blocks);
         self.transaction.free(blocks);
-        self.blocks.freed_metadata.push(blocks);
         self.metadata_delta -= 1;
         Ok(())
     }
@@ -155,11 +198,17 @@ impl<'p> Update<'p> {
     }
 
     /// Makes everything durable with one fence. On an error nothing has changed.
-    pub(crate) fn commit(self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
+        if let Some(root) = self.shares.as_ref().and_then(SharesChange::new_root) {
+            self.set_pool_root(PoolTree::Shared, root);
+        }
         let committed = self.transaction.commit()?;
+        if let Some(shares) = self.shares {
+            shares.done();
+        }
         self.blocks.settle(committed);
         Ok(())
     }
@@ -192,6 +241,9 @@ impl Blocks<'_> {
     /// What was freed becomes available, now or after the next checkpoint.
     fn settle(mut self, committed: Committed) {
         self.taken.clear();
+        for blocks in self.freed_data.iter().chain(&self.freed_metadata) {
+            self.pool.verified.remove(*blocks);
+        }
         for blocks in self.freed_data.drain(..) {
             self.pool.space.give_back(blocks);
         }
@@ -206,6 +258,7 @@ impl Blocks<'_> {
 impl Drop for Blocks<'_> {
     fn drop(&mut self) {
         for blocks in self.taken.drain(..) {
+            self.pool.verified.remove(blocks);
             self.pool.space.give_back(blocks);
         }
     }
@@ -289,6 +342,18 @@ fn place(block: BlockNo, at: usize) -> u64 {
         .offset()
         .raw()
         .saturating_add(u64::try_from(at).unwrap_or(u64::MAX))
+}
+
+/// Where `blocks` belong among what is freed already, none of which they may be: a damaged pool may list them twice.
+fn check_unfreed(freed: &[BlockRange], blocks: BlockRange) -> Result<usize> {
+    let at = freed.partition_point(|other| other.end() <= blocks.start);
+    match freed.get(at) {
+        Some(other) if other.start < blocks.end() => Err(Error::Inconsistent {
+            place: Place::Block(blocks.start),
+            what: "a block is to be freed twice",
+        }),
+        _ => Ok(at),
+    }
 }
 
 fn outside(block: BlockNo) -> Error {

@@ -21,6 +21,11 @@ use crate::update::Update;
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 const SYSTEM_NAMES: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
+/// The most attributes, and runs of blocks of their values, that one record frees with an inode; a batch more of
+/// either stays below a record's limit, too.
+const FREED_ATTRIBUTES: usize = 128;
+const FREED_RUNS: usize = 128;
+
 fn check_name(inode: &Inode, name: &[u8]) -> Result<()> {
     if name.len() > MAX_NAME {
         return Err(Error::NameTooLong {
@@ -61,6 +66,23 @@ enum StoredValue {
         checksum: u32,
         runs: Vec<BlockRange>,
     },
+}
+
+impl From<XattrValue<'_>> for StoredValue {
+    fn from(value: XattrValue<'_>) -> Self {
+        match value {
+            XattrValue::Inline(value) => Self::Inline(value.to_vec()),
+            XattrValue::External {
+                length,
+                checksum,
+                runs,
+            } => Self::External {
+                length,
+                checksum,
+                runs,
+            },
+        }
+    }
 }
 
 impl Pool {
@@ -242,27 +264,74 @@ impl Pool {
     }
 }
 
-/// Adds to `update` the freeing of all attributes of an inode that is freed itself.
-pub(crate) fn free_all(pool: &Pool, update: &mut Update<'_>, inode: &Inode) -> Result<()> {
-    let tree = pool.xattr_tree(inode)?;
-    if tree.root == TreeRoot::EMPTY {
-        return Ok(());
-    }
-    let mut cursor = Cursor::starting_at(0);
-    while let Some(batch) = cursor.next_batch(&tree, pool)? {
-        for (_, value) in batch.iter() {
-            let xattr = Xattr::decode(value, pool.total_blocks()).ok_or_else(|| damaged(inode))?;
-            if let XattrValue::External { runs, .. } = xattr.value {
-                runs.into_iter().try_for_each(|run| update.free_data(run))?;
+/// The blocks of an inode's attributes.
+#[derive(Debug, Default)]
+pub(crate) struct Belongings {
+    values: Vec<BlockRange>,
+    nodes: Vec<BlockNo>,
+}
+
+impl Belongings {
+    /// All of them, if they are so few that one record can free them with the inode.
+    pub(crate) fn collect_few(pool: &Pool, inode: &Inode) -> Result<Option<Self>> {
+        let tree = pool.xattr_tree(inode)?;
+        let mut few = Self::default();
+        let mut attributes = 0;
+        let mut cursor = Cursor::starting_at(0);
+        while let Some(batch) = cursor.next_batch(&tree, pool)? {
+            for (_, value) in batch.iter() {
+                let xattr = Xattr::decode(value, pool.total_blocks()).ok_or_else(|| damaged(inode))?;
+                if let XattrValue::External { runs, .. } = xattr.value {
+                    few.values.extend(runs);
+                }
+                attributes += 1;
+            }
+            // No leaf is empty: few attributes have few nodes.
+            if attributes > FREED_ATTRIBUTES || few.values.len() > FREED_RUNS {
+                return Ok(None);
             }
         }
+        tree.for_each_node(pool, |block, _| {
+            few.nodes.push(block);
+            Ok(())
+        })?;
+        Ok(Some(few))
     }
-    let mut nodes = Vec::new();
-    tree.for_each_node(pool, |block, _| {
-        nodes.push(block);
-        Ok(())
-    })?;
-    nodes.into_iter().try_for_each(|node| update.free_metadata(node))
+
+    /// Adds to `update` the freeing of all of them; the inode is freed itself.
+    pub(crate) fn free(self, update: &mut Update<'_>) -> Result<()> {
+        self.values
+            .into_iter()
+            .try_for_each(|run| update.free_data(run))?;
+        self.nodes
+            .into_iter()
+            .try_for_each(|node| update.free_metadata(node))
+    }
+}
+
+impl Pool {
+    /// Removes some of the attributes of an orphan, in one record. The caller has its lock.
+    pub(crate) fn remove_some_xattrs(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        let mut tree = self.xattr_tree(inode)?;
+        let mut update = Update::freeing(self);
+        let (mut blocks, mut removed, mut runs) = (0, 0, 0);
+        if let Some(batch) = Cursor::starting_at(0).next_batch(&tree, self)? {
+            for (key, value) in batch.iter() {
+                if removed >= FREED_ATTRIBUTES || runs >= FREED_RUNS {
+                    break;
+                }
+                let xattr = Xattr::decode(value, self.total_blocks()).ok_or_else(|| damaged(inode))?;
+                let stored = StoredValue::from(xattr.value);
+                blocks -= free_value(&mut update, &stored)?;
+                if let StoredValue::External { runs: freed, .. } = &stored {
+                    runs += freed.len();
+                }
+                tree.remove(&mut update, key)?;
+                removed += 1;
+            }
+        }
+        self.finish_xattrs(update, inode, state, tree, blocks)
+    }
 }
 
 fn free_value(update: &mut Update<'_>, value: &StoredValue) -> Result<i64> {
@@ -297,18 +366,7 @@ fn search<S: NodeSource<Error = Error>>(
     while let Some((key, value)) = tree.first_in_range(source, from, keys.last)? {
         let xattr = Xattr::decode(&value.bytes, pool.total_blocks()).ok_or_else(|| damaged(inode))?;
         if xattr.name == name {
-            let value = match xattr.value {
-                XattrValue::Inline(value) => StoredValue::Inline(value.to_vec()),
-                XattrValue::External {
-                    length,
-                    checksum,
-                    runs,
-                } => StoredValue::External {
-                    length,
-                    checksum,
-                    runs,
-                },
-            };
+            let value = xattr.value.into();
             return Ok(Ok(Stored { key, value }));
         }
         if key == free {

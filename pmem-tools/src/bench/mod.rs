@@ -25,6 +25,7 @@ use udax::{Filesystem, FormatOptions, MountOptions, Owner};
 
 use crate::failure;
 use crate::output::{self, Output, OutputArgs};
+use crate::scratch::Scratch;
 use crate::size::float;
 use machine::Machine;
 use operation::{Operation, Setup};
@@ -83,13 +84,10 @@ impl Bench {
         if self.batches == 0 {
             bail!("--batches 0: at least one batch is needed");
         }
-        let scratch = tempfile::Builder::new()
-            .prefix("udax-bench-")
-            .tempdir_in(&self.directory)
-            .map_err(|error| {
-                let shown = crate::name::shown(&self.directory);
-                anyhow::Error::new(error).context(format!("{shown}: cannot make a directory"))
-            })?;
+        let scratch = Scratch::directory_in(&self.directory, "udax-bench-").map_err(|error| {
+            let shown = crate::name::shown(&self.directory);
+            anyhow::Error::new(error).context(format!("{shown}: cannot make a directory"))
+        })?;
         let results = self.measure(scratch.path())?;
         if self.format.is_json() {
             output.json(&results)?;

@@ -10,7 +10,6 @@ mod promise;
 mod result;
 mod source;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -25,6 +24,7 @@ use crate::copy::{self, Host, InPool, Plan, Tally};
 use crate::failure;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::scratch::Scratch;
 use crate::size::Size;
 pub(crate) use promise::DemoWriter;
 use result::{Outcome, Step};
@@ -55,17 +55,6 @@ pub(crate) struct Demo {
     json: bool,
     /// The tree. Default: the Rust toolchain's libraries and documentation, or /usr/share
     directory: Option<PathBuf>,
-}
-
-/// The demo's pool, removed at the end.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 /// What the steps work on.
@@ -127,9 +116,9 @@ impl Run {
             ..FormatOptions::default()
         };
         // Removed from here on, also when a step fails.
-        let pool = Scratch { path };
-        Filesystem::format(&pool.path, &options)
-            .map_err(|error| failure::of_pool(&pool.path, "cannot make a pool", error))?;
+        let pool = Scratch::new(path)?;
+        Filesystem::format(pool.path(), &options)
+            .map_err(|error| failure::of_pool(pool.path(), "cannot make a pool", error))?;
         Ok(Self {
             pool,
             host,
@@ -141,17 +130,17 @@ impl Run {
 
     fn all(&mut self) -> Result<()> {
         self.put().context("put")?;
-        let promised = promise::write_and_kill(&self.pool.path).context("killed writer")?;
+        let promised = promise::write_and_kill(self.pool.path()).context("killed writer")?;
         self.recover().context("recovery")?;
         self.check().context("fsck")?;
         self.verify(promised).context("promises")?;
-        self.outcome.fences = fences::measure(&self.pool.path).context("fences")?;
+        self.outcome.fences = fences::measure(self.pool.path()).context("fences")?;
         self.check().context("fsck")
     }
 
     fn open(&self, options: &MountOptions) -> Result<Filesystem> {
-        Filesystem::open(&self.pool.path, options)
-            .map_err(|error| failure::of_pool(&self.pool.path, "cannot open", error))
+        Filesystem::open(self.pool.path(), options)
+            .map_err(|error| failure::of_pool(self.pool.path(), "cannot open", error))
     }
 
     fn put(&mut self) -> Result<()> {
@@ -192,7 +181,7 @@ impl Run {
             read_only: true,
             ..RegionOptions::default()
         };
-        let region = Region::open(&self.pool.path, options)?;
+        let region = Region::open(self.pool.path(), options)?;
         let options = CheckOptions {
             threads: self.threads,
             ..CheckOptions::default()

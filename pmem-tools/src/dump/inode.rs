@@ -89,7 +89,8 @@ pub(crate) fn find(
     };
     match slot? {
         InodeSlot::Used(inode) => Ok(Found { inode: *inode, chunk }),
-        InodeSlot::Free { generation } => bail!("inode {ino}: is free, used {generation} times"),
+        InodeSlot::Free { generation: 0 } => bail!("inode {ino}: is free and was never used"),
+        InodeSlot::Free { generation } => bail!("inode {ino}: is free, its last generation was {generation}"),
     }
 }
 

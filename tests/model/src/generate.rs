@@ -67,6 +67,7 @@ impl Generator {
                     what: self.file_operation(model, slot),
                 }
             }
+            560..580 if self.profile == Profile::Whole => self.share(model),
             560..600 => self.copy_range(model),
             600..840 => Operation::Name(self.name_operation(model)),
             840..998 => Operation::Node {
@@ -203,6 +204,7 @@ impl Generator {
         let mode = self.pick(&[
             AllocateMode::Allocate,
             AllocateMode::KeepSize,
+            AllocateMode::Unshare,
             AllocateMode::PunchHole,
             AllocateMode::PunchHole,
             AllocateMode::ZeroRange,
@@ -223,13 +225,17 @@ impl Generator {
             mode,
             AllocateMode::Allocate
                 | AllocateMode::KeepSize
+                | AllocateMode::Unshare
                 | AllocateMode::ZeroRange
                 | AllocateMode::ZeroRangeKeepSize
         );
         if self.profile == Profile::Confined || (allocates && len < TOO_MUCH) {
             len = len.min(4 * HUGE_PAGE);
         }
-        if matches!(mode, AllocateMode::KeepSize | AllocateMode::ZeroRangeKeepSize) {
+        if matches!(
+            mode,
+            AllocateMode::KeepSize | AllocateMode::Unshare | AllocateMode::ZeroRangeKeepSize
+        ) {
             // Space behind the end of the file leaves no room to move it up: an insertion may be refused then.
             offset = offset.min(MAX_SIZE / 2);
         }
@@ -322,6 +328,44 @@ impl Generator {
             to,
             to_offset: self.offset(file_size(model, to)),
             len,
+        }
+    }
+
+    fn share(&mut self, model: &Model) -> Operation {
+        let Operation::CopyRange {
+            from,
+            offset,
+            to,
+            to_offset,
+            len,
+        } = self.copy_range(model)
+        else {
+            return Operation::Sync;
+        };
+        // Mostly what can be shared: whole blocks, up to the end of the source, of two like places.
+        let whole = |at: u64| at / BLOCK * BLOCK;
+        let size = file_size(model, from);
+        let (mut offset, mut to_offset, mut len) = (offset, to_offset, len.max(1));
+        if self.chance(90) {
+            (offset, to_offset) = (whole(offset.min(size)), whole(to_offset));
+            len = if self.chance(60) {
+                len.next_multiple_of(BLOCK)
+            } else {
+                len
+            };
+            len = len.min(size - offset).max(1);
+        }
+        let is_dedupe = self.chance(30);
+        if is_dedupe && self.chance(70) {
+            to_offset = offset;
+        }
+        Operation::Share {
+            from,
+            offset,
+            to,
+            to_offset,
+            len,
+            is_dedupe,
         }
     }
 

@@ -320,6 +320,8 @@ impl Kernel {
                 let count = sys::copy_file_range(from, Some(&mut offset), to, Some(&mut to_offset), len)?;
                 Ok(Reply::Count(u64::try_from(count).unwrap_or(u64::MAX)))
             }
+            // What the kernel's filesystem may not have is not generated for it.
+            Operation::Share { .. } => Err(rustix::io::Errno::OPNOTSUPP),
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(path, what),
             Operation::Sync => Ok(Reply::Done),
@@ -368,7 +370,8 @@ fn seek(file: &OwnedFd, to: SeekFrom) -> Result<Reply> {
 fn allocate_flags(mode: AllocateMode) -> FallocateFlags {
     match mode {
         AllocateMode::Allocate => FallocateFlags::empty(),
-        AllocateMode::KeepSize => FallocateFlags::KEEP_SIZE,
+        // Nothing is shared there.
+        AllocateMode::KeepSize | AllocateMode::Unshare => FallocateFlags::KEEP_SIZE,
         AllocateMode::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
         AllocateMode::ZeroRange => FallocateFlags::ZERO_RANGE,
         AllocateMode::ZeroRangeKeepSize => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,

@@ -87,6 +87,16 @@ pub enum Operation {
         to_offset: u64,
         len: u64,
     },
+    /// Lets two open files share blocks.
+    Share {
+        from: usize,
+        offset: u64,
+        to: usize,
+        to_offset: u64,
+        len: u64,
+        /// Only if the bytes are the same.
+        is_dedupe: bool,
+    },
     /// Makes, removes or moves names.
     Name(NameOperation),
     /// On what a path names.

@@ -283,6 +283,23 @@ impl Pool {
                     source.copy_range(*offset, target, *to_offset, *len)?,
                 ))
             }
+            Operation::Share {
+                from,
+                offset,
+                to,
+                to_offset,
+                len,
+                is_dedupe,
+            } => {
+                let (Ok(source), Ok(target)) = (self.file(*from), self.file(*to)) else {
+                    return Err(udax::Error::BadHandle("anything"));
+                };
+                if *is_dedupe {
+                    let is_same = source.dedupe_range(*offset, target, *to_offset, *len)?;
+                    return Ok(Reply::Count(u64::from(is_same)));
+                }
+                Ok(done(source.clone_range(*offset, target, *to_offset, *len)?))
+            }
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(path, what),
             Operation::Sync => Ok(done(self.filesystem().sync()?)),

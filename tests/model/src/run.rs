@@ -241,7 +241,7 @@ impl<T: Target> Session<T> {
                     NodeOperation::SetXattr { .. } | NodeOperation::Truncate { .. }
                 )
             }
-            Operation::Open { .. } | Operation::CopyRange { .. } => true,
+            Operation::Open { .. } | Operation::CopyRange { .. } | Operation::Share { .. } => true,
             Operation::Close { .. } | Operation::Sync | Operation::Remount | Operation::Crash => false,
         };
         self.is_small && needs_space

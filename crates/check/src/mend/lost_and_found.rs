@@ -136,9 +136,14 @@ impl Mender<'_, '_> {
         };
         let created = self.pool.superblock.created;
         let mut made = empty_directory(ino, PRIVATE, created);
-        // A slot that was used before continues its generation.
+        // A slot that was used before continues its generation; another may be in a chunk made anew, and then none
+        // was above the last sequence number.
         if let Ok(inode::InodeSlot::Free { generation }) = self.pool.slot(&*self.read(chunk)?, ino) {
-            made.generation = generation.saturating_add(1);
+            let before = match generation {
+                0 => self.log.checkpoint().sequence.raw(),
+                used => used,
+            };
+            made.generation = before.saturating_add(1);
         }
         let at = inode::offset_in_chunk(chunk, ino);
         let addition = Addition {

@@ -17,11 +17,14 @@ use crate::fresh::FreshNodes;
 use crate::inode::fields::{high, low, pair};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, NodeSource, Tree};
 use crate::update::Update;
 
 /// The most extents of one file that are kept in memory (32 bytes each).
 const CACHED_EXTENTS: usize = 4096;
+
+/// Extents that are few most of the time.
+pub(crate) type FewExtents = SmallVec<[Extent; 4]>;
 
 /// What is known in memory of a file's extents.
 #[derive(Debug, Default)]
@@ -157,6 +160,68 @@ fn lookup_in_tree(pool: &Pool, inode: &Inode, tree: &Tree, block: FileBlock) -> 
     })
 }
 
+/// The extents that touch `first..end`, at most `limit`, ascending. The cache must be loaded.
+///
+/// # Errors
+/// A damaged tree.
+pub(crate) fn list(
+    pool: &Pool,
+    inode: &Inode,
+    cache: &ExtentCache,
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> Result<Vec<Extent>> {
+    match cache {
+        ExtentCache::Whole(extents) => Ok(collect_from_list(extents, (first, end), limit).0),
+        ExtentCache::Large(tree) => Ok(collect_from_tree(pool, (pool, inode, tree), (first, end), limit)?.0),
+        ExtentCache::Unloaded => Err(Error::Invalid("extents are not loaded")),
+    }
+}
+
+fn collect_from_list(
+    extents: &[Extent],
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> (Vec<Extent>, Completeness) {
+    let from = extents.partition_point(|extent| extent.end() <= first);
+    let mut rest = extents.iter().skip(from).take_while(|extent| extent.first < end);
+    let found = rest.by_ref().take(limit).copied().collect();
+    match rest.next() {
+        Some(_) => (found, Completeness::More),
+        None => (found, Completeness::All),
+    }
+}
+
+/// Reads each leaf once: a lookup for each extent would read it as often as it has entries.
+fn collect_from_tree<S: NodeSource<Error = Error>>(
+    source: &S,
+    (pool, inode, tree): (&Pool, &Inode, &Tree),
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> Result<(Vec<Extent>, Completeness)> {
+    let mut found = Vec::new();
+    let before = tree
+        .floor(source, first.raw())?
+        .map_or(first.raw(), |(key, _)| key);
+    let mut cursor = Cursor::starting_at(before);
+    while let Some(batch) = cursor.next_batch(tree, source)? {
+        for (key, value) in batch.iter() {
+            if key >= end.raw() {
+                return Ok((found, Completeness::All));
+            }
+            let extent = decode(pool, inode, key, value)?;
+            if extent.end() <= first {
+                continue;
+            }
+            if found.len() == limit {
+                return Ok((found, Completeness::More));
+            }
+            found.push(extent);
+        }
+    }
+    Ok((found, Completeness::All))
+}
+
 /// A file's extents while an update changes them.
 #[derive(Debug)]
 pub(crate) struct ExtentMap<'i> {
@@ -220,38 +285,11 @@ impl<'i> ExtentMap<'i> {
         end: FileBlock,
         limit: usize,
     ) -> Result<(Vec<Extent>, Completeness)> {
-        let mut found = Vec::new();
         if let Some(extents) = &self.whole {
-            let from = extents.partition_point(|extent| extent.end() <= first);
-            for extent in extents.iter().skip(from).take_while(|extent| extent.first < end) {
-                if found.len() == limit {
-                    return Ok((found, Completeness::More));
-                }
-                found.push(*extent);
-            }
-            return Ok((found, Completeness::All));
+            return Ok(collect_from_list(extents, (first, end), limit));
         }
-        let before = self
-            .tree
-            .floor(update, first.raw())?
-            .map_or(first.raw(), |(key, _)| key);
-        let mut cursor = Cursor::starting_at(before);
-        while let Some(batch) = cursor.next_batch(&self.tree, update)? {
-            for (key, value) in batch.iter() {
-                if key >= end.raw() {
-                    return Ok((found, Completeness::All));
-                }
-                let extent = decode(update.pool, self.inode, key, value)?;
-                if extent.end() <= first {
-                    continue;
-                }
-                if found.len() == limit {
-                    return Ok((found, Completeness::More));
-                }
-                found.push(extent);
-            }
-        }
-        Ok((found, Completeness::All))
+        let of_tree = (update.pool, self.inode, &self.tree);
+        collect_from_tree(update, of_tree, (first, end), limit)
     }
 
     /// Replaces what is mapped in `first..end` by `new` (inside that range, ascending), joining neighbours that
@@ -262,12 +300,12 @@ impl<'i> ExtentMap<'i> {
         first: FileBlock,
         end: FileBlock,
         new: &[Extent],
-    ) -> Result<Vec<Extent>> {
+    ) -> Result<FewExtents> {
         // One block more on both sides finds the neighbours.
         let from = FileBlock(first.raw().saturating_sub(1));
         let to = FileBlock(end.raw().saturating_add(1));
         let (old, _) = self.collect(update, from, to, usize::MAX)?;
-        let mut list: SmallVec<[Extent; 8]> = SmallVec::new();
+        let mut list = FewExtents::new();
         let left = old.iter().filter_map(|extent| clip(extent, FileBlock(0), first));
         let right = old.iter().filter_map(|extent| clip(extent, end, END_OF_FILES));
         for extent in left.chain(new.iter().copied()).chain(right) {
@@ -404,9 +442,9 @@ impl<'i> ExtentMap<'i> {
             return Ok(());
         }
         let mut bytes: SmallVec<[u8; 8 + INLINE_BYTES]> = SmallVec::new();
-        bytes.extend(pair(count, high(word)).to_le_bytes());
+        bytes.extend_from_slice(&pair(count, high(word)).to_le_bytes());
         for extent in inline {
-            bytes.extend(extent.encode_inline());
+            bytes.extend_from_slice(&extent.encode_inline());
         }
         update.write(inode.field(offset::INLINE_COUNT), &bytes);
         Ok(())

@@ -112,6 +112,7 @@ impl File {
                 AllocateMode::PunchHole => pool.punch(inode, &mut state, range),
                 AllocateMode::ZeroRange => pool.zero_range(inode, &mut state, range, Some(end)),
                 AllocateMode::ZeroRangeKeepSize => pool.zero_range(inode, &mut state, range, None),
+                AllocateMode::Unshare => pool.allocate_unshared(inode, &mut state, range),
                 _ => pool.allocate_range(inode, &mut state, range, None),
             }
         })
@@ -128,6 +129,26 @@ impl Pool {
         extents::load(self, inode, state)
     }
 
+    /// Allocates the holes of `range` as unwritten, and copies what is shared.
+    fn allocate_unshared(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
+        let (first, end) = range.outer();
+        self.unshare_range(inode, state, first, end)?;
+        self.allocate_range(inode, state, range, None)
+    }
+
+    /// What comes before the size may be set to `new_size`.
+    pub(super) fn prepare_growth(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        new_size: Option<u64>,
+    ) -> Result<()> {
+        match new_size {
+            Some(size) if size > self.inode_size(inode)? => self.unshare_tail(inode, state),
+            _ => Ok(()),
+        }
+    }
+
     /// Allocates the holes of `range` as unwritten; then sets the size if it is below `new_size`.
     fn allocate_range(
         &self,
@@ -136,6 +157,7 @@ impl Pool {
         range: Range,
         new_size: Option<u64>,
     ) -> Result<()> {
+        self.prepare_growth(inode, state, new_size)?;
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.
         let taken = self.take_holes(inode, state, first, end)?;

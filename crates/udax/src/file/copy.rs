@@ -18,27 +18,12 @@ impl File {
     ///
     /// # Errors
     /// `BadHandle` unless this is open for reading and `to` for writing; `Invalid` for other kinds than regular
-    /// files, for overlapping ranges of one file, and for files of two pools; else as [`File::write_at`].
+    /// files and for overlapping ranges of one file; `OtherPool`; else as [`File::write_at`].
     ///
     /// # Durability
     /// Durable on return, chunk by chunk of 2 MiB.
     pub fn copy_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<u64> {
-        // In the order of Linux's `generic_file_rw_checks`.
-        let kinds = [self.inode.kind, to.inode.kind];
-        if kinds.contains(&FileKind::Directory) {
-            return Err(Error::IsDirectory);
-        }
-        if kinds != [FileKind::Regular; 2] {
-            return Err(Error::Invalid("only regular files are copied"));
-        }
-        self.check_readable()?;
-        to.check_writable()?;
-        if to.flags.contains(crate::options::OpenFlags::APPEND) {
-            return Err(Error::BadHandle("writing at an offset"));
-        }
-        if !Arc::ptr_eq(&self.pool, &to.pool) {
-            return Err(Error::Invalid("the files are in two pools"));
-        }
+        self.check_copied_to(to)?;
         let end_of = |offset: u64| {
             offset
                 .checked_add(len)
@@ -69,6 +54,26 @@ impl File {
             }
         }
         Ok(done)
+    }
+
+    /// Whether this file can be copied to `to`, in the order of Linux's `generic_file_rw_checks`.
+    pub(super) fn check_copied_to(&self, to: &Self) -> Result<()> {
+        let kinds = [self.inode.kind, to.inode.kind];
+        if kinds.contains(&FileKind::Directory) {
+            return Err(Error::IsDirectory);
+        }
+        if kinds != [FileKind::Regular; 2] {
+            return Err(Error::Invalid("only regular files are copied"));
+        }
+        self.check_readable()?;
+        to.check_writable()?;
+        if to.flags.contains(crate::options::OpenFlags::APPEND) {
+            return Err(Error::BadHandle("writing at an offset"));
+        }
+        if !Arc::ptr_eq(&self.pool, &to.pool) {
+            return Err(Error::OtherPool);
+        }
+        Ok(())
     }
 
     fn copy_chunk(

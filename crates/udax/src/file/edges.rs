@@ -33,7 +33,7 @@ impl Edges {
         update.allocate_data(&durable);
         for extent in self.fresh {
             for old in map.splice(update, extent.first, extent.end(), &[extent])? {
-                update.free_data(old.blocks())?;
+                update.free_extent(&old)?;
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BlockNo, BlockRange, FileBlock};
 
 use super::allocate::{Piece, Range};
-use super::shift::{Shift, runs_of};
+use super::shift::Shift;
 use crate::error::Result;
 use crate::extents::{END_OF_FILES, ExtentMap};
 use crate::fresh::FreshNodes;
@@ -95,29 +95,31 @@ impl Pool {
     ) -> Result<()> {
         let (inode, orphan) = (exchange.inode, exchange.orphan);
         let shifted = shift.apply(old);
-        let cut: u64 = shifted.cut.iter().map(|run| run.count).sum();
+        let cut: u64 = shifted.cut.iter().map(|extent| extent.count).sum();
         let old_count = old_nodes.len();
         let mut gone = shifted.cut;
-        gone.extend(runs_of(old_nodes));
+        gone.extend(owned_by_nobody(old_nodes));
 
         let blocks = self.take_for_trees(shifted.extents.len(), gone.len())?;
         let orphan_state = exchange.locks.state(orphan)?;
         self.record_pieces(
             orphan,
             orphan_state,
-            owned_by_orphan(&blocks).map(Piece::taken).collect(),
+            owned_by_orphan(blocks.iter().map(unwritten))
+                .map(Piece::taken)
+                .collect(),
             None,
             None,
         )?;
         let mut orphan_map = ExtentMap::begin(self, orphan, orphan_state)?;
-        gone.extend(runs_of(orphan_map.nodes(self)?));
+        gone.extend(owned_by_nobody(orphan_map.nodes(self)?));
 
         let mut fresh = FreshNodes::new(self, blocks);
         let state = exchange.locks.state(inode)?;
         let mut map = ExtentMap::begin(self, inode, state)?;
         let new_count = map.rebuild_outside(&mut fresh, shifted.extents)?;
         let gone_blocks: u64 = gone.iter().map(|run| run.count).sum();
-        let orphan_nodes = orphan_map.rebuild_outside(&mut fresh, owned_by_orphan(&gone).collect())?;
+        let orphan_nodes = orphan_map.rebuild_outside(&mut fresh, owned_by_orphan(gone).collect())?;
         let left = fresh.finish()?;
 
         let mut update = Update::new(self);
@@ -155,18 +157,40 @@ impl Pool {
     }
 }
 
-/// `runs` as the orphan's extents: one after another, never read.
-fn owned_by_orphan(runs: &[BlockRange]) -> impl Iterator<Item = Extent> {
-    runs.iter().scan(FileBlock(0), |at, run| {
+/// `extents` as the orphan's: one after another, never read. What is shared stays so.
+fn owned_by_orphan(extents: impl IntoIterator<Item = Extent>) -> impl Iterator<Item = Extent> {
+    extents.into_iter().scan(FileBlock(0), |at, extent| {
         let first = *at;
-        *at = FileBlock(first.raw() + run.count);
+        *at = FileBlock(first.raw() + extent.count);
         Some(Extent {
             first,
-            start: run.start,
-            count: run.count,
-            flags: ExtentFlags::UNWRITTEN,
+            flags: extent.flags | ExtentFlags::UNWRITTEN,
+            ..extent
         })
     })
+}
+
+/// A run of blocks as an extent of no file.
+fn unwritten(run: &BlockRange) -> Extent {
+    Extent {
+        first: FileBlock(0),
+        start: run.start,
+        count: run.count,
+        flags: ExtentFlags::UNWRITTEN,
+    }
+}
+
+/// Blocks as few ascending extents of no file.
+fn owned_by_nobody(mut blocks: Vec<BlockNo>) -> impl Iterator<Item = Extent> {
+    blocks.sort_unstable();
+    let mut runs: Vec<BlockRange> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some(last) if last.end() == block => last.count += 1,
+            _ => runs.push(BlockRange::new(block, 1)),
+        }
+    }
+    runs.into_iter().map(|run| unwritten(&run))
 }
 
 /// What is to be added to `old` to make it `new`.

@@ -1,10 +1,11 @@
 //! Telling where a file's bytes are in the pool (as `FS_IOC_FIEMAP` does).
 
+use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock};
 
 use super::File;
 use crate::error::{Error, Result};
-use crate::extents::{self, END_OF_FILES, Mapping};
+use crate::extents::{self, END_OF_FILES};
 use crate::options::FileExtent;
 
 impl File {
@@ -20,22 +21,17 @@ impl File {
             return Err(Error::Invalid("only a regular file has extents"));
         }
         let state = self.pool.read_loaded(&self.inode)?;
-        let mut found = Vec::new();
-        let mut block = FileBlock::holding(offset);
-        while block < END_OF_FILES && found.len() < limit {
-            match extents::lookup(&self.pool, &self.inode, &state.extents, block)? {
-                Mapping::Hole { until } => block = until,
-                Mapping::Extent(extent) => {
-                    found.push(FileExtent {
-                        offset: extent.first.raw() * BLOCK_BYTES,
-                        pool_offset: extent.start.offset().raw(),
-                        len: extent.count * BLOCK_BYTES,
-                        is_unwritten: extent.is_unwritten(),
-                    });
-                    block = extent.end();
-                }
-            }
-        }
-        Ok(found)
+        let range = (FileBlock::holding(offset), END_OF_FILES);
+        let found = extents::list(&self.pool, &self.inode, &state.extents, range, limit)?;
+        Ok(found.into_iter().map(of_bytes).collect())
+    }
+}
+
+fn of_bytes(extent: Extent) -> FileExtent {
+    FileExtent {
+        offset: extent.first.raw() * BLOCK_BYTES,
+        pool_offset: extent.start.offset().raw(),
+        len: extent.count * BLOCK_BYTES,
+        is_unwritten: extent.is_unwritten(),
     }
 }

@@ -5,16 +5,19 @@
 //! in the allocator and the journal, where they seldom share anything.
 
 mod allocate;
+mod clone;
 mod copy;
 mod edges;
 mod exchange;
 mod layout;
 mod open;
+mod pieces;
 mod punch;
 mod read;
 mod seek;
 mod shift;
 mod truncate;
+mod unshare;
 mod write;
 
 use std::sync::Arc;

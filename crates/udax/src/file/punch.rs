@@ -11,7 +11,7 @@ use super::allocate::{Piece, Range};
 use crate::error::Result;
 use crate::extents::{Completeness, ExtentMap, clip};
 use crate::inode::fields::Line;
-use crate::inode::lifecycle::{EXTENTS_PER_RECORD, free_range};
+use crate::inode::lifecycle::{EXTENTS_PER_RECORD, free_range, freeable};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::space::Priority;
@@ -27,18 +27,15 @@ impl Pool {
         loop {
             let mut line = Line::read(self, inode)?;
             let mut map = ExtentMap::begin(self, inode, state)?;
-            let (found, completeness) = map.collect(&update, first, end, EXTENTS_PER_RECORD)?;
-            let upto = match (completeness, found.last()) {
-                (Completeness::More, Some(last)) => last.end(),
-                _ => end,
-            };
+            let found = freeable(&mut update, &map, (first, end), EXTENTS_PER_RECORD)?;
+            let (upto, completeness) = (found.end, found.completeness);
             if first < upto {
                 free_range(&mut update, &mut map, &mut line, first, upto)?;
             }
             std::mem::take(&mut edges).publish(&mut update, &mut map)?;
             map.store(&mut update)?;
             self.finish_range(update, inode, state, line, map)?;
-            if super::write::is_all(completeness) {
+            if completeness == Completeness::All {
                 return Ok(());
             }
             first = upto;
@@ -54,6 +51,10 @@ impl Pool {
         range: Range,
         new_size: Option<u64>,
     ) -> Result<()> {
+        self.prepare_growth(inode, state, new_size)?;
+        // Blocks that become unwritten are written in place later.
+        let (first, end) = range.inner();
+        self.unshare_range(inode, state, first, end)?;
         let mut pieces = self.written_pieces(inode, state, range)?;
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.

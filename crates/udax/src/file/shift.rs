@@ -6,12 +6,13 @@
 //! All under the inode's lock, alone.
 
 use udax_media::extent::Extent;
-use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, MAX_FILE_BYTES};
+use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::allocate::Range;
 use crate::error::{Error, Result};
 use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap, clip};
 use crate::inode::fields::Line;
+use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::{Inode, InodeState};
 use crate::options::AllocateMode;
 use crate::pool::Pool;
@@ -33,11 +34,11 @@ pub(super) struct Shift {
     pub(super) new_size: u64,
 }
 
-/// A file's extents after a shift, and the blocks that are in none of them.
+/// A file's extents after a shift, and what of the old ones is in none of them.
 #[derive(Debug, Default)]
 pub(super) struct Shifted {
     pub(super) extents: Vec<Extent>,
-    pub(super) cut: Vec<BlockRange>,
+    pub(super) cut: Vec<Extent>,
 }
 
 impl Shift {
@@ -52,7 +53,7 @@ impl Shift {
                 ..part
             });
             if let Some(cut) = clip(extent, self.first, self.rest) {
-                shifted.cut.push(cut.blocks());
+                shifted.cut.push(cut);
             }
             for part in kept.into_iter().chain(moved) {
                 match shifted.extents.last_mut() {
@@ -145,9 +146,17 @@ impl Pool {
             return Ok(Completeness::More);
         }
         let shifted = shift.apply(&old);
-        for blocks in shifted.cut {
-            update.free_data(blocks)?;
-            line.add_blocks(-i64::try_from(blocks.count).unwrap_or(i64::MAX));
+        let mut counts = 0;
+        for extent in shifted.cut.iter().filter(|extent| extent.is_shared()) {
+            counts += update.owners(extent, IN_RECORD + 1)?.len();
+        }
+        if counts > EXTENTS_PER_RECORD {
+            map.finish(state);
+            return Ok(Completeness::More);
+        }
+        for extent in &shifted.cut {
+            update.free_extent(extent)?;
+            line.add_blocks(-i64::try_from(extent.count).unwrap_or(i64::MAX));
         }
         map.rebuild(&mut update, shifted.extents)?;
         map.store(&mut update)?;
@@ -155,17 +164,4 @@ impl Pool {
         self.finish_range(update, inode, state, line, map)?;
         Ok(Completeness::All)
     }
-}
-
-/// The blocks as few ascending runs.
-pub(super) fn runs_of(mut blocks: Vec<BlockNo>) -> Vec<BlockRange> {
-    blocks.sort_unstable();
-    let mut runs: Vec<BlockRange> = Vec::new();
-    for block in blocks {
-        match runs.last_mut() {
-            Some(last) if last.end() == block => last.count += 1,
-            _ => runs.push(BlockRange::new(block, 1)),
-        }
-    }
-    runs
 }

@@ -61,6 +61,7 @@ impl Pool {
     }
 
     fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        self.unshare_tail(inode, state)?;
         extents::load(self, inode, state)?;
         let mut line = Line::read(self, inode)?;
         if line.size() % BLOCK_BYTES != 0 {

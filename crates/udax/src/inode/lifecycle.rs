@@ -9,10 +9,10 @@ use std::sync::Arc;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::{FileKind, INLINE_BYTES, InodeFlags, offset};
 use udax_media::node::{TreeKind, TreeRoot};
-use udax_media::{BlockNo, BlockRange, ByteOffset, FileBlock, InodeNo, Timestamp};
+use udax_media::{BlockNo, ByteOffset, FileBlock, InodeNo, Timestamp};
 
 use crate::error::Result;
-use crate::extents::{Completeness, END_OF_FILES, ExtentMap};
+use crate::extents::{Completeness, END_OF_FILES, ExtentMap, clip};
 use crate::inode::fields::Line;
 use crate::inode::table::next_generation;
 use crate::inode::{Inode, InodeState};
@@ -20,7 +20,7 @@ use crate::options::NewInode;
 use crate::pool::Pool;
 use crate::tree::Tree;
 use crate::update::Update;
-use crate::xattr;
+use crate::xattr::Belongings;
 
 /// The most extents that one record frees: with their tree's changes it stays well below a record's limit.
 pub(crate) const EXTENTS_PER_RECORD: usize = 256;
@@ -173,29 +173,31 @@ pub(crate) enum Farewell {
     Freed,
     /// It is an orphan because a handle is open.
     Open,
-    /// It is an orphan because it has too many extents for one record: free it step by step now.
+    /// It is an orphan because it has too many extents or attributes for one record: free it step by step now.
     Long,
 }
 
 impl Pool {
-    /// Adds to `update` the freeing of everything that the inode owns, and of the inode. Only when it has at most
-    /// [`EXTENTS_PER_RECORD`] extents; otherwise nothing is added.
+    /// Adds to `update` the freeing of everything that the inode owns, and of the inode. Only when one record can
+    /// ([`freeable`]); otherwise nothing is added.
     pub(crate) fn free_inode(
         &self,
         update: &mut Update<'_>,
         inode: &Inode,
         state: &mut InodeState,
     ) -> Result<Completeness> {
+        let Some(attributes) = Belongings::collect_few(self, inode)? else {
+            return Ok(Completeness::More);
+        };
         if matches!(inode.kind, FileKind::Regular | FileKind::Symlink) {
             let mut map = ExtentMap::begin(self, inode, state)?;
-            let (extents, completeness) =
-                map.collect(update, FileBlock(0), END_OF_FILES, EXTENTS_PER_RECORD)?;
-            if completeness == Completeness::More {
+            let found = freeable(update, &map, (FileBlock(0), END_OF_FILES), EXTENTS_PER_RECORD)?;
+            if found.completeness == Completeness::More {
                 map.finish(state);
                 return Ok(Completeness::More);
             }
-            for extent in &extents {
-                update.free_data(extent.blocks())?;
+            for extent in &found.extents {
+                update.free_extent(extent)?;
             }
             map.rebuild(update, Vec::new())?;
         } else if inode.kind == FileKind::Directory {
@@ -209,7 +211,7 @@ impl Pool {
                 .into_iter()
                 .try_for_each(|node| update.free_metadata(node))?;
         }
-        xattr::free_all(self, update, inode)?;
+        attributes.free(update)?;
         update.write_u64(inode.field(offset::MODE), 0);
         update.count_inodes(-1);
         Ok(Completeness::All)
@@ -238,11 +240,15 @@ impl Pool {
                 return Ok(());
             }
             drop(update);
-            self.free_extents_from(inode, state, FileBlock(0))?;
+            if Belongings::collect_few(self, inode)?.is_none() {
+                self.remove_some_xattrs(inode, state)?;
+            } else {
+                self.free_extents_from(inode, state, FileBlock(0))?;
+            }
         }
     }
 
-    /// Frees up to [`EXTENTS_PER_RECORD`] of the extents from `first` on, in one record; whether that was all.
+    /// Frees of the extents from `first` on what one record can; whether that was all.
     pub(crate) fn free_extents_from(
         &self,
         inode: &Inode,
@@ -261,21 +267,68 @@ impl Pool {
     }
 }
 
-/// Adds to `update` the freeing of the first [`EXTENTS_PER_RECORD`] extents from `first` on; whether that was all.
+/// What one record can free of a range, from its start.
+#[derive(Debug)]
+pub(crate) struct Freeable {
+    /// The extents, inside `..end`.
+    pub(crate) extents: Vec<Extent>,
+    /// Up to here; the range's end if that is all.
+    pub(crate) end: FileBlock,
+    pub(crate) completeness: Completeness,
+}
+
+/// The first extents that touch `first..end`, at most `limit`, and of those that are shared as much as has at most
+/// `limit` share counts.
+pub(crate) fn freeable(
+    update: &mut Update<'_>,
+    map: &ExtentMap<'_>,
+    (first, end): (FileBlock, FileBlock),
+    limit: usize,
+) -> Result<Freeable> {
+    let (extents, completeness) = map.collect(update, first, end, limit)?;
+    let mut found = Freeable {
+        end: match (completeness, extents.last()) {
+            (Completeness::More, Some(last)) => last.end(),
+            _ => end,
+        },
+        extents: extents
+            .iter()
+            .filter_map(|extent| clip(extent, first, end))
+            .collect(),
+        completeness,
+    };
+    let mut left = limit;
+    for extent in found.extents.iter().filter(|extent| extent.is_shared()) {
+        let segments = update.owners(extent, left + 1)?;
+        if let Some(beyond) = segments.get(left) {
+            let reached = beyond.blocks.start.raw() - extent.start.raw();
+            found.end = FileBlock(extent.first.raw() + reached);
+            found.completeness = Completeness::More;
+            break;
+        }
+        left -= segments.len();
+    }
+    let end = found.end;
+    found.extents = found
+        .extents
+        .iter()
+        .filter_map(|extent| clip(extent, first, end))
+        .collect();
+    Ok(found)
+}
+
+/// Adds to `update` the freeing of what one record can free from `first` on; whether that was all.
 pub(crate) fn free_tail(
     update: &mut Update<'_>,
     map: &mut ExtentMap<'_>,
     line: &mut Line,
     first: FileBlock,
 ) -> Result<Completeness> {
-    let (extents, completeness) = map.collect(update, first, END_OF_FILES, EXTENTS_PER_RECORD)?;
-    let end = match (completeness, extents.last()) {
-        (_, None) => return Ok(Completeness::All),
-        (Completeness::All, Some(_)) => END_OF_FILES,
-        (Completeness::More, Some(last)) => last.end(),
-    };
-    free_range(update, map, line, first, end)?;
-    Ok(completeness)
+    let found = freeable(update, map, (first, END_OF_FILES), EXTENTS_PER_RECORD)?;
+    if !found.extents.is_empty() {
+        free_range(update, map, line, first, found.end)?;
+    }
+    Ok(found.completeness)
 }
 
 /// Adds to `update` the unmapping of `first..end` and the freeing of its blocks.
@@ -288,7 +341,7 @@ pub(crate) fn free_range(
 ) -> Result<()> {
     let removed = map.splice(update, first, end, &[])?;
     for extent in &removed {
-        update.free_data(BlockRange::new(extent.start, extent.count))?;
+        update.free_extent(extent)?;
         line.add_blocks(-i64::try_from(extent.count).unwrap_or(i64::MAX));
     }
     line.add_blocks(update.take_metadata_delta());

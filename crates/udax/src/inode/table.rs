@@ -33,6 +33,10 @@ const LISTS: usize = 16;
 const NEW_CHUNKS: u64 = 4;
 /// Existing chunks looked at before new ones are made.
 const SCAN_CHUNKS: usize = 8;
+/// Chunks freed with one record: with their bits and their tree's changes far below a record's limit.
+const CHUNKS_PER_RECORD: usize = 64;
+/// A chunk's bits when all its numbers are in lists.
+const ALL_LISTED: u32 = 0xffff;
 /// The block's bits in a cell's word.
 const BLOCK_MASK: u64 = (1 << 48) - 1;
 const PAGE: usize = 1 << 13;
@@ -46,6 +50,8 @@ pub(crate) struct InodeTable {
     tree: RwLock<TableState>,
     pages: Box<[OnceLock<Box<[ChunkCell]>>]>,
     free: Box<[CachePadded<Mutex<Vec<InodeNo>>>]>,
+    /// Chunks with all numbers listed: without one, a full pool need not look for any.
+    empty: AtomicU64,
 }
 
 /// What is known of a chunk.
@@ -91,6 +97,7 @@ impl InodeTable {
             free: (0..LISTS)
                 .map(|_| CachePadded::new(Mutex::new(Rank::Leaf, Vec::new())))
                 .collect(),
+            empty: AtomicU64::new(0),
         }
     }
 
@@ -141,13 +148,11 @@ impl InodeTable {
         cell: &ChunkCell,
     ) -> Result<ByteOffset> {
         let (chunk, slot) = inode::chunk_and_slot(ino);
-        let value = Tree::new(IDENTITY, state.root)
-            .get(pool, chunk)?
-            .ok_or(Error::Stale(ino))?;
-        let block = decode_chunk(&value.bytes, pool.total_blocks()).ok_or(Error::Inconsistent {
-            place: Place::Inode(ino),
-            what: "its chunk's block is impossible",
-        })?;
+        // Under the tree's lock no chunk is freed: a block that is known is right.
+        let block = match cell.word.load(Ordering::Acquire) & BLOCK_MASK {
+            0 => Self::find_chunk(pool, state, ino, chunk)?,
+            known => BlockNo(known),
+        };
         let at = inode::offset_in_chunk(block, ino);
         let mut bytes = [0; INODE_SIZE];
         pool.region.read(at.raw(), &mut bytes)?;
@@ -156,6 +161,17 @@ impl InodeTable {
         cell.word
             .fetch_or(block.raw() | (1 << (48 + slot)), Ordering::AcqRel);
         Ok(at)
+    }
+
+    /// The block of inode `ino`'s chunk, from the tree.
+    fn find_chunk(pool: &Pool, state: &TableState, ino: InodeNo, chunk: u64) -> Result<BlockNo> {
+        let value = Tree::new(IDENTITY, state.root)
+            .get(pool, chunk)?
+            .ok_or(Error::Stale(ino))?;
+        decode_chunk(&value.bytes, pool.total_blocks()).ok_or(Error::Inconsistent {
+            place: Place::Inode(ino),
+            what: "its chunk's block is impossible",
+        })
     }
 
     /// A free inode number and where it is. The caller uses it in an update or gives it back.
@@ -189,11 +205,15 @@ impl InodeTable {
     fn set_listed(&self, ino: InodeNo, is_listed: bool) {
         let (chunk, slot) = inode::chunk_and_slot(ino);
         let Some(cell) = self.cell(chunk) else { return };
-        // Only looked at under the tree's lock, which orders it.
+        let bit = 1 << slot;
+        // Hints, which tell where to look: what counts is which numbers are found in the lists.
         if is_listed {
-            cell.listed.fetch_or(1 << slot, Ordering::Relaxed);
-        } else {
-            cell.listed.fetch_and(!(1 << slot), Ordering::Relaxed);
+            let before = cell.listed.fetch_or(bit, Ordering::Relaxed);
+            if before != ALL_LISTED && before | bit == ALL_LISTED {
+                self.empty.fetch_add(1, Ordering::Relaxed);
+            }
+        } else if cell.listed.fetch_and(!bit, Ordering::Relaxed) == ALL_LISTED {
+            self.empty.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -208,7 +228,7 @@ impl InodeTable {
     /// Whether `at` is still where inode `ino` is: its chunk has not been freed since it was located.
     pub(crate) fn is_at(&self, ino: InodeNo, at: ByteOffset) -> bool {
         let (chunk, _) = inode::chunk_and_slot(ino);
-        // Pairs with the store in `free_chunk`, before which the chunk's block cannot be used anew.
+        // Pairs with the store in `free_chunks`, before which the chunk's block cannot be used anew.
         self.cell(chunk).is_some_and(|cell| {
             let block = BlockNo(cell.word.load(Ordering::Acquire) & BLOCK_MASK);
             inode::offset_in_chunk(block, ino) == at
@@ -317,73 +337,84 @@ impl InodeTable {
                 // All sixteen are zero: verified by construction. Pairs with the Acquire in `locate`.
                 cell.word.store(block.raw() | !BLOCK_MASK, Ordering::Release);
                 // A later look at existing chunks must not find them again.
-                cell.known.store(0xffff, Ordering::Release);
+                cell.known.store(ALL_LISTED, Ordering::Release);
             }
-            let first = chunk * CHUNK_INODES;
-            numbers.extend((first..first + CHUNK_INODES).filter(|ino| *ino != 0).map(InodeNo));
+            numbers.extend(numbers_of(chunk).filter(|ino| ino.raw() != 0));
         }
         Ok(numbers)
     }
 
-    /// Frees the chunks of which every inode is free. Only when the pool is full: it looks at all chunks.
+    /// Frees the chunks of which every inode is free. Only when the pool is full: it may look at all free numbers.
     pub(crate) fn free_empty_chunks(&self, pool: &Pool) -> Result<()> {
         let mut state = self.tree.write();
         while state.scan.is_some() {
             let found = self.scan(pool, &mut state)?;
             self.add_to(self.list(), found);
         }
-        let mut empty = Vec::new();
-        let mut cursor = Cursor::starting_at(1);
-        while let Some(batch) = cursor.next_batch(&Tree::new(IDENTITY, state.root), pool)? {
-            for (chunk, value) in batch.iter() {
-                // A free number that is in no list was taken by a creation that is under way.
-                let all_listed = self
-                    .cell(chunk)
-                    .is_some_and(|cell| cell.listed.load(Ordering::Relaxed) == 0xffff);
-                if let Some(block) = decode_chunk(value, pool.total_blocks()).filter(|_| all_listed) {
-                    empty.push((chunk, block));
-                }
-            }
+        if self.empty.load(Ordering::Relaxed) == 0 {
+            return Ok(());
         }
-        for (chunk, block) in empty {
-            self.free_chunk(pool, &mut state, chunk, block)?;
+        let (chunks, rest) = self.take_empty_chunks();
+        self.add_to(self.list(), rest);
+        for (index, batch) in chunks.chunks(CHUNKS_PER_RECORD).enumerate() {
+            if let Err(error) = self.free_chunks(pool, &mut state, batch) {
+                let kept = chunks.iter().skip(index * CHUNKS_PER_RECORD);
+                self.add_to(self.list(), kept.flat_map(|chunk| numbers_of(*chunk)));
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    fn free_chunk(&self, pool: &Pool, state: &mut TableState, chunk: u64, block: BlockNo) -> Result<()> {
-        let mut taken = Vec::new();
+    /// Takes the numbers of empty chunks out of the lists, in one pass over them; gives those chunks, and the numbers
+    /// of others that have come along. A free number that is in no list was taken by a creation that is under way.
+    fn take_empty_chunks(&self) -> (Vec<u64>, Vec<InodeNo>) {
+        let mut taken: Vec<InodeNo> = Vec::new();
         for list in &self.free {
-            taken.extend(
-                list.lock()
-                    .extract_if(.., |ino| ino.raw() / CHUNK_INODES == chunk),
-            );
+            let is_empty = |ino: &mut InodeNo| {
+                let cell = self.cell(inode::chunk_and_slot(*ino).0);
+                cell.is_some_and(|cell| cell.listed.load(Ordering::Relaxed) == ALL_LISTED)
+            };
+            taken.extend(list.lock().extract_if(.., is_empty));
         }
-        // Some may have been taken since we looked: then the chunk stays.
-        if u64::try_from(taken.len()).unwrap_or(0) != CHUNK_INODES {
-            self.add_to(self.list(), taken);
-            return Ok(());
+        taken.sort_unstable();
+        let (mut chunks, mut rest) = (Vec::new(), Vec::new());
+        for numbers in taken.chunk_by(|one, other| one.raw() / CHUNK_INODES == other.raw() / CHUNK_INODES) {
+            match numbers.first() {
+                // Some may have been taken since the bits were looked at: then the chunk stays.
+                Some(first) if u64::try_from(numbers.len()) == Ok(CHUNK_INODES) => {
+                    chunks.push(first.raw() / CHUNK_INODES);
+                }
+                _ => rest.extend(numbers),
+            }
         }
+        (chunks, rest)
+    }
+
+    /// Frees chunks whose numbers the caller has taken out of the lists, in one record.
+    fn free_chunks(&self, pool: &Pool, state: &mut TableState, chunks: &[u64]) -> Result<()> {
         let mut update = Update::freeing(pool);
         let mut tree = Tree::new(IDENTITY, state.root);
-        let removed = tree
-            .remove(&mut update, chunk)
-            .and_then(|_| update.free_metadata(block))
-            .and_then(|()| {
-                // Forgotten before the block can be used anew; a failure lets it be looked up again.
-                if let Some(cell) = self.cell(chunk) {
-                    cell.word.store(0, Ordering::Release);
-                }
-                update.set_pool_root(PoolTree::InodeTable, tree.root);
-                update.commit()
-            });
-        if let Err(error) = removed {
-            self.add_to(self.list(), taken);
-            return Err(error);
+        for chunk in chunks {
+            let missing = Error::Inconsistent {
+                place: Place::Block(ROOTS),
+                what: "a chunk of inodes is not in the inode table",
+            };
+            let value = tree.get(&update, *chunk)?;
+            let block = value.and_then(|value| decode_chunk(&value.bytes, pool.total_blocks()));
+            update.free_metadata(block.ok_or(missing)?)?;
+            tree.remove(&mut update, *chunk)?;
         }
+        let cells = || chunks.iter().filter_map(|chunk| self.cell(*chunk));
+        // Forgotten before the blocks can be used anew; a failure lets them be looked up again.
+        cells().for_each(|cell| cell.word.store(0, Ordering::Release));
+        update.set_pool_root(PoolTree::InodeTable, tree.root);
+        update.commit()?;
         state.root = tree.root;
-        if let Some(cell) = self.cell(chunk) {
-            cell.listed.store(0, Ordering::Relaxed);
+        for cell in cells() {
+            if cell.listed.swap(0, Ordering::Relaxed) == ALL_LISTED {
+                self.empty.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -394,6 +425,12 @@ impl InodeTable {
         page.get_or_init(|| (0..PAGE).map(|_| ChunkCell::default()).collect())
             .get(chunk % PAGE)
     }
+}
+
+/// The inode numbers of a chunk.
+fn numbers_of(chunk: u64) -> impl Iterator<Item = InodeNo> {
+    let first = chunk * CHUNK_INODES;
+    (first..first + CHUNK_INODES).map(InodeNo)
 }
 
 /// The chunk number, if inodes can have such numbers.
@@ -412,7 +449,8 @@ fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
     (block != 0 && block < total_blocks).then_some(BlockNo(block))
 }
 
-/// Checks that the slot at `at` is free and gives the generation of its next inode.
+/// Checks that the slot at `at` is free and gives the generation of its next inode: above that of any that has had the
+/// number, also in a chunk that was freed and made anew.
 pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Result<u64> {
     // Prefix, number, generation, mode and flags.
     let mut words = [0; 4];
@@ -423,5 +461,9 @@ pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Resu
             what: "a number thought free is in use",
         });
     }
-    Ok(words[2].wrapping_add(1))
+    // The record that makes the inode has a higher number than the last one, so no inode's generation is above the
+    // number of its record: nor are those in a chunk that was freed above that of the record that freed it.
+    let unused = || pool.journal.last_sequence().raw();
+    let before = if words[2] == 0 { unused() } else { words[2] };
+    Ok(before.wrapping_add(1))
 }

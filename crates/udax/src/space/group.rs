@@ -6,12 +6,18 @@ use udax_media::{BlockNo, BlockRange, HUGE_BLOCKS};
 /// The held bits of a group: set when the block may not be taken.
 ///
 /// # Invariants
-/// Bits past `covers.count` are set. `free` is the number of clear bits.
+/// Bits past `covers.count` are set. `free` is the number of clear bits. No bit below `lowest` is clear. No run of
+/// clear bits is longer than `longest`, and one is as long when `is_exact`; without `may_have_chunks` none holds a
+/// chunk.
 #[derive(Debug)]
 pub(super) struct GroupState {
     covers: BlockRange,
     words: Box<[u64; GROUP_WORDS]>,
     free: u64,
+    lowest: u64,
+    longest: u64,
+    is_exact: bool,
+    may_have_chunks: bool,
     /// Where the last search ended: the next one without a goal begins there.
     cursor: u64,
 }
@@ -23,8 +29,17 @@ impl GroupState {
             covers,
             words,
             free,
+            lowest: 0,
+            longest: free,
+            is_exact: false,
+            may_have_chunks: true,
             cursor: 0,
         }
+    }
+
+    /// A bound of the longest run that can be taken.
+    pub(super) fn longest(&self) -> u64 {
+        self.longest.min(self.free)
     }
 
     /// Takes the free blocks at the start of `wanted`, cut to this group; `None` when the first is held.
@@ -37,16 +52,19 @@ impl GroupState {
     /// Takes `count` blocks in one run, the first such run from `goal` (or from where the last search ended) on. When
     /// there is none, gives the length of the longest run instead.
     pub(super) fn take_run(&mut self, goal: Option<BlockNo>, count: u64) -> Result<BlockRange, u64> {
-        if self.free == 0 {
-            return Err(0);
+        if self.longest() < count {
+            return Err(self.measure_longest());
         }
+        self.lowest = self
+            .next_free(self.lowest, self.covers.count)
+            .unwrap_or(self.covers.count);
         let origin = goal
             .and_then(|goal| goal.raw().checked_sub(self.covers.start.raw()))
             .filter(|bit| *bit < self.covers.count)
             .unwrap_or(self.cursor);
         let mut longest = 0;
         for (from, to) in [(origin, self.covers.count), (0, origin)] {
-            let mut bit = from;
+            let mut bit = from.max(self.lowest);
             while let Some(first) = self.next_free(bit, to) {
                 let length = self.free_length(first, count);
                 if length == count {
@@ -57,13 +75,28 @@ impl GroupState {
                 bit = first + length + 1;
             }
         }
+        (self.longest, self.is_exact) = (longest, true);
         Err(longest)
+    }
+
+    /// The length of the longest run, looked for only after a change.
+    fn measure_longest(&mut self) -> u64 {
+        if !self.is_exact {
+            let (mut longest, mut bit) = (0, self.lowest);
+            while let Some(first) = self.next_free(bit, self.covers.count) {
+                let length = self.free_length(first, self.covers.count);
+                longest = longest.max(length);
+                bit = first + length + 1;
+            }
+            (self.longest, self.is_exact) = (longest, true);
+        }
+        self.longest
     }
 
     /// Takes whole free chunks, as many in a row as `count` has, at least one; fewer blocks than a chunk never.
     pub(super) fn take_chunks(&mut self, count: u64) -> Option<BlockRange> {
         let wanted = count / HUGE_BLOCKS;
-        if wanted == 0 || self.free < HUGE_BLOCKS {
+        if wanted == 0 || !self.may_have_chunks || self.longest() < HUGE_BLOCKS {
             return None;
         }
         // Chunks are counted from the pool's start, which the group's start is a multiple of in the first segment;
@@ -78,6 +111,7 @@ impl GroupState {
             }
             chunk += 1;
         }
+        self.may_have_chunks = false;
         None
     }
 
@@ -108,6 +142,10 @@ impl GroupState {
             }
         });
         self.free += released;
+        self.lowest = self.lowest.min(first);
+        // The run may have grown by its neighbours. How far is found out when a search next fails.
+        (self.longest, self.is_exact) = (self.free, false);
+        self.may_have_chunks = true;
         released
     }
 
@@ -121,6 +159,7 @@ impl GroupState {
         });
         assert!(held == count, "blocks taken that were held already");
         self.free -= count;
+        self.is_exact = false;
         BlockRange::new(BlockNo(self.covers.start.raw() + first), count)
     }
 
@@ -236,6 +275,44 @@ mod tests {
         assert!(!group.is_held(run));
         assert_eq!(group.release(run), 0);
         assert_eq!(group.free, 100);
+    }
+
+    #[test]
+    fn the_longest_run_is_known_after_each_change() {
+        let mut group = empty_group(0, 1000);
+        let runs: Vec<_> = (0..10).map(|_| group.take_run(None, 100).unwrap()).collect();
+        assert_eq!((group.longest(), group.take_run(None, 1)), (0, Err(0)));
+        group.release(runs[3]);
+        group.release(BlockRange::new(BlockNo(550), 50));
+        assert_eq!(group.take_run(None, 101), Err(100));
+        assert_eq!(group.longest(), 100);
+        // Joins what is free on its left.
+        group.release(runs[6]);
+        assert_eq!(group.take_run(None, 151), Err(150));
+        assert_eq!(group.take_run(Some(BlockNo(0)), 20).unwrap().start, BlockNo(300));
+        assert_eq!(group.take_run(None, 149).unwrap().start, BlockNo(550));
+        assert_eq!(group.take_run(None, 149), Err(80));
+    }
+
+    #[test]
+    fn a_chunk_is_found_again_after_it_was_given_back() {
+        let mut group = empty_group(0, 1024);
+        let first = group.take_chunks(512).unwrap();
+        let _ = group.take_exact(BlockRange::new(BlockNo(700), 1)).unwrap();
+        assert_eq!(group.take_chunks(512), None);
+        group.release(first);
+        assert_eq!(group.take_chunks(512), Some(first));
+    }
+
+    #[test]
+    fn a_search_from_the_start_passes_over_what_is_held() {
+        let mut group = empty_group(0, GROUP_BLOCKS);
+        let held = group.take_run(Some(BlockNo(0)), GROUP_BLOCKS - 100).unwrap();
+        let next = group.take_run(Some(BlockNo(0)), 1).unwrap();
+        assert_eq!(next.start, held.end());
+        assert_eq!(group.lowest, held.count);
+        group.release(BlockRange::new(BlockNo(5), 1));
+        assert_eq!(group.take_run(Some(BlockNo(0)), 1).unwrap().start, BlockNo(5));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use udax_journal::{Checkpointed, Committed, Quarantine};
 use udax_media::bitmap::{self, GROUP_BLOCKS};
 use udax_media::seal::Seed;
-use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry};
+use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry, HUGE_BLOCKS};
 use udax_pmem::Region;
 use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank, RwLock};
@@ -72,17 +72,28 @@ pub(crate) struct Space {
     seed: Seed,
     geometry: RwLock<Arc<Geometry>>,
     pages: RwLock<Vec<Arc<GroupPage>>>,
+    /// Seldom is a block free in a group below this one: where requests without a goal begin.
+    first: AtomicU64,
     available: AtomicU64,
     reserve: AtomicU64,
     quarantine: Mutex<Quarantine>,
     quarantine_seen: AtomicU64,
 }
 
-type GroupCell = OnceLock<Mutex<GroupState>>;
+/// A group, and how many of its blocks one request may get, so that full groups are passed over without their lock.
+#[derive(Debug)]
+struct GroupCell {
+    state: OnceLock<Mutex<GroupState>>,
+    longest: AtomicU64,
+}
+
 type GroupPage = [GroupCell; TABLE_PAGE];
 
 fn new_page() -> Arc<GroupPage> {
-    Arc::new(std::array::from_fn(|_| OnceLock::new()))
+    Arc::new(std::array::from_fn(|_| GroupCell {
+        state: OnceLock::new(),
+        longest: AtomicU64::new(u64::MAX),
+    }))
 }
 
 impl Space {
@@ -93,6 +104,7 @@ impl Space {
             seed,
             geometry: RwLock::new(Rank::Leaf, Arc::new(geometry)),
             pages: RwLock::new(Rank::Leaf, Vec::new()),
+            first: AtomicU64::new(0),
             available: AtomicU64::new(free_blocks),
             reserve: AtomicU64::new(0),
             quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
@@ -213,7 +225,8 @@ impl Space {
             );
             // The group was loaded when the blocks were taken or their freeing was prepared.
             if let Ok(released) = self.with_group(index, |group| group.release(part)) {
-                self.available.fetch_add(released, Ordering::Relaxed);
+                // Pairs with the Acquire in `debit`.
+                self.available.fetch_add(released, Ordering::Release);
                 if released != part.count {
                     tracing::error!(blocks = %part, "blocks were freed that were free; run fsck");
                 }
@@ -291,7 +304,8 @@ impl Space {
             match self.available.compare_exchange_weak(
                 available,
                 available - request.count,
-                Ordering::Relaxed,
+                // Pairs with the Release in `give_back`: who debits what was given back sees in which group it is.
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Ok(()),
@@ -303,29 +317,43 @@ impl Space {
     fn search(&self, request: Request) -> Result<BlockRange> {
         let geometry = self.geometry();
         let groups = geometry.group_count();
-        let start = geometry.group_of(request.goal).unwrap_or(0);
+        let first = self.first.load(Ordering::Relaxed);
+        let start = match geometry.group_of(request.goal) {
+            Some(start) if request.goal != BlockNo(0) => start,
+            _ => first.min(groups),
+        };
+        let in_order = || (start..groups).chain(0..start);
         if request.placement == Placement::Huge {
-            for index in (start..groups).chain(0..start) {
-                if let Some(run) = self.with_group(index, |group| group.take_chunks(request.count))? {
+            for index in in_order() {
+                let taken =
+                    self.with_likely_group(index, HUGE_BLOCKS, |group| group.take_chunks(request.count));
+                if let Some(run) = taken?.flatten() {
                     return Ok(run);
                 }
             }
         }
         // First a run that is long enough, in any group; then whatever there is.
         let mut longest = 0;
-        for index in (start..groups).chain(0..start) {
+        for index in in_order() {
             let goal = if index == start { Some(request.goal) } else { None };
-            match self.with_group(index, |group| group.take_run(goal, request.count))? {
-                Ok(run) => return Ok(run),
-                Err(length) => longest = longest.max(length),
+            match self.with_likely_group(index, 1, |group| group.take_run(goal, request.count))? {
+                Some(Ok(run)) => {
+                    if start == first && longest == 0 {
+                        self.note_first(first, index);
+                    }
+                    return Ok(run);
+                }
+                Some(Err(length)) => longest = longest.max(length),
+                None => {}
             }
         }
         while longest > 0 {
             let mut next = 0;
-            for index in (start..groups).chain(0..start) {
-                match self.with_group(index, |group| group.take_run(None, longest))? {
-                    Ok(run) => return Ok(run),
-                    Err(length) => next = next.max(length),
+            for index in in_order() {
+                match self.with_likely_group(index, 1, |group| group.take_run(None, longest))? {
+                    Some(Ok(run)) => return Ok(run),
+                    Some(Err(length)) => next = next.max(length),
+                    None => {}
                 }
             }
             // Others took the runs in the meantime; what is there now is shorter.
@@ -337,19 +365,66 @@ impl Space {
         })
     }
 
+    /// All groups from `seen` to before `index` were full.
+    fn note_first(&self, seen: u64, index: u64) {
+        // Relaxed: a hint. When it has changed meanwhile, the other knows better.
+        let _raced = self
+            .first
+            .compare_exchange(seen, index, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Runs `action` on the group unless it has no run of `count` free blocks.
+    fn with_likely_group<T>(
+        &self,
+        index: u64,
+        count: u64,
+        action: impl FnOnce(&mut GroupState) -> T,
+    ) -> Result<Option<T>> {
+        self.with_cell(index, |cell| {
+            // What was given back before the blocks now wanted were debited is seen here, see `debit`.
+            if cell.longest.load(Ordering::Relaxed) < count {
+                return Ok(None);
+            }
+            self.act_on(index, cell, action).map(Some)
+        })?
+    }
+
     /// Runs `action` on the group, loading it first if need be.
     fn with_group<T>(&self, index: u64, action: impl FnOnce(&mut GroupState) -> T) -> Result<T> {
+        self.with_cell(index, |cell| self.act_on(index, cell, action))?
+    }
+
+    fn act_on<T>(
+        &self,
+        index: u64,
+        cell: &GroupCell,
+        action: impl FnOnce(&mut GroupState) -> T,
+    ) -> Result<T> {
+        let state = match cell.state.get() {
+            Some(state) => state,
+            None => {
+                let loaded = self.load(index)?;
+                cell.state
+                    .get_or_init(|| Mutex::with_order(Rank::Allocator, index, loaded))
+            }
+        };
+        let mut group = state.lock();
+        let result = action(&mut group);
+        // Under the lock, so that the last change counts.
+        let longest = group.longest();
+        if cell.longest.swap(longest, Ordering::Relaxed) < longest {
+            self.first.fetch_min(index, Ordering::Relaxed);
+        }
+        Ok(result)
+    }
+
+    fn with_cell<T>(&self, index: u64, action: impl FnOnce(&GroupCell) -> T) -> Result<T> {
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let page = self.pages.read().get(at / TABLE_PAGE).map(Arc::clone);
-        let Some(cell) = page.as_deref().and_then(|page| page.get(at % TABLE_PAGE)) else {
-            return Err(Error::Invalid("allocation group"));
-        };
-        if let Some(group) = cell.get() {
-            return Ok(action(&mut group.lock()));
+        match page.as_deref().and_then(|page| page.get(at % TABLE_PAGE)) {
+            Some(cell) => Ok(action(cell)),
+            None => Err(Error::Invalid("allocation group")),
         }
-        let loaded = self.load(index)?;
-        let group = cell.get_or_init(|| Mutex::with_order(Rank::Allocator, index, loaded));
-        Ok(action(&mut group.lock()))
     }
 
     fn load(&self, index: u64) -> Result<GroupState> {

@@ -50,7 +50,7 @@ fn build_leaves<S: NodeStore, V: AsRef<[u8]>>(
     let mut previous = None;
     for (key, value) in entries {
         let value = value.as_ref();
-        verify_len(key, value)?;
+        verify_len(value)?;
         if previous.is_some_and(|previous| previous >= key) {
             let block = leaves.last().map_or_else(Default::default, |leaf| leaf.child);
             return Err(fault(block, "key out of order", key).into());

@@ -1,5 +1,6 @@
 //! From the root to a leaf, and over all nodes: where levels, identities and key ranges are checked.
 
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 use udax_media::node::{MAX_LEVEL, NodeIdentity, NodeState, STATE_OFFSET};
 use udax_media::{BlockNo, FormatError, Place};
@@ -145,7 +146,7 @@ fn separator_within<S: NodeSource>(
     Ok(key)
 }
 
-/// Visits `root` and everything below it, children first.
+/// Visits `root` and everything below it, children first, each once: a node that is listed twice is an error.
 pub(super) fn walk<S: NodeSource>(
     source: &S,
     identity: NodeIdentity,
@@ -154,6 +155,8 @@ pub(super) fn walk<S: NodeSource>(
 ) -> Result<(), S::Error> {
     let mut stack: SmallVec<[(Node, Range, usize); 4]> = SmallVec::new();
     stack.push((root, (None, None), 0));
+    let mut seen = FxHashSet::default();
+    seen.insert(root.block);
     while let Some((node, (lower, upper), index)) = stack.last_mut() {
         let (node, range) = (*node, (*lower, *upper));
         if node.state.level == 0 || *index == node.count() {
@@ -169,6 +172,9 @@ pub(super) fn walk<S: NodeSource>(
             below.1 = Some(separator_within(source, node, *index + 1, (below.0, range.1))?);
         }
         let child = inner::child(source, node, *index)?;
+        if !seen.insert(child) {
+            return Err(node.fault("child, twice,", child.raw()).into());
+        }
         *index += 1;
         stack.push((
             Node::open(source, child, identity, node.state.level - 1)?,

@@ -159,17 +159,18 @@ pub(super) fn split<S: NodeStore>(
     {
         first.key = 0;
     }
-    // Ascending insertion leaves full nodes behind.
-    let middle = if is_last {
-        entries.len() - 1
-    } else {
-        entries.len() / 2
+    // Ascending insertion leaves full nodes behind, as does descending insertion, which splits the first child.
+    let middle = match index {
+        1 => 1,
+        _ if is_last => entries.len() - 1,
+        _ => entries.len() / 2,
     };
     let (left, right) = entries.split_at(middle);
     let block = store.allocate()?;
     write_fresh(store, block, identity, node.state.level, right)?;
     if !is_last {
-        if index < middle {
+        // At 1 the first key may have been changed.
+        if index < middle || index == 1 {
             write_entries(store, node.block, 0, left)?;
         }
         write_count(store, node, left.len())?;

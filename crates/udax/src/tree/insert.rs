@@ -6,7 +6,7 @@ use udax_media::{BlockNo, FormatError, Place};
 use super::descent::{Node, Path};
 use super::inner::{self, Entry};
 use super::leaf::{self, Draft, Image};
-use super::{NodeStore, Tree};
+use super::{NodeStore, TooLong, Tree};
 
 /// What became of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ impl Tree {
         key: u64,
         value: &[u8],
     ) -> Result<Insertion, S::Error> {
-        verify_len(key, value)?;
+        verify_len(value)?;
         let Some(probe) = self.probe(store, (key, key), value.len())? else {
             let block = store.allocate()?;
             let mut draft = Draft::new();
@@ -80,7 +80,7 @@ impl Tree {
         key: u64,
         value: &[u8],
     ) -> Result<bool, S::Error> {
-        verify_len(key, value)?;
+        verify_len(value)?;
         let Some(leaf) = self.seek(store, key)? else {
             return Ok(false);
         };
@@ -122,8 +122,13 @@ impl Tree {
             return draft.rewrite(store, node.block, self.identity);
         }
         let is_last = index + 1 == entries.len();
-        // Ascending insertion leaves full leaves behind, and needs not touch them.
-        let middle = if is_last { index } else { balance(&entries, total) };
+        // Ascending insertion leaves full leaves behind, and need not touch them; so does descending insertion, which
+        // moves them.
+        let middle = match index {
+            0 => 1,
+            _ if is_last => index,
+            _ => balance(&entries, total),
+        };
         let (left, right) = entries.split_at(middle);
         let block = store.allocate()?;
         let mut draft = Draft::new();
@@ -134,7 +139,12 @@ impl Tree {
             compose(&mut draft, left.iter().copied(), node.block)?;
             draft.rewrite(store, node.block, self.identity)?;
         }
-        let key = right.first().map_or(new.0, |(key, _)| *key);
+        // All that is above a full leaf goes beside it, also keys below the new one: descending insertion there would
+        // split the leaf each time.
+        let key = match left.last() {
+            Some((below, _)) if is_last => below + 1,
+            _ => right.first().map_or(new.0, |(key, _)| *key),
+        };
         self.add_child(store, path, Entry { key, child: block })
     }
 
@@ -193,14 +203,9 @@ fn balance(entries: &[(u64, &[u8])], total: usize) -> usize {
     middle
 }
 
-pub(super) fn verify_len(key: u64, value: &[u8]) -> Result<(), FormatError> {
+pub(super) fn verify_len(value: &[u8]) -> Result<(), TooLong> {
     if value.len() > MAX_VALUE_BYTES {
-        return Err(FormatError::Field {
-            what: "tree value",
-            place: Place::Block(BlockNo(0)),
-            field: "length of the value of key",
-            value: key,
-        });
+        return Err(TooLong(value.len()));
     }
     Ok(())
 }

@@ -38,10 +38,14 @@ pub(crate) use cursor::Cursor;
 pub(crate) use insert::Insertion;
 pub(crate) use probe::{Hit, Probe};
 
+/// A value of so many bytes is longer than a node can hold: its maker's fault, not the pool's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TooLong(pub(crate) usize);
+
 /// Where nodes are read: the pool as it will be after the running transaction.
 pub(crate) trait NodeSource {
     /// What reading can fail with.
-    type Error: From<FormatError>;
+    type Error: From<FormatError> + From<TooLong>;
 
     /// The word at `at`, a multiple of 8, of `block`.
     fn word(&self, block: BlockNo, at: usize) -> Result<u64, Self::Error>;

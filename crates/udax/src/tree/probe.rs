@@ -81,7 +81,7 @@ impl Tree {
         key: u64,
         value: &[u8],
     ) -> Result<bool, S::Error> {
-        insert::verify_len(key, value)?;
+        insert::verify_len(value)?;
         let Some(place) = leaf::place(probe.leaf.node, &probe.survey, value.len()) else {
             return Ok(false);
         };

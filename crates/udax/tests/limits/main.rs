@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod attributes;
 mod busy;
+mod chunks;
 mod counts;
+mod crafted;
 mod crash;
 mod cuts;
 mod damage;
@@ -11,4 +14,5 @@ mod full;
 mod names;
 mod pool;
 mod ranges;
+mod shares;
 mod space;

@@ -243,3 +243,52 @@ fn a_growth_that_a_crash_interrupts_leaves_one_size_or_the_other() {
         std::fs::remove_file(copy).unwrap();
     }
 }
+
+#[test]
+fn what_is_given_back_in_a_full_part_of_the_pool_is_used_first() {
+    let pool = TestPool::new(600 * MIB);
+    let fs = pool.open();
+    // Several groups of bitmaps, all full but for the last.
+    for number in 0..5 {
+        let file = open(&fs, &format!("/{number}"));
+        file.allocate(AllocateMode::Allocate, 0, 100 * MIB).unwrap();
+    }
+    let place = |name: &str| -> u64 {
+        let file = open(&fs, name);
+        file.allocate(AllocateMode::Allocate, 0, 8 * MIB).unwrap();
+        file.extents(0, 1).unwrap()[0].pool_offset
+    };
+    assert!(place("/behind all") >= 500 * MIB);
+    fs.unlink("/1").unwrap();
+    assert!((100 * MIB..204 * MIB).contains(&place("/in the gap")));
+    fs.unlink("/0").unwrap();
+    assert!(place("/at the front") < 104 * MIB);
+    // What fits nowhere in one run takes all gaps.
+    let whole = open(&fs, "/whole");
+    let space = fs.stat_filesystem();
+    whole
+        .allocate(AllocateMode::Allocate, 0, (space.available_blocks - 16) * 4096)
+        .unwrap();
+    drop(whole);
+    fs.close().unwrap();
+    pool.check();
+}
+
+#[test]
+fn a_write_that_finds_no_space_changes_nothing_of_the_blocks_that_are_there() {
+    let pool = TestPool::new(24 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    file.write_at(&[1; 4096], 0).unwrap();
+    file.write_at(&[1; 4096], 8192).unwrap();
+    let ballast = open(&fs, "/ballast");
+    fs.sync().unwrap();
+    let rest = fs.stat_filesystem().available_blocks;
+    ballast.allocate(AllocateMode::KeepSize, 0, rest * 4096).unwrap();
+    // Into a block, and a hole behind it.
+    let refused = file.write_at(&[2; 8192], 0);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    let mut bytes = [0; 4096];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
+    assert_eq!(bytes, [1; 4096]);
+}

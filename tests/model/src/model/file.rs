@@ -290,7 +290,7 @@ impl Model {
         };
         match mode {
             AllocateMode::Allocate => content.extend(end),
-            AllocateMode::KeepSize => {}
+            AllocateMode::KeepSize | AllocateMode::Unshare => {}
             AllocateMode::PunchHole | AllocateMode::ZeroRangeKeepSize => content.punch(offset, len),
             AllocateMode::ZeroRange => {
                 content.punch(offset, len);
@@ -318,12 +318,8 @@ impl Model {
         Ok(Expected::Done)
     }
 
-    pub(super) fn copy_range(
-        &mut self,
-        (from_slot, offset): (usize, u64),
-        (to_slot, to_offset): (usize, u64),
-        len: u64,
-    ) -> Prediction {
+    /// Two open files, if one can be copied to the other.
+    fn copied(&self, from_slot: usize, to_slot: usize) -> Result<(Id, Id), Fault> {
         let (from, from_flags) = self
             .open_handle(from_slot)
             .map(|handle| (handle.id, handle.flags))?;
@@ -335,9 +331,75 @@ impl Model {
         let faults = [self.content(from).err(), self.content(to).err()];
         let bad = (!is_readable || !is_writable).then(|| Fault::from(Errno::EBADF));
         let faults: Fault = faults.into_iter().flatten().chain(bad).collect();
-        if !faults.0.is_empty() {
-            return Err(faults);
+        if faults.0.is_empty() {
+            Ok((from, to))
+        } else {
+            Err(faults)
         }
+    }
+
+    pub(super) fn share(
+        &mut self,
+        (from_slot, offset): (usize, u64),
+        (to_slot, to_offset): (usize, u64),
+        len: u64,
+        is_dedupe: bool,
+    ) -> Prediction {
+        let (from, to) = self.copied(from_slot, to_slot)?;
+        let source = self.content(from)?.clone();
+        let target = self.content(to)?;
+        let mut errnos = Vec::new();
+        let end = offset.saturating_add(len);
+        let to_end = to_offset.saturating_add(len);
+        let ends_both = end == source.size() && to_end >= target.size();
+        let is_whole = |at: u64| at.is_multiple_of(BLOCK);
+        if !is_whole(offset) || !is_whole(to_offset) || (!is_whole(len) && !ends_both) || end > source.size()
+        {
+            errnos.push(Errno::EINVAL);
+        }
+        if to_end > MAX_SIZE {
+            errnos.push(Errno::EFBIG);
+        }
+        let blocks = |at: u64, end: u64| (at / BLOCK, end.div_ceil(BLOCK));
+        let ((first, last), (to_first, to_last)) = (blocks(offset, end), blocks(to_offset, to_end));
+        if from == to && first < to_last && to_first < last {
+            errnos.push(Errno::EINVAL);
+        }
+        if is_dedupe && to_end > target.size() {
+            errnos.push(Errno::EINVAL);
+        }
+        if !errnos.is_empty() {
+            return Err(Fault(errnos));
+        }
+        let is_same = is_dedupe && {
+            let count = usize::try_from(len).unwrap_or(usize::MAX);
+            source.read(offset, count) == target.read(to_offset, count)
+        };
+        if is_dedupe && !is_same {
+            return Ok(Expected::Count(0));
+        }
+        let now = self.now;
+        self.inode_mut(from).atime = Stamp::Unknown;
+        let inode = self.inode_mut(to);
+        if let Body::File(content) = &mut inode.body {
+            content.copy_from(&source, offset, to_offset, len);
+        }
+        if is_dedupe {
+            inode.atime = Stamp::Unknown;
+            return Ok(Expected::Count(1));
+        }
+        inode.are_set_id_bits_uncertain |= inode.permissions & 0o6000 != 0;
+        inode.overwrite(now);
+        Ok(Expected::Done)
+    }
+
+    pub(super) fn copy_range(
+        &mut self,
+        (from_slot, offset): (usize, u64),
+        (to_slot, to_offset): (usize, u64),
+        len: u64,
+    ) -> Prediction {
+        let (from, to) = self.copied(from_slot, to_slot)?;
         let source = self.content(from)?.clone();
         let overflows = |at: u64| at.checked_add(len).is_none_or(|end| end > MAX_SIZE);
         if offset > MAX_SIZE || to_offset > MAX_SIZE || overflows(offset) || overflows(to_offset) {

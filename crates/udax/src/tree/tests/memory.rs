@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use udax_media::node::{self, NodeIdentity, TreeKind};
 use udax_media::{BLOCK_SIZE, BlockNo, FormatError, Place};
 
-use super::super::{NodeSource, NodeStore, Tree};
+use super::super::{NodeSource, NodeStore, TooLong, Tree};
 
 pub(super) const IDENTITY: NodeIdentity = NodeIdentity {
     kind: TreeKind::Xattrs,
@@ -17,7 +17,14 @@ pub(super) const IDENTITY: NodeIdentity = NodeIdentity {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TestError {
     Format(FormatError),
+    TooLong(TooLong),
     NoSpace,
+}
+
+impl From<TooLong> for TestError {
+    fn from(error: TooLong) -> Self {
+        Self::TooLong(error)
+    }
 }
 
 impl From<FormatError> for TestError {

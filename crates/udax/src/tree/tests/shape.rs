@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use udax_media::node::{MAX_VALUE_BYTES, TreeRoot};
 
-use super::super::{Cursor, Insertion, Tree};
+use super::super::{Cursor, Insertion, TooLong, Tree};
 use super::memory::{IDENTITY, Memory, TestError};
 use super::{collect, empty, insert, value};
 
@@ -93,12 +93,51 @@ fn same_size_churn_never_grows_the_tree() {
     store.check(&tree);
 }
 
-#[test]
-fn ascending_insertion_fills_leaves() {
-    let (tree, store) = filled(0..100_000, 32);
-    let dense = 100_000_usize.div_ceil(4032 / 48);
+/// No node less than 10 of 11 parts full, values being of 32 bytes.
+#[track_caller]
+fn assert_dense(keys: &[u64]) {
+    let (tree, store) = filled(keys.iter().copied(), 32);
+    let dense = keys.len().div_ceil(4032 / 48);
     assert!(
         store.live() * 10 <= dense * 11,
+        "{} nodes, {dense} full leaves",
+        store.live()
+    );
+    store.check(&tree);
+}
+
+#[test]
+fn ascending_insertion_fills_leaves() {
+    assert_dense(&(0..100_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn descending_insertion_fills_leaves() {
+    assert_dense(&(0..100_000).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn descending_insertion_above_full_leaves_fills_leaves() {
+    let below: Vec<u64> = (0..84 * 10).collect();
+    let above: Vec<u64> = (1_000_000..1_100_000).rev().collect();
+    assert_dense(&[below, above].concat());
+}
+
+#[test]
+fn ascending_insertion_below_full_leaves_fills_leaves() {
+    let above: Vec<u64> = (1_000_000..1_000_000 + 84 * 10).collect();
+    let below: Vec<u64> = (0..100_000).collect();
+    assert_dense(&[above, below].concat());
+}
+
+#[test]
+fn insertion_in_no_order_leaves_leaves_more_than_half_full() {
+    let keys = (0..100_000_u64).map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8);
+    let (tree, store) = filled(keys, 32);
+    let dense = 100_000_usize.div_ceil(4032 / 48);
+    // Leaves are between half full and full, as most were halved a while ago; some have been split at an end.
+    assert!(
+        store.live() * 10 <= dense * 19,
         "{} nodes, {dense} full leaves",
         store.live()
     );
@@ -154,7 +193,10 @@ fn longest_values_fit_two_to_a_leaf() {
     let error = tree
         .insert(&mut store, 5000, &vec![0; MAX_VALUE_BYTES + 1])
         .unwrap_err();
-    assert!(matches!(error, TestError::Format(_)));
+    // The caller's fault is not told as damage.
+    assert_eq!(error, TestError::TooLong(TooLong(MAX_VALUE_BYTES + 1)));
+    let error = crate::Error::from(TooLong(MAX_VALUE_BYTES + 1));
+    assert_eq!(error.errno(), nix::errno::Errno::E2BIG);
 }
 
 #[test]

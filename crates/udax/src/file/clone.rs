@@ -1,0 +1,334 @@
+//! Sharing blocks between files: `clone_range` (reflink) and `dedupe_range`.
+//!
+//! A record shares up to [`EXTENTS_PER_STEP`] extents: it marks those of the source, counts one more owner for their
+//! blocks, frees what the target had in their place and maps them there. Whoever writes to them then copies first
+//! (`unshare`). Holes and unwritten parts become holes.
+//!
+//! Locks: both inodes alone, by number; the tree of share counts inside each update.
+
+use udax_journal::DataWriter;
+use udax_media::extent::{Extent, ExtentFlags};
+use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
+
+use super::File;
+use crate::error::{Error, Result};
+use crate::extents::{self, ExtentMap, clip};
+use crate::inode::attributes::now;
+use crate::inode::fields::Line;
+use crate::inode::lifecycle::freeable;
+use crate::inode::{Inode, InodeState};
+use crate::namespace::locks::LockSet;
+use crate::pool::Pool;
+use crate::update::Update;
+
+/// The most extents that one record shares, and the most share counts that it changes for them and for those that it
+/// replaces: some 60 KiB of changes in four trees.
+const EXTENTS_PER_STEP: usize = 64;
+/// Bytes compared at a time.
+const COMPARED_BYTES: usize = 64 << 10;
+
+/// What is shared: bytes of the source, and where they go in the target. Whole blocks, but for the end.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: u64,
+    to: u64,
+    length: u64,
+}
+
+impl Span {
+    fn source(self) -> (FileBlock, FileBlock) {
+        (FileBlock::holding(self.from), end_block(self.from + self.length))
+    }
+
+    fn target(self) -> (FileBlock, FileBlock) {
+        (FileBlock::holding(self.to), end_block(self.to + self.length))
+    }
+}
+
+fn end_block(end: u64) -> FileBlock {
+    FileBlock(end.div_ceil(BLOCK_BYTES))
+}
+
+/// The extents of source and target, which may be one file.
+enum Maps<'i> {
+    One(ExtentMap<'i>),
+    Two(ExtentMap<'i>, ExtentMap<'i>),
+}
+
+impl<'i> Maps<'i> {
+    fn source(&mut self) -> &mut ExtentMap<'i> {
+        let (Self::One(map) | Self::Two(map, _)) = self;
+        map
+    }
+
+    fn target(&mut self) -> &mut ExtentMap<'i> {
+        let (Self::One(map) | Self::Two(_, map)) = self;
+        map
+    }
+}
+
+impl File {
+    /// Lets `to` share the blocks of `len` bytes from `offset` on, at its `to_offset`; 0 means up to the end of this
+    /// file (Linux `FICLONERANGE`). What `to` had there is freed; it grows as far as needed. Whoever writes to shared
+    /// blocks gets a copy of those that are written.
+    ///
+    /// # Errors
+    /// As [`File::copy_range`], but `Invalid` also for offsets that are not multiples of 4096, for a length that is not
+    /// one either and does not end where both files do, and for a range beyond the end of this file.
+    ///
+    /// # Durability
+    /// Durable on return, 64 extents at a time from the start; each of those steps is atomic.
+    pub fn clone_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<()> {
+        self.check_copied_to(to)?;
+        let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+        let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
+            return Ok(());
+        };
+        let pool = &*self.pool;
+        pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
+        pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
+    }
+
+    /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
+    /// are the same; tells whether they are (Linux `FIDEDUPERANGE`). Neither file changes to its readers.
+    ///
+    /// # Errors
+    /// As [`File::clone_range`], and `Invalid` when the range is not inside both files.
+    ///
+    /// # Durability
+    /// As [`File::clone_range`].
+    pub fn dedupe_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<bool> {
+        self.check_copied_to(to)?;
+        if len == 0 {
+            return Ok(true);
+        }
+        let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+        let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
+            return Ok(true);
+        };
+        let pool = &*self.pool;
+        if span.to + span.length > pool.inode_size(&to.inode)? {
+            return Err(Error::Invalid("the range ends behind the file"));
+        }
+        if !self.is_same(&mut locks, to, span)? {
+            return Ok(false);
+        }
+        pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::No)?;
+        Ok(true)
+    }
+
+    /// What is to be shared; `None` if it is nothing. In the order of Linux's `generic_remap_checks`.
+    fn plan_sharing(&self, (from, target): (u64, &Self), to: u64, length: u64) -> Result<Option<Span>> {
+        if !from.is_multiple_of(BLOCK_BYTES) || !to.is_multiple_of(BLOCK_BYTES) {
+            return Err(Error::Invalid("blocks are shared whole"));
+        }
+        let size = self.pool.inode_size(&self.inode)?;
+        let length = match length {
+            0 => size.saturating_sub(from),
+            length => length,
+        };
+        let end = from.checked_add(length).filter(|end| *end <= size);
+        let end = end.ok_or(Error::Invalid("the range ends behind the file"))?;
+        if to.checked_add(length).is_none_or(|end| end > MAX_FILE_BYTES) {
+            return Err(Error::FileTooLarge);
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        // A last block that is not whole is shared where it is the last one of both.
+        let is_last = end == size && to + length >= self.pool.inode_size(&target.inode)?;
+        if !length.is_multiple_of(BLOCK_BYTES) && !is_last {
+            return Err(Error::Invalid("blocks are shared whole"));
+        }
+        let span = Span { from, to, length };
+        let ((first, last), (to_first, to_last)) = (span.source(), span.target());
+        if self.inode.ino == target.inode.ino && first < to_last && to_first < last {
+            return Err(Error::Invalid("the ranges overlap"));
+        }
+        Ok(Some(span))
+    }
+
+    fn is_same(&self, locks: &mut LockSet<'_>, to: &Self, span: Span) -> Result<bool> {
+        let mut one = vec![0; COMPARED_BYTES];
+        let mut other = vec![0; COMPARED_BYTES];
+        let mut done = 0;
+        while done < span.length {
+            let left = usize::try_from(span.length - done).unwrap_or(COMPARED_BYTES);
+            let count = left.min(COMPARED_BYTES);
+            let one = one.get_mut(..count).unwrap_or_default();
+            let other = other.get_mut(..count).unwrap_or_default();
+            for (file, buffer, at) in [(self, &mut *one, span.from), (to, &mut *other, span.to)] {
+                let state = locks.state(&file.inode)?;
+                extents::load(&self.pool, &file.inode, state)?;
+                self.pool.read_locked(&file.inode, state, buffer, at + done)?;
+            }
+            if one != other {
+                return Ok(false);
+            }
+            done += u64::try_from(count).unwrap_or(span.length);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether the target's times and size change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Touch {
+    Yes,
+    No,
+}
+
+impl Pool {
+    fn share(
+        &self,
+        locks: &mut LockSet<'_>,
+        (source, target): (&Inode, &Inode),
+        mut span: Span,
+        touch: Touch,
+    ) -> Result<()> {
+        self.prepare_range(source, locks.state(source)?)?;
+        self.prepare_range(target, locks.state(target)?)?;
+        while span.length > 0 {
+            let done = self.share_step(locks, (source, target), span, touch)?;
+            span = Span {
+                from: span.from + done,
+                to: span.to + done,
+                length: span.length - done,
+            };
+        }
+        Ok(())
+    }
+
+    /// If `inode` is about to grow behind `start`, zeros what its last block holds behind its end.
+    fn zero_tail_before(&self, inode: &Inode, state: &mut InodeState, start: u64) -> Result<()> {
+        self.prepare_range(inode, state)?;
+        let size = self.inode_size(inode)?;
+        if start <= size || size.is_multiple_of(BLOCK_BYTES) {
+            return Ok(());
+        }
+        self.unshare_tail(inode, state)?;
+        extents::load(self, inode, state)?;
+        let mut writer = DataWriter::new(&self.region);
+        self.zero_old_tail(&mut writer, inode, state, size, start)?;
+        let _durable = writer.finish(()).fence(&self.region)?;
+        Ok(())
+    }
+
+    /// Shares the first extents of `span`; gives how many bytes of it are done.
+    fn share_step(
+        &self,
+        locks: &mut LockSet<'_>,
+        (source, target): (&Inode, &Inode),
+        span: Span,
+        touch: Touch,
+    ) -> Result<u64> {
+        let mut update = Update::new(self);
+        let mut maps = self.begin_maps(locks, source, target)?;
+        let shared = share_extents(&mut update, &mut maps, span)?;
+        let done = (shared.blocks * BLOCK_BYTES).min(span.length);
+        let mut line = Line::read(self, target)?;
+        locks.state(target)?.settle_times(&mut line);
+        line.add_blocks(shared.target_delta);
+        if touch == Touch::Yes {
+            line.set_size(line.size().max(span.to + done));
+            line.touch_modified(now());
+        }
+        if source.ino == target.ino {
+            line.add_blocks(shared.source_delta);
+        } else {
+            let mut line = Line::read(self, source)?;
+            line.add_blocks(shared.source_delta);
+            line.store(&mut update, source);
+        }
+        line.store(&mut update, target);
+        maps.source().store(&mut update)?;
+        if let Maps::Two(_, map) = &maps {
+            map.store(&mut update)?;
+        }
+        update.commit()?;
+        match maps {
+            Maps::One(map) => map.finish(locks.state(target)?),
+            Maps::Two(from, to) => {
+                from.finish(locks.state(source)?);
+                to.finish(locks.state(target)?);
+            }
+        }
+        locks.state(target)?.lazy = Default::default();
+        Ok(done)
+    }
+
+    fn begin_maps<'i>(
+        &self,
+        locks: &mut LockSet<'_>,
+        source: &'i Inode,
+        target: &'i Inode,
+    ) -> Result<Maps<'i>> {
+        let map = ExtentMap::begin(self, source, locks.state(source)?)?;
+        if source.ino == target.ino {
+            return Ok(Maps::One(map));
+        }
+        let other = ExtentMap::begin(self, target, locks.state(target)?)?;
+        Ok(Maps::Two(map, other))
+    }
+}
+
+/// What a step has done.
+struct Shared {
+    /// Blocks of the span that are done, holes counted.
+    blocks: u64,
+    /// What the inodes' numbers of blocks change by.
+    source_delta: i64,
+    target_delta: i64,
+}
+
+/// Adds to `update` the sharing of the first extents of `span`.
+fn share_extents(update: &mut Update<'_>, maps: &mut Maps<'_>, span: Span) -> Result<Shared> {
+    let (first, end) = span.source();
+    let (to_first, to_end) = span.target();
+    let found = freeable(update, maps.source(), (first, end), EXTENTS_PER_STEP)?;
+    let reach = FileBlock(to_first.raw() + (found.end.raw() - first.raw()));
+    let range = (to_first, reach.min(to_end));
+    let old = freeable(update, maps.target(), range, EXTENTS_PER_STEP)?;
+    let blocks = old.end.raw() - to_first.raw();
+    let upto = FileBlock(first.raw() + blocks);
+    let parts = found
+        .extents
+        .iter()
+        .filter_map(|extent| clip(extent, first, upto))
+        .filter(|extent| !extent.is_unwritten());
+    let shared: Vec<Extent> = parts
+        .map(|extent| Extent {
+            flags: ExtentFlags::SHARED,
+            ..extent
+        })
+        .collect();
+    for extent in &shared {
+        maps.source()
+            .splice(update, extent.first, extent.end(), &[*extent])?;
+    }
+    let source_delta = update.take_metadata_delta();
+    let moved = shared.iter().map(|extent| Extent {
+        first: FileBlock(extent.first.raw() - first.raw() + to_first.raw()),
+        ..*extent
+    });
+    let moved: Vec<Extent> = moved.collect();
+    let replaced = maps.target().splice(update, to_first, old.end, &moved)?;
+    let target_delta = count(&moved) - count(&replaced) + update.take_metadata_delta();
+    // Added first: what was shared before must not lose its last owner on the way.
+    for extent in &shared {
+        update.share(extent.blocks())?;
+    }
+    for extent in &replaced {
+        update.free_extent(extent)?;
+    }
+    Ok(Shared {
+        blocks,
+        source_delta,
+        target_delta,
+    })
+}
+
+fn count(extents: &[Extent]) -> i64 {
+    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
+    i64::try_from(blocks).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,143 @@
+//! Giving a file blocks of its own in place of those that it shares (copy on write).
+//!
+//! A copy is durable before the record that lets the file refer to it; that record takes one owner from the old blocks.
+//! What an extent says of sharing may be out of date: who turns out to be the last owner keeps the blocks.
+//!
+//! All under the inode's lock, alone.
+
+use udax_journal::DataWriter;
+use udax_media::extent::{Extent, ExtentFlags};
+use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
+
+use super::pieces::{Origin, PIECES_PER_RECORD, Piece};
+use crate::error::{Error, Result};
+use crate::extents::{self, ExtentMap, Mapping, clip};
+use crate::inode::fields::Line;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+use crate::update::Update;
+
+impl Pool {
+    /// The first piece of `part`, which is shared or was: new blocks, or the old ones for their last owner.
+    pub(super) fn take_for_shared(
+        &self,
+        update: &mut Update<'_>,
+        part: Extent,
+        goal: BlockNo,
+    ) -> Result<Piece> {
+        let first = update.owners(&part, 1)?.into_iter().next();
+        let Some(segment) = first.filter(|_| !part.is_unwritten()) else {
+            return Err(Error::Inconsistent {
+                place: Place::Block(part.start),
+                what: "a file shares unwritten blocks",
+            });
+        };
+        let extent = Extent {
+            count: segment.blocks.count,
+            flags: ExtentFlags::empty(),
+            ..part
+        };
+        if segment.owners == 1 {
+            let origin = Origin::Written;
+            return Ok(Piece { extent, origin });
+        }
+        let run = self.take_run(extent.first, extent.count, goal)?;
+        update.guard(run);
+        Ok(Piece {
+            extent: Extent {
+                start: run.start,
+                count: run.count,
+                ..extent
+            },
+            origin: Origin::Copied(part.start),
+        })
+    }
+
+    /// Copies what is shared of `first..end`, at most [`PIECES_PER_RECORD`] pieces in a record; what the file reads as
+    /// does not change, nor do its times.
+    ///
+    /// # Errors
+    /// `NoSpace`: a part from the start may have been copied.
+    pub(super) fn unshare_range(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        first: FileBlock,
+        end: FileBlock,
+    ) -> Result<()> {
+        let mut at = first;
+        while at < end {
+            extents::load(self, inode, state)?;
+            let mut update = Update::new(self);
+            let mut pieces: Vec<Piece> = Vec::new();
+            while at < end && pieces.len() < PIECES_PER_RECORD {
+                at = match extents::lookup(self, inode, &state.extents, at)? {
+                    Mapping::Hole { until } => until,
+                    Mapping::Extent(extent) => match clip(&extent, at, end) {
+                        Some(part) if part.is_shared() => {
+                            let goal = pieces.last().map(|piece| piece.extent.blocks().end());
+                            let piece = self.take_for_shared(&mut update, part, goal.unwrap_or_default())?;
+                            pieces.push(piece);
+                            piece.extent.end()
+                        }
+                        _ => extent.end(),
+                    },
+                };
+            }
+            if !pieces.is_empty() {
+                self.record_copies(update, inode, state, &pieces)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record_copies(
+        &self,
+        mut update: Update<'_>,
+        inode: &Inode,
+        state: &mut InodeState,
+        pieces: &[Piece],
+    ) -> Result<()> {
+        let mut writer = DataWriter::new(&self.region);
+        for piece in pieces {
+            if let Some(old) = piece.replaced() {
+                let length = old.count * BLOCK_BYTES;
+                writer.copy(old.start.offset(), piece.extent.start.offset(), length)?;
+            }
+        }
+        let taken = pieces.iter().filter(|piece| piece.is_taken());
+        let taken: Vec<BlockRange> = taken.map(|piece| piece.extent.blocks()).collect();
+        let durable = writer.finish(taken).fence(&self.region)?;
+        update.allocate_data(&durable);
+        let mut line = Line::read(self, inode)?;
+        let mut map = ExtentMap::begin(self, inode, state)?;
+        for piece in pieces {
+            map.splice(
+                &mut update,
+                piece.extent.first,
+                piece.extent.end(),
+                &[piece.extent],
+            )?;
+            if let Some(old) = piece.replaced() {
+                update.free_extent(&old)?;
+            }
+        }
+        map.store(&mut update)?;
+        line.add_blocks(update.take_metadata_delta());
+        line.store(&mut update, inode);
+        update.commit()?;
+        map.finish(state);
+        Ok(())
+    }
+
+    /// Gives the file's last block to it alone if the file ends inside it: what is behind the end is about to be
+    /// zeroed, and may be another file's data.
+    pub(super) fn unshare_tail(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        let size = self.inode_size(inode)?;
+        if size.is_multiple_of(BLOCK_BYTES) {
+            return Ok(());
+        }
+        let block = FileBlock::holding(size);
+        self.unshare_range(inode, state, block, FileBlock(block.raw() + 1))
+    }
+}
