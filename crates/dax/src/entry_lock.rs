@@ -37,7 +37,6 @@ impl<'m> Locked<'m> {
         let next = Slot { entry, ..self.slot };
         index.replace(self.slot.locked(), next.locked());
         self.slot = next;
-        self.is_new = false;
     }
 
     /// Gives the entry up: takes it out again if it was made for this, so that what fails leaves nothing behind.

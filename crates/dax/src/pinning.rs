@@ -222,6 +222,7 @@ impl Mapping {
             };
             if locked.slot().entry.frame().is_none() {
                 // A hole: its entry is for views, not for pins.
+                locked.abandon();
                 return Err(DaxError::NeedsAllocation { page });
             }
             return self.count(locked.slot(), pages, held);

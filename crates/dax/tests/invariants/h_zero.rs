@@ -48,6 +48,7 @@ fn inv_77_a_hole_is_not_pinned_neither_for_reading() {
     for access in [Access::Read, Access::Write] {
         let result = file.try_pin(0, 2, access, &Mode::wait());
         assert!(matches!(result, Err(DaxError::NeedsAllocation { page: 1 })));
+        assert_eq!(file.entries(2), [(0, 1)], "the refusal left an entry");
     }
     file.allocate(1);
     file.touch(0, 2, Access::Read);

@@ -37,4 +37,5 @@ mod f_faults;
 mod g_sharing;
 mod h_zero;
 mod leases;
+mod pins;
 mod view;
