@@ -89,6 +89,11 @@ impl Mapping {
         self.index.is_marked(page, Mark::Dirty)
     }
 
+    /// Whether there may be stores that are not durable.
+    pub fn has_dirty(&self) -> bool {
+        self.index.has_mark(Mark::Dirty)
+    }
+
     /// How many threads wait for the page's entry to be unlocked.
     pub fn entry_waiters(&self, page: u64) -> usize {
         let slot = self.index.load(page);

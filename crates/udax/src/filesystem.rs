@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use udax_dax::{Counters, Listed};
 use udax_journal::Recovery;
 use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
 use udax_pmem::{Persistence, Region};
@@ -95,6 +96,16 @@ impl Filesystem {
     /// What opening replayed.
     pub fn recovery(&self) -> &Recovery {
         &self.pool.recovery
+    }
+
+    /// Every pin that is held, the oldest first: what a truncation that does not end waits for is among them.
+    pub fn pins(&self) -> Vec<Listed> {
+        self.pool.device.pins()
+    }
+
+    /// What was done with pins and layouts so far.
+    pub fn dax_counters(&self) -> Counters {
+        self.pool.device.counters()
     }
 
     /// What stores need to survive a power failure here.

@@ -38,5 +38,6 @@ pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;
 pub use options::*;
+pub use udax_dax::{Access, Counters, DaxError, Label, Listed, Mode, Pin, Request, Term};
 pub use udax_media::inode::FileKind;
 pub use udax_media::{InodeNo, Timestamp};

@@ -107,7 +107,10 @@ impl Pool {
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
         for inode in self.inodes.collect() {
-            self.write_back(&inode)?;
+            match self.write_back(&inode) {
+                Ok(()) | Err(Error::Stale(_)) => {}
+                Err(error) => return Err(error),
+            }
             match inode.write() {
                 Ok(mut state) => self.flush_times(&inode, &mut state)?,
                 Err(Error::Stale(_)) => {}

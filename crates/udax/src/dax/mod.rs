@@ -16,11 +16,12 @@ mod pin;
 use std::sync::Arc;
 
 use udax_dax::{Attempt, Broken, Busy, DaxError, Fate, Mapping, Mode, PageRange, WriteTicket};
-use udax_media::{BLOCK_BYTES, FileBlock};
+use udax_media::FileBlock;
 
 use crate::error::{Error, Result};
 use crate::extents::END_OF_FILES;
 use crate::inode::Inode;
+use crate::inode::attributes::now;
 use crate::pool::Pool;
 
 pub(crate) use pin::PinOwner;
@@ -114,19 +115,33 @@ impl Pool {
         };
         match mapping.begin_write(pages, &Mode::NoWait) {
             Ok(ticket) => Ok(Some(ticket)),
-            Err(DaxError::WouldBlock { .. }) => Err(Error::Conflict(Conflict(Kind::Lease(
-                Arc::clone(mapping),
-                pages,
-            )))),
+            Err(DaxError::WouldBlock { .. }) => {
+                Err(Error::Conflict(Conflict(Kind::Lease(Arc::clone(mapping), pages))))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Makes durable what was stored through pins of `inode`.
+    /// Makes durable what was stored through pins of `inode`. When that was is not known: it counts as modified now
+    /// (POSIX `mmap`: at some time between the store and the next sync).
     pub(crate) fn write_back(&self, inode: &Inode) -> Result<()> {
-        match inode.mapping() {
-            Some(mapping) => Ok(mapping.write_back_range(PageRange::ALL)?),
-            None => Ok(()),
+        let Some(mapping) = inode.mapping().filter(|mapping| mapping.has_dirty()) else {
+            return Ok(());
+        };
+        mapping.write_back_range(PageRange::ALL)?;
+        let mut state = inode.write()?;
+        state.lazy.modified = Some(now());
+        inode.note_close_work();
+        Ok(())
+    }
+
+    /// At the end of a truncation: nothing of blocks `first..end` is reached any more, or it is told and counted, and in
+    /// debug builds a panic.
+    pub(crate) fn verify_unreached(&self, inode: &Inode, (first, end): (FileBlock, FileBlock)) {
+        if let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end))
+            && let Err(error) = mapping.truncate(pages)
+        {
+            tracing::error!(ino = inode.ino.raw(), %error, "freed blocks are still reached");
         }
     }
 
@@ -140,11 +155,7 @@ impl Pool {
     }
 
     /// Does `attempt` until nothing is in its way, waiting between as `mode` says, without locks.
-    pub(crate) fn wait_and_retry<T>(
-        &self,
-        mode: &Mode,
-        mut attempt: impl FnMut() -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         // The last conflict keeps new pins of its range back until the next attempt is over.
         let mut last: Option<Conflict> = None;
         loop {
@@ -158,10 +169,4 @@ impl Pool {
             }
         }
     }
-}
-
-/// The page of byte `at`, as blocks.
-pub(crate) fn block_of(at: u64) -> (FileBlock, FileBlock) {
-    let block = at / BLOCK_BYTES;
-    (FileBlock(block), FileBlock(block + 1))
 }

@@ -10,7 +10,6 @@ use super::extents::LockedExtents;
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping as Mapped};
 use crate::file::File;
-use crate::inode::attributes::now;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
@@ -141,17 +140,13 @@ impl Pool {
             let start = at.raw() * BLOCK_BYTES;
             // Only inside the file, which does not change its size.
             let stop = (until.min(end).raw() * BLOCK_BYTES).min(size);
-            let len = usize::try_from(stop - start).unwrap_or(usize::MAX).min(ZEROS.len());
+            let len = usize::try_from(stop - start)
+                .unwrap_or(usize::MAX)
+                .min(ZEROS.len());
             let zeros = ZEROS.get(..len).unwrap_or_default();
             let written = self.write_locked(inode, state, zeros, start)?;
             at = FileBlock((start + u64::try_from(written).unwrap_or(0)).div_ceil(BLOCK_BYTES));
         }
         Ok(())
-    }
-
-    /// A pin for writing may store at any time: that is when the file was modified.
-    pub(crate) fn note_stores(&self, inode: &Inode, state: &mut InodeState) {
-        state.lazy.modified = Some(now());
-        inode.note_close_work();
     }
 }

@@ -116,6 +116,9 @@ impl Pool {
         let mut state = inode.write()?;
         self.prepare_range(inode, &mut state)?;
         let end = Some(range.end);
+        if let AllocateMode::Allocate | AllocateMode::ZeroRange = mode {
+            self.prepare_growth(inode, &mut state, end)?;
+        }
         let changed = match mode {
             AllocateMode::PunchHole | AllocateMode::ZeroRange | AllocateMode::ZeroRangeKeepSize => {
                 self.break_layout(inode, range.outer(), Fate::Discarded)?
@@ -151,12 +154,7 @@ impl Pool {
     }
 
     /// What comes before the size may be set to `new_size`.
-    pub(super) fn prepare_growth(
-        &self,
-        inode: &Inode,
-        state: &mut InodeState,
-        new_size: Option<u64>,
-    ) -> Result<()> {
+    fn prepare_growth(&self, inode: &Inode, state: &mut InodeState, new_size: Option<u64>) -> Result<()> {
         match new_size {
             Some(size) if size > self.inode_size(inode)? => self.unshare_tail(inode, state),
             _ => Ok(()),
@@ -171,7 +169,6 @@ impl Pool {
         range: Range,
         new_size: Option<u64>,
     ) -> Result<()> {
-        self.prepare_growth(inode, state, new_size)?;
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.
         let taken = self.take_holes(inode, state, first, end)?;

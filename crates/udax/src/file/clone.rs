@@ -87,8 +87,8 @@ impl File {
                 return Ok(());
             };
             let pool = &*self.pool;
-            let _broken = pool.break_both(&self.inode, &to.inode, span)?;
             pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
+            let _broken = pool.break_both(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         })
     }

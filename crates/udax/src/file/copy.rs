@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use udax_dax::Mode;
 use udax_media::MAX_FILE_BYTES;
 use udax_media::inode::FileKind;
 
@@ -32,6 +33,15 @@ impl File {
         };
         end_of(offset)?;
         end_of(to_offset)?;
+        let mut done = 0;
+        self.pool.wait_and_retry(&Mode::wait(), || {
+            self.copy_from((offset, to), to_offset, len, &mut done)
+        })?;
+        Ok(done)
+    }
+
+    /// Copies what is left after `done` bytes, and counts them there.
+    fn copy_from(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64, done: &mut u64) -> Result<()> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
         let size = self.pool.inode_size(&self.inode)?;
         let length = len.min(size.saturating_sub(offset));
@@ -40,21 +50,19 @@ impl File {
             return Err(Error::Invalid("the ranges overlap"));
         }
         let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(length).unwrap_or(CHUNK_BYTES))];
-        let mut done = 0;
-        while done < length {
-            let count = usize::try_from(length - done)
+        while *done < length {
+            let count = usize::try_from(length - *done)
                 .unwrap_or(CHUNK_BYTES)
                 .min(buffer.len());
             let part = buffer.get_mut(..count).unwrap_or_default();
-            match self.copy_chunk(&mut locks, to, (offset + done, to_offset + done), part) {
+            match self.copy_chunk(&mut locks, to, (offset + *done, to_offset + *done), part) {
                 Ok(0) => break,
-                Err(conflict @ Error::Conflict(_)) if done == 0 => return Err(conflict),
-                Ok(copied) => done += copied,
-                Err(error) if done == 0 => return Err(error),
+                Ok(copied) => *done += copied,
+                Err(error) if *done == 0 || matches!(error, Error::Conflict(_)) => return Err(error),
                 Err(_) => break,
             }
         }
-        Ok(done)
+        Ok(())
     }
 
     /// Whether this file can be copied to `to`, in the order of Linux's `generic_file_rw_checks`.

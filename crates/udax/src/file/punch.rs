@@ -43,7 +43,7 @@ impl Pool {
         }
     }
 
-    /// Makes `range` read as zeros, allocated; then sets the size if it is below `new_size`.
+    /// Makes `range`, which is broken, read as zeros, allocated; then sets the size if it is below `new_size`.
     pub(super) fn zero_range(
         &self,
         inode: &Inode,
@@ -51,10 +51,8 @@ impl Pool {
         range: Range,
         new_size: Option<u64>,
     ) -> Result<()> {
-        self.prepare_growth(inode, state, new_size)?;
         // Blocks that become unwritten are written in place later.
-        let (first, end) = range.inner();
-        self.unshare_range(inode, state, first, end)?;
+        self.unshare_broken(inode, state, range.inner())?;
         let mut pieces = self.written_pieces(inode, state, range)?;
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.

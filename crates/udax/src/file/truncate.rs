@@ -84,7 +84,7 @@ impl Pool {
 
     fn shrink(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
         let first = FileBlock(size.div_ceil(BLOCK_BYTES));
-        let _broken = self.break_layout(inode, (first, END_OF_FILES), Fate::Discarded)?;
+        let broken = self.break_layout(inode, (first, END_OF_FILES), Fate::Discarded)?;
         let mut update = Update::freeing(self);
         let mut line = Line::read(self, inode)?;
         state.settle_times(&mut line);
@@ -101,6 +101,8 @@ impl Pool {
         update.commit()?;
         map.finish(state);
         state.lazy = Default::default();
+        drop(broken);
+        self.verify_unreached(inode, (first, END_OF_FILES));
         let Some(orphan) = orphan else { return Ok(()) };
         orphan.done();
         // Until all is freed, as for a truncation that failed: what fails below leaves it noted.

@@ -55,10 +55,10 @@ impl Pool {
     }
 
     /// Copies what is shared of `first..end`, at most [`PIECES_PER_RECORD`] pieces in a record; what the file reads as
-    /// does not change, nor do its times.
+    /// does not change, nor do its times. The caller has not broken the layout of any range of the file.
     ///
     /// # Errors
-    /// `NoSpace`: a part from the start may have been copied.
+    /// `NoSpace`: a part from the start may have been copied. `Conflict`, and nothing was.
     pub(crate) fn unshare_range(
         &self,
         inode: &Inode,
@@ -67,6 +67,16 @@ impl Pool {
         end: FileBlock,
     ) -> Result<()> {
         let _broken = self.break_if_shared(inode, state, (first, end))?;
+        self.unshare_broken(inode, state, (first, end))
+    }
+
+    /// As [`Pool::unshare_range`], in a range that the caller has broken.
+    pub(super) fn unshare_broken(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        (first, end): (FileBlock, FileBlock),
+    ) -> Result<()> {
         let mut at = first;
         while at < end {
             extents::load(self, inode, state)?;

@@ -104,12 +104,15 @@ impl Pool {
         if self.overwrite(inode, state, bytes, offset)? {
             return Ok(bytes.len());
         }
-        let range = (FileBlock::holding(offset), FileBlock((offset + length).div_ceil(BLOCK_BYTES)));
-        let _broken = self.break_if_shared(inode, state, range)?;
         self.finish_cut(inode, state)?;
         if offset > self.inode_size(inode)? {
             self.unshare_tail(inode, state)?;
         }
+        let range = (
+            FileBlock::holding(offset),
+            FileBlock((offset + length).div_ceil(BLOCK_BYTES)),
+        );
+        let broken = self.break_if_shared(inode, state, range)?;
         let mut done = 0;
         while done < bytes.len() {
             let rest = bytes.get(done..).unwrap_or_default();
@@ -120,7 +123,7 @@ impl Pool {
                 Err(_) => break,
             }
         }
-        drop(_broken);
+        drop(broken);
         self.note_filled(inode, range);
         Ok(done)
     }

@@ -74,13 +74,16 @@ impl InodeCache {
         // Before anybody can free it: a look for free numbers leaves it to who does.
         pool.inode_table.note_known(ino);
         let inode = Arc::new(Inode::new(ino, at, words[2], kind));
-        shard.insert(Arc::clone(&inode));
+        let swept = shard.insert(Arc::clone(&inode));
+        drop(shard);
+        drop(swept);
         Ok(inode)
     }
 
     /// Adds the object of an inode that an update has just made.
     pub(crate) fn insert(&self, inode: Arc<Inode>) {
-        self.shard(inode.ino).lock().insert(inode);
+        let swept = self.shard(inode.ino).lock().insert(inode);
+        drop(swept);
     }
 
     /// Forgets a freed inode. The caller has its lock and has marked it dead.
@@ -117,11 +120,17 @@ impl InodeCache {
 }
 
 impl Shard {
-    fn insert(&mut self, inode: Arc<Inode>) {
+    /// Gives the idle inodes that it has swept out: they are dropped without the shard's lock, as one that was pinned
+    /// writes its pages back then.
+    #[must_use]
+    fn insert(&mut self, inode: Arc<Inode>) -> Vec<Arc<Inode>> {
+        let mut swept = Vec::new();
         if self.inodes.len() >= self.limit {
-            self.inodes.retain(|_, inode| Arc::strong_count(inode) > 1);
+            let idle = self.inodes.extract_if(|_, inode| Arc::strong_count(inode) == 1);
+            swept.extend(idle.map(|(_, inode)| inode));
             self.limit = SHARD_LIMIT.max(self.inodes.len() * 2);
         }
         self.inodes.insert(inode.ino, inode);
+        swept
     }
 }

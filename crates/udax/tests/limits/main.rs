@@ -12,6 +12,7 @@ mod cuts;
 mod damage;
 mod full;
 mod names;
+mod pins;
 mod pool;
 mod ranges;
 mod shares;
