@@ -13,6 +13,8 @@ mod damage;
 mod full;
 mod names;
 mod pool;
+mod random_ranges;
 mod ranges;
+mod review;
 mod shares;
 mod space;
