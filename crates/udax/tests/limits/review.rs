@@ -340,3 +340,49 @@ fn errors_do_not_depend_on_what_is_cached() {
     }
     assert!(wrong.is_empty(), "cold, warm: {wrong:?}");
 }
+
+/// A write that fails has changed nothing, also where the file's own blocks could be written in place.
+#[test]
+fn a_write_that_no_record_can_hold_changes_nothing() {
+    let pool = TestPool::new(256 * MIB);
+    let fs = pool.open();
+    let (_a, _b, d) = scattered(&fs, 64);
+    d.write_at(&[5; 4096], 64 * BLOCK).unwrap();
+    if d.write_at(&[3; 65 * 4096], 0).is_err() {
+        let mut found = [0; 4096];
+        d.read_at(&mut found, 64 * BLOCK).unwrap();
+        assert!(found == [5; 4096], "the write failed, and is there");
+    }
+}
+
+/// Blocks that grow comes with may be used by others before it returns.
+#[test]
+fn files_are_read_and_written_while_the_pool_grows() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for _ in 0..8 {
+        let pool = TestPool::new(16 * MIB);
+        let fs = pool.open();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (fs, done) = (&fs, &done);
+                scope.spawn(move || {
+                    let file = open(fs, &format!("/{thread}"));
+                    let mut at = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        match file.write_at(&[1], at * 2 * BLOCK) {
+                            Ok(_) => at += 1,
+                            Err(Error::NoSpace { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+            for step in 1..60 {
+                fs.grow((16 + step) * MIB).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
