@@ -1,9 +1,9 @@
 //! The lock bit of entries: taking it with [`Mapping::grab`], and giving it back by dropping [`Locked`].
 //!
 //! A waiter looks at the bit and enqueues under the index's writer lock; whoever unlocks changes the bit under it and
-//! then wakes: no wake is lost. Who grabs waits *exclusively*: one is woken at a time, and locks the entry or finds that
-//! another has (whose unlocking wakes the next) or that it is gone (which woke all). Who gives up in time was not the
-//! one chosen, or goes on: see `wait`. Who scans waits without a promise, and looks at the same page again.
+//! then wakes: no wake is lost. Who grabs waits *exclusively*: one is woken at a time, and locks the entry or finds
+//! that another has (whose unlocking wakes the next) or that it is gone (which woke all). Who gives up in time was not
+//! the one chosen, or goes on: see `wait`. Who scans waits without a promise, and looks at the same page again.
 
 use crate::index::{Mark, Slot, Writer};
 use crate::statistics::Statistics;
