@@ -9,6 +9,7 @@ mod store;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -225,6 +226,17 @@ impl Region {
     /// Pages that had media errors, as ascending offsets of their first bytes; the first 1024 met.
     pub fn media_failures(&self) -> Vec<u64> {
         self.failures.lock().iter().copied().collect()
+    }
+
+    /// Where bytes are in memory, for devices and others that access them on their own. The address stays theirs as
+    /// long as the region lives; whoever uses it cares for media errors, flushes and the recorder.
+    ///
+    /// # Errors
+    /// `OutOfBounds`.
+    #[inline]
+    pub fn address(&self, at: u64, len: u64) -> Result<NonNull<u8>> {
+        let place = self.place(at, usize::try_from(len).unwrap_or(usize::MAX))?;
+        NonNull::new(place).ok_or_else(|| out_of_bounds(at, len, self.len()))
     }
 
     /// Where bytes are, after the one check of bounds.

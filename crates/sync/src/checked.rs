@@ -121,6 +121,10 @@ impl<T> RwLock<T> {
         self.0.try_read().ok()
     }
 
+    pub(crate) fn try_read_until(&self, _deadline: Instant) -> Option<RwLockReadGuard<'_, T>> {
+        Some(self.read())
+    }
+
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
         unpoisoned(self.0.write())
     }

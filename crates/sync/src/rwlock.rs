@@ -1,6 +1,7 @@
 //! Shared and exclusive locking with a rank.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
 use crate::rank::{Held, Order, Rank};
 
@@ -80,6 +81,20 @@ impl<T> RwLock<T> {
         Some(ReadGuard {
             inner,
             _held: Held::note(rank, order),
+        })
+    }
+
+    /// As [`RwLock::read`], at most until `deadline`.
+    ///
+    /// # Panics
+    /// As [`RwLock::read`].
+    #[track_caller]
+    pub fn read_until(&self, deadline: Instant) -> Option<ReadGuard<'_, T>> {
+        let (rank, order) = self.rank();
+        let held = Held::take(rank, order);
+        Some(ReadGuard {
+            inner: self.inner.try_read_until(deadline)?,
+            _held: held,
         })
     }
 
