@@ -362,3 +362,45 @@ fn a_pool_whose_name_has_colons_works() {
     place.run(["mkdir", "a:b:c:/d"]).success();
     assert!(place.run(["ls", "a:b:c"]).success().contains("d\n"));
 }
+
+#[test]
+fn what_cannot_be_copied_whole_leaves_the_old_file() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("small"), vec![1; 100_000]).unwrap();
+    fs::write(place.path("large"), vec![2; 40 << 20]).unwrap();
+    place.run(["put", "small", "pool:/f"]).success();
+    place
+        .run(["put", "large", "pool:/f"])
+        .fails_with(&["no space left"]);
+    assert_eq!(place.run(["ls", "pool:/"]).success().trim(), "f");
+    place.run(["get", "pool:/f", "back"]).success();
+    assert_eq!(fs::read(place.path("back")).unwrap(), vec![1; 100_000]);
+    place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn get_replaces_files_but_no_links_fifos_and_devices() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    fs::write(place.path("precious"), "precious").unwrap();
+    place.run(["put", "f", "pool:/f"]).success();
+    std::os::unix::fs::symlink("precious", place.path("link")).unwrap();
+    let fifo = place.path("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    place
+        .run(["get", "pool:/f", "link"])
+        .fails_with(&["symbolic link"]);
+    place.run(["get", "pool:/f", "fifo"]).fails_with(&["fifo"]);
+    assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(place.path("precious")).unwrap(), "precious");
+    assert!(!fs::symlink_metadata(&fifo).unwrap().is_file());
+    place.run(["get", "pool:/f", "precious"]).success();
+    assert_eq!(fs::read_to_string(place.path("precious")).unwrap(), "content");
+}

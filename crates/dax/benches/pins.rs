@@ -75,5 +75,15 @@ fn break_idle(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, pin_and_unpin, ticket, break_idle);
+fn scan_mapped(c: &mut Criterion) {
+    let mapping = mapping();
+    let request = Request::new(Access::Read);
+    let all = pages(0, 14 * 512);
+    drop(mapping.pin(all, request, &Contiguous).expect("the first pin"));
+    c.bench_function("look for pins in 28 MiB of large entries", |b| {
+        b.iter(|| black_box(mapping.busy_page_range(all)));
+    });
+}
+
+criterion_group!(benches, pin_and_unpin, ticket, break_idle, scan_mapped);
 criterion_main!(benches);

@@ -1,8 +1,9 @@
 //! The lock bit of entries: taking it with [`Mapping::grab`], and giving it back by dropping [`Locked`].
 //!
 //! A waiter looks at the bit and enqueues under the index's writer lock; whoever unlocks changes the bit under it and
-//! then wakes: no wake is lost. Who grabs waits *exclusively*: one is woken at a time, and passes the wake on if it
-//! does not lock the entry after all. Who scans waits without a promise, and looks at the same page again.
+//! then wakes: no wake is lost. Who grabs waits *exclusively*: one is woken at a time, and locks the entry or finds
+//! that another has (whose unlocking wakes the next) or that it is gone (which woke all). Who gives up in time was not
+//! the one chosen, or goes on: see `wait`. Who scans waits without a promise, and looks at the same page again.
 
 use crate::index::{Mark, Slot, Writer};
 use crate::statistics::Statistics;
@@ -106,28 +107,6 @@ impl Mapping {
     /// # Errors
     /// `WouldBlock`, `Wait`: somebody else has it locked, by `mode`.
     pub(crate) fn grab(&self, page: u64, size: Size, mode: &Mode) -> Result<Grabbed<'_>, DaxError> {
-        let mut owed = None;
-        let result = self.grab_owing(page, size, mode, &mut owed);
-        let locked = match &result {
-            Ok(Grabbed::Locked(locked)) => Some(locked.slot.start),
-            _ => None,
-        };
-        if let Some(start) = owed
-            && locked != Some(start)
-        {
-            self.wake(start, Wake::Next);
-        }
-        result
-    }
-
-    /// As [`Mapping::grab`]; leaves in `owed` the entry whose exclusive wake it has had.
-    fn grab_owing(
-        &self,
-        page: u64,
-        size: Size,
-        mode: &Mode,
-        owed: &mut Option<u64>,
-    ) -> Result<Grabbed<'_>, DaxError> {
         let start = size.start_of(page);
         let wanted = PageRange::of_entry(start, size.pages());
         let mut index = self.index.write();
@@ -151,10 +130,7 @@ impl Mapping {
                     .waits
                     .enqueue(self.key(slot.start), Promise::Exclusive);
                 drop(index);
-                // Whoever has this entry locked now wakes the next.
-                *owed = None;
                 waiting.wait_until(until)?;
-                *owed = Some(slot.start);
                 index = self.index.write();
                 continue;
             }

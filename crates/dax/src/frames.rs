@@ -221,12 +221,19 @@ impl FrameTable {
         }
     }
 
+    #[inline]
+    fn chunk(&self, frame: u64) -> Option<&[Frame]> {
+        let section = self.sections.get(place(frame / (CHUNK * SECTION)))?.get()?;
+        section
+            .get(place(frame / CHUNK % SECTION))?
+            .get()
+            .map(|chunk| &**chunk)
+    }
+
     /// The frame, if it or one near it was ever asked for by [`FrameTable::make`].
     #[inline]
     pub(crate) fn get(&self, frame: u64) -> Option<&Frame> {
-        let section = self.sections.get(place(frame / (CHUNK * SECTION)))?.get()?;
-        let chunk = section.get(place(frame / CHUNK % SECTION))?.get()?;
-        chunk.get(place(frame % CHUNK))
+        self.chunk(frame)?.get(place(frame % CHUNK))
     }
 
     /// The frame; none beyond the device.
@@ -240,7 +247,18 @@ impl FrameTable {
 
     /// The first of `pages` frames from `first` that has pins of these kinds.
     pub(crate) fn first_pinned(&self, first: u64, pages: u64, kinds: Kinds) -> Option<u64> {
-        (first..first + pages).find(|frame| self.get(*frame).is_some_and(|frame| frame.pinned(kinds)))
+        let end = first.saturating_add(pages);
+        let mut at = first;
+        while at < end {
+            let next = (at - at % CHUNK).saturating_add(CHUNK).min(end);
+            let frames = place(at % CHUNK)..place(at % CHUNK + (next - at));
+            let frames = self.chunk(at).and_then(|chunk| chunk.get(frames)).unwrap_or(&[]);
+            if let Some((_, number)) = frames.iter().zip(at..).find(|(frame, _)| frame.pinned(kinds)) {
+                return Some(number);
+            }
+            at = next;
+        }
+        None
     }
 }
 
@@ -274,6 +292,23 @@ mod tests {
         frame.disassociate();
         frame.disassociate();
         assert_eq!(frame.owner(), Owner::None);
+    }
+
+    #[test]
+    fn a_search_for_pins_goes_over_chunks_and_keeps_to_its_range() {
+        let table = FrameTable::new(4096);
+        for number in [511, 1500] {
+            assert!(table.make(number).unwrap().pin(Reach::Page, Access::Write));
+        }
+        let find = |first, pages| table.first_pinned(first, pages, Kinds::PAGE);
+        assert_eq!(find(0, 4096), Some(511));
+        assert_eq!(find(511, 1), Some(511));
+        assert_eq!(
+            (find(0, 511), find(512, 988), find(1501, 9999)),
+            (None, None, None)
+        );
+        assert_eq!(find(512, 989), Some(1500));
+        assert_eq!(table.first_pinned(0, 4096, Kinds::HUGE), None);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Leases {
         state.leases.push((number, pages));
         drop(state);
         self.active.fetch_add(1, Ordering::Relaxed);
-        // Pairs with those in `overlaps_after_fence` and `Mapping::begin_write`.
+        // Pairs with those in `overlaps_after_fence`, `Mapping::begin_write` and `Mapping::hold`.
         fence(Ordering::SeqCst);
         number
     }
@@ -69,6 +69,12 @@ impl Leases {
     #[inline]
     pub(crate) fn overlaps_after_fence(&self, pages: PageRange) -> bool {
         fence(Ordering::SeqCst);
+        self.overlaps(pages)
+    }
+
+    /// The same, for who has passed a full fence since it counted its store.
+    #[inline]
+    pub(crate) fn overlaps(&self, pages: PageRange) -> bool {
         self.active.load(Ordering::Acquire) != 0 && overlaps(&self.state.lock().leases, pages)
     }
 

@@ -138,8 +138,8 @@ impl Mapping {
             let shared = self.share(pages.first(), mode)?;
             self.hold(&shared, pages, &mut held, (mode, extents))?;
             drop(shared);
-            // Pairs with the fence in `Leases::add`: either this sees the lease, or the lease sees the pin.
-            if request.access == Access::Write && self.leases.overlaps_after_fence(pages) {
+            // Either this sees the lease, or the lease sees the pin: see the fences in `hold`.
+            if request.access == Access::Write && self.leases.overlaps(pages) {
                 continue;
             }
             let note = Note {
@@ -152,7 +152,8 @@ impl Mapping {
         }
     }
 
-    /// Counts the frames of the whole range; on error some are counted in `held`, which takes them back.
+    /// Counts the frames of the whole range, and passes a full fence after each count; on error some are counted in
+    /// `held`, which takes them back.
     fn hold(
         &self,
         shared: &ReadGuard<'_, ()>,
@@ -164,7 +165,12 @@ impl Mapping {
         while let Some(pages) = rest {
             let last = match self.hold_quickly(pages, held)? {
                 Quick::Held(last) => last,
-                Quick::No => self.hold_slowly(shared, pages, held, by)?,
+                Quick::No => {
+                    let last = self.hold_slowly(shared, pages, held, by)?;
+                    // Pairs with that in `Leases::add`, as the one in `hold_quickly` does too.
+                    fence(Ordering::SeqCst);
+                    last
+                }
             };
             rest = pages.starting_at(last.checked_add(1));
         }

@@ -417,6 +417,19 @@ mod tests {
     }
 
     #[test]
+    fn inv_05_a_wake_that_has_chosen_who_gives_up_is_not_lost() {
+        let table = WaitTable::new();
+        let key = Key::Entry { mapping: 1, start: 0 };
+        let impatient = table.enqueue(key, Promise::Exclusive);
+        let _next = table.enqueue(key, Promise::Exclusive);
+        impatient.ticket.call(Called::Cancelled);
+        table.wake(key, Wake::Next);
+        // It goes on, locks, and its unlocking wakes the next.
+        assert_eq!(impatient.wait_until(&Until::forever()), Ok(()));
+        assert_eq!(table.waiting(key), 1);
+    }
+
+    #[test]
     fn a_cancelled_wait_leaves_no_trace() {
         let table = WaitTable::new();
         let cancel = Cancel::new();

@@ -308,18 +308,21 @@ impl Journal {
         Sequence(self.last.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn check_length(&self, bytes: usize) -> Result<(), JournalError> {
+        let limit = self.record_limit;
+        if bytes > limit {
+            return Err(JournalError::TooLarge { bytes, limit });
+        }
+        Ok(())
+    }
+
     pub(crate) fn commit(&self, buffer: &mut Buffer, changes: Changes) -> Result<Committed, JournalError> {
         let length = buffer.bytes.len();
         if length == HEADER_SIZE && changes.free_blocks == 0 && changes.inodes == 0 {
             self.check_running()?;
             return Ok(Committed(self.last_sequence()));
         }
-        if length > self.record_limit {
-            return Err(JournalError::TooLarge {
-                bytes: length,
-                limit: self.record_limit,
-            });
-        }
+        self.check_length(length)?;
         let pool_bytes = self.pool_bytes.load(Ordering::Relaxed);
         if changes.end > pool_bytes {
             return Err(JournalError::OutsidePool {

@@ -147,6 +147,15 @@ impl<'j> Transaction<'j> {
         }
     }
 
+    /// Whether the record has room for what was added and `more` bytes of further operations.
+    ///
+    /// # Errors
+    /// [`JournalError::TooLarge`].
+    pub fn check_room(&self, more: usize) -> Result<(), JournalError> {
+        self.journal
+            .check_length(self.buffer.bytes.len().saturating_add(more))
+    }
+
     /// Marks blocks that read as zeros by their extent's flag as allocated: their content does not matter.
     pub fn allocate_unwritten(&mut self, blocks: BlockRange) {
         self.mark_allocated(blocks);

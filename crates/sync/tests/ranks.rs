@@ -92,3 +92,20 @@ fn each_thread_has_its_own_stack_and_number() {
     });
     assert_ne!(other.expect("no lock is refused there"), here);
 }
+
+#[test]
+fn a_shared_lock_with_a_deadline_gives_up_and_leaves_no_trace() {
+    let soon = || std::time::Instant::now() + std::time::Duration::from_millis(2);
+    let lock = RwLock::new(Rank::Invalidate, ());
+    let alone = lock.write();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(lock.read_until(soon()).is_none());
+            // The rank is not held any more.
+            drop(Mutex::new(Rank::Inode, ()).lock());
+        });
+    });
+    assert!(is_refused(|| drop(lock.read_until(soon()))));
+    drop(alone);
+    assert!(lock.read_until(soon()).is_some());
+}

@@ -130,9 +130,6 @@ impl From<JournalError> for Error {
             JournalError::Region(region) => Self::Region(region),
             JournalError::Format(format) => Self::Corrupt(format),
             JournalError::Stopped => Self::ReadOnly,
-            JournalError::TooLarge { .. } => {
-                Self::NotSupported("more extents than one journal record can change at once")
-            }
             other => Self::Journal(other),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use udax_journal::{Counters, Journal};
+use udax_journal::{Counters, Journal, JournalError};
 use udax_media::bitmap;
 use udax_media::geometry::{ROOTS, SUPERBLOCKS};
 use udax_media::inode::FileKind;
@@ -223,9 +223,13 @@ impl Pool {
                 match self.finish_interrupted(ino) {
                     Ok(()) => {}
                     Err(Error::Stale(_)) => self.drop_orphan(ino)?,
-                    Err(error @ (Error::Corrupt(_) | Error::Inconsistent { .. } | Error::Region(_))) => {
-                        self.leave_orphan(ino, &error);
-                    }
+                    Err(
+                        error @ (Error::Corrupt(_)
+                        | Error::Inconsistent { .. }
+                        | Error::Region(_)
+                        | Error::NoSpace { .. }
+                        | Error::Journal(JournalError::TooLarge { .. })),
+                    ) => self.leave_orphan(ino, &error),
                     Err(error) => return Err(error),
                 }
             }
@@ -303,8 +307,9 @@ impl Pool {
         write_bitmaps(&self.region, &grown, &geometry, grown.segments.len() - 1)?;
         self.region.fence()?;
         self.journal.grow(&grown, added)?;
-        self.space.grow(geometry, added);
+        // First: who takes a new block is believed when it turns up in a tree. The allocator's locks order both.
         self.total_blocks.store(new_blocks, Ordering::Relaxed);
+        self.space.grow(geometry, added);
         *superblock = grown;
         Ok(())
     }

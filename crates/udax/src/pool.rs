@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use udax_dax::Device;
-use udax_journal::{Journal, Recovery};
+use udax_journal::{Journal, JournalError, Recovery};
 use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Superblock};
@@ -14,6 +14,7 @@ use udax_sync::{Rank, RwLock};
 use crate::cuts::Cuts;
 use crate::error::{Error, Result};
 use crate::inode::cache::InodeCache;
+use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::table::InodeTable;
 use crate::namespace::cache::DentryCache;
 use crate::options::MountOptions;
@@ -179,6 +180,20 @@ impl Pool {
                 operation()
             }
             other => other,
+        }
+    }
+
+    /// Does `step` with as many extents to a record as usual; while the record is too large, with half as many. How
+    /// large one becomes depends on how many full nodes its changes split, which only doing it tells.
+    ///
+    /// A step that fails has changed nothing.
+    pub(crate) fn in_steps<T>(&self, mut step: impl FnMut(usize) -> Result<T>) -> Result<T> {
+        let mut limit = EXTENTS_PER_RECORD;
+        loop {
+            match step(limit) {
+                Err(Error::Journal(JournalError::TooLarge { .. })) if limit > 1 => limit /= 2,
+                other => return other,
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
 
 use crate::error::{Error, Result};
+use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::pool::Pool;
 use crate::shares::{Segment, SharesChange};
 use crate::space::{Placement, Priority, Request};
@@ -31,6 +32,8 @@ pub(crate) struct Update<'p> {
     transaction: Transaction<'p>,
     blocks: Blocks<'p>,
     priority: Priority,
+    /// The most extents that it may free or map.
+    limit: usize,
     /// Where the search for metadata blocks begins.
     goal: BlockNo,
     /// Blocks allocated as metadata here, less those freed: what an inode's block count changes by.
@@ -77,6 +80,7 @@ impl<'p> Update<'p> {
             transaction: pool.journal.begin(),
             blocks,
             priority,
+            limit: EXTENTS_PER_RECORD,
             goal: BlockNo(0),
             metadata_delta: 0,
             touched: SmallVec::new(),
@@ -84,6 +88,24 @@ impl<'p> Update<'p> {
             shares: None,
             failure: None,
         }
+    }
+
+    /// The same, to free or map at most `limit` extents.
+    pub(crate) fn limited(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The most extents that it may free or map.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether its record has room for all that was added and `more` bytes.
+    ///
+    /// # Errors
+    /// As [`Update::commit`] when it has none.
+    pub(crate) fn check_room(&self, more: usize) -> Result<()> {
+        Ok(self.transaction.check_room(more)?)
     }
 
     /// The bytes at `at` will be `bytes`; both multiples of 8.

@@ -172,12 +172,38 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
 
     fn copy_file(&self, item: &Item, buffer: &mut Vec<u8>) -> Result<()> {
         let from = self.source.open(&item.source).context("cannot open")?;
-        let to = self.replace(&item.target, |path| self.target.create_file(path))?;
-        let copied = self.copy_content(&from, &to, item, buffer);
+        let error = match self.target.create_file(&item.target) {
+            Ok(to) => return self.fill(&from, (to, &item.target), item, buffer),
+            Err(error) => error,
+        };
+        match self.target.kind(&item.target) {
+            Ok(Some(FileKind::Regular)) => {}
+            Ok(Some(kind)) => return Err(error.context(in_the_way(kind))),
+            _ => return Err(error.context("cannot create")),
+        }
+        // The old file stays until the new one is whole.
+        let beside = beside(&item.target);
+        let to = self.target.create_file(&beside).context("cannot create")?;
+        self.fill(&from, (to, &beside), item, buffer)?;
+        let replaced = self.target.replace(&beside, &item.target);
+        if replaced.is_err() {
+            let _ = self.target.remove(&beside);
+        }
+        replaced.context("cannot replace what is there")
+    }
+
+    /// Copies the content to a new file; removes it if that fails: half a file is worse than none.
+    fn fill(
+        &self,
+        from: &S::File,
+        (to, path): (T::File, &Path),
+        item: &Item,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        let copied = self.copy_content(from, &to, item, buffer);
+        drop(to);
         if copied.is_err() {
-            // Half a file is worse than none: the user is told of its absence.
-            drop(to);
-            let _ = self.target.remove(&item.target);
+            let _ = self.target.remove(path);
         }
         copied
     }
@@ -290,14 +316,14 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             .context("cannot set mode and times")
     }
 
-    /// Makes something at `path`, in place of a file that is there already.
+    /// Makes something that is no regular file at `path`, in place of what is there already.
     fn replace<R>(&self, path: &Path, make: impl Fn(&Path) -> Result<R>) -> Result<R> {
         let error = match make(path) {
             Ok(made) => return Ok(made),
             Err(error) => error,
         };
         match self.target.kind(path) {
-            Ok(Some(FileKind::Directory)) => Err(error.context("a directory is where a file must be")),
+            Ok(Some(kind @ FileKind::Directory)) => Err(error.context(in_the_way(kind))),
             Ok(Some(_)) => {
                 self.target.remove(path).context("cannot replace what is there")?;
                 make(path).context("cannot create")
@@ -305,6 +331,25 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             _ => Err(error.context("cannot create")),
         }
     }
+}
+
+/// Why a file cannot go where something of this kind is.
+fn in_the_way(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Directory => "a directory is where a file must be",
+        FileKind::Symlink => "a symbolic link is where a file must be: it is neither followed nor replaced",
+        FileKind::CharDevice | FileKind::BlockDevice => "a device is there, which is not replaced",
+        FileKind::Fifo | FileKind::Socket => "a fifo or socket is there, which is not replaced",
+        FileKind::Regular => "a file is there",
+    }
+}
+
+/// Another name in the same directory, which nobody else uses.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let name = name.get(..name.len().min(200)).unwrap_or_default();
+    let name = [b".", name, format!(".udax-{}", std::process::id()).as_bytes()].concat();
+    path.with_file_name(crate::name::path(&name))
 }
 
 /// Whether the directory that `item` goes to could not be made.

@@ -26,6 +26,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    fn check_not_pool(&self, path: &Path) -> Result<()> {
+        let found = fs::symlink_metadata(path)?;
+        if self.pool == Some((found.dev(), found.ino())) {
+            bail!("this is the pool itself");
+        }
+        Ok(())
+    }
+
     /// The host's filesystem, in which `pool` is not touched.
     pub(crate) fn beside(pool: &Path) -> Self {
         Self {
@@ -199,11 +207,13 @@ impl Target for Host {
         Ok(fs::hard_link(existing, path)?)
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> Result<()> {
+        self.check_not_pool(to)?;
+        Ok(fs::rename(from, to)?)
+    }
+
     fn remove(&self, path: &Path) -> Result<()> {
-        let found = fs::symlink_metadata(path)?;
-        if self.pool == Some((found.dev(), found.ino())) {
-            bail!("this is the pool itself");
-        }
+        self.check_not_pool(path)?;
         Ok(fs::remove_file(path)?)
     }
 

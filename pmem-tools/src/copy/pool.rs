@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use udax::{
-    Error, File, FileKind, Filesystem, NewInode, OpenFlags, Owner, SetAttributes, SetTime, Stat, XattrMode,
+    Error, File, FileKind, Filesystem, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Stat,
+    XattrMode,
 };
 use udax_media::BLOCK_BYTES;
 
@@ -126,6 +127,10 @@ impl Target for InPool<'_> {
 
     fn hard_link(&self, existing: &Path, path: &Path) -> Result<()> {
         Ok(self.0.link(existing, path)?)
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> Result<()> {
+        Ok(self.0.rename(from, to, RenameMode::Replace)?)
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

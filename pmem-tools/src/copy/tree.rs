@@ -92,6 +92,8 @@ pub(crate) trait Target: Sync {
     fn create_node(&self, path: &Path, kind: FileKind, rdev: u64) -> Result<()>;
     /// Gives `existing` another name.
     fn hard_link(&self, existing: &Path, path: &Path) -> Result<()>;
+    /// Gives the file `from` the name `to`, in place of the file that has it.
+    fn replace(&self, from: &Path, to: &Path) -> Result<()>;
     /// Removes what is no directory.
     fn remove(&self, path: &Path) -> Result<()>;
     /// Sets the owner; before anything that a change of owner would clear.

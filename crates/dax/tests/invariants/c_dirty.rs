@@ -159,6 +159,32 @@ fn inv_27_a_break_does_not_lose_the_dirt_of_data_that_survives() {
 }
 
 #[test]
+fn inv_27_what_is_stored_until_the_last_pin_goes_is_durable_when_the_layout_is_broken() {
+    /// A transfer that ends when the break has begun: after its first write-back, which the pin outlives.
+    struct Late(std::sync::Mutex<Option<udax_dax::Pin>>);
+    impl Unmap for Late {
+        fn unmap(&self, _: PageRange, _: Copies) {
+            if let Some(pin) = self.0.lock().unwrap().take() {
+                pin.write(0, &[2]).unwrap();
+            }
+        }
+        fn write_protect(&self, _: PageRange) {}
+    }
+    let disk = Disk::new();
+    let file = disk.file(1, 1);
+    let block = file.layout.block(0).unwrap();
+    let pin = file.pin(0, 1, Access::Write);
+    file.mapping
+        .add_view(Arc::new(Late(std::sync::Mutex::new(Some(pin)))));
+    let broken = file
+        .mapping
+        .break_layout(pages(0, 1), Fate::Kept, &Mode::NoWait)
+        .unwrap();
+    assert!(!disk.is_volatile(block));
+    drop(broken);
+}
+
+#[test]
 fn inv_30_a_page_that_is_copied_on_write_loses_its_entry_and_its_dirt() {
     let disk = Disk::new();
     let file = disk.file(1, 1);

@@ -136,3 +136,20 @@ fn a_read_only_region_refuses_stores_and_gives_bytes() {
     assert!(region.compare(0, &[7; 4096]).unwrap());
     assert!(is_refused(Region::create(&path, 4096, options).map(drop)));
 }
+
+#[test]
+fn addresses_are_those_of_bytes_inside_and_do_not_move() {
+    let region = Region::anonymous(8192, None).unwrap();
+    let first = region.address(0, 8192).unwrap();
+    let later = region.address(4096, 1).unwrap();
+    assert_eq!(later.as_ptr().addr() - first.as_ptr().addr(), 4096);
+    region.store(4096, &[9]).unwrap();
+    region.grow(1 << 20).unwrap();
+    assert_eq!(region.address(4096, 1 << 12).unwrap(), later);
+    for (at, len) in [(1 << 20, 1), (8191, 1 << 20), (u64::MAX, 1), (0, u64::MAX)] {
+        assert!(matches!(
+            region.address(at, len),
+            Err(RegionError::OutOfBounds { .. })
+        ));
+    }
+}

@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
-use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::{Inode, InodeState};
 use crate::options::AllocateMode;
 use crate::pool::Pool;
@@ -125,16 +124,20 @@ impl Pool {
             }
             _ => None,
         };
-        match mode {
-            AllocateMode::Allocate => self.allocate_range(inode, &mut state, range, end),
-            AllocateMode::PunchHole => self.punch(inode, &mut state, range),
-            AllocateMode::ZeroRange => self.zero_range(inode, &mut state, range, end),
-            AllocateMode::ZeroRangeKeepSize => self.zero_range(inode, &mut state, range, None),
-            AllocateMode::Unshare => self.allocate_unshared(inode, &mut state, range),
-            _ => self.allocate_range(inode, &mut state, range, None),
-        }?;
+        let result = if mode == AllocateMode::PunchHole {
+            self.punch(inode, &mut state, range)
+        } else {
+            // What is done when a record becomes too large is found done, and not taken again.
+            self.in_steps(|limit| match mode {
+                AllocateMode::Allocate => self.allocate_range(inode, &mut state, range, end, limit),
+                AllocateMode::ZeroRange => self.zero_range(inode, &mut state, range, end, limit),
+                AllocateMode::ZeroRangeKeepSize => self.zero_range(inode, &mut state, range, None, limit),
+                AllocateMode::Unshare => self.allocate_unshared(inode, &mut state, range, limit),
+                _ => self.allocate_range(inode, &mut state, range, None, limit),
+            })
+        };
         drop(changed);
-        Ok(())
+        result
     }
 
     /// What every change of a range begins with: nothing taken ahead, no truncation unfinished, the extents known.
@@ -147,10 +150,16 @@ impl Pool {
     }
 
     /// Allocates the holes of `range` as unwritten, and copies what is shared.
-    fn allocate_unshared(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
+    fn allocate_unshared(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        range: Range,
+        limit: usize,
+    ) -> Result<()> {
         let (first, end) = range.outer();
         self.unshare_range(inode, state, first, end)?;
-        self.allocate_range(inode, state, range, None)
+        self.allocate_range(inode, state, range, None, limit)
     }
 
     /// What comes before the size may be set to `new_size`.
@@ -168,26 +177,28 @@ impl Pool {
         state: &mut InodeState,
         range: Range,
         new_size: Option<u64>,
+        limit: usize,
     ) -> Result<()> {
+        extents::load(self, inode, state)?;
         let (first, end) = range.outer();
         // Everything is taken before anything is recorded: no space leaves nothing half-done.
         let taken = self.take_holes(inode, state, first, end)?;
         let pieces = taken.into_iter().map(Piece::taken).collect();
-        self.record_pieces(inode, state, pieces, None, new_size)
+        self.record_pieces(inode, state, pieces, (None, new_size), limit)
     }
 
-    /// Records `pieces`, as many at a time as a record takes: the edges of `edges` with the first, the size with the
+    /// Records `pieces`, `limit` at a time: the edges of `edges` with the first, the size with the
     /// last. What was taken and is not recorded is given back.
     pub(super) fn record_pieces(
         &self,
         inode: &Inode,
         state: &mut InodeState,
         mut pieces: Vec<Piece>,
-        mut edges: Option<Range>,
-        new_size: Option<u64>,
+        (mut edges, new_size): (Option<Range>, Option<u64>),
+        limit: usize,
     ) -> Result<()> {
         loop {
-            let batch: Vec<Piece> = pieces.drain(..pieces.len().min(EXTENTS_PER_RECORD)).collect();
+            let batch: Vec<Piece> = pieces.drain(..pieces.len().min(limit)).collect();
             let step = Step {
                 pieces: &batch,
                 edges: edges.take(),
@@ -217,7 +228,12 @@ impl Pool {
         let mut goal = BlockNo(0);
         let mut at = first;
         while at < end {
-            let until = match extents::lookup(self, inode, &state.extents, at)? {
+            let mapping = extents::lookup(self, inode, &state.extents, at).inspect_err(|_| {
+                taken
+                    .iter()
+                    .for_each(|extent| self.space.give_back(extent.blocks()));
+            })?;
+            let until = match mapping {
                 Mapping::Extent(extent) => {
                     goal = extent.blocks().end();
                     extent.end()

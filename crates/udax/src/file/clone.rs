@@ -23,7 +23,7 @@ use crate::pool::Pool;
 use crate::update::Update;
 
 /// The most extents that one record shares, and the most share counts that it changes for them and for those that it
-/// replaces: some 60 KiB of changes in four trees.
+/// replaces: it changes four trees.
 const EXTENTS_PER_STEP: usize = 64;
 /// Bytes compared at a time.
 const COMPARED_BYTES: usize = 64 << 10;
@@ -81,16 +81,17 @@ impl File {
     /// Durable on return, 64 extents at a time from the start; each of those steps is atomic.
     pub fn clone_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<()> {
         self.check_copied_to(to)?;
-        self.pool.wait_and_retry(&Mode::wait(), || {
+        let pool = &*self.pool;
+        let share = || {
             let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };
-            let pool = &*self.pool;
             pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
             let _broken = pool.break_both(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
-        })
+        };
+        pool.wait_and_retry(&Mode::wait(), || pool.retry_when_full(share))
     }
 
     /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
@@ -107,7 +108,10 @@ impl File {
             return Ok(true);
         }
         self.pool
-            .wait_and_retry(&Mode::wait(), || self.try_dedupe((offset, to), to_offset, len))
+            .wait_and_retry(&Mode::wait(), || {
+                self.pool
+                    .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
+            })
     }
 
     fn try_dedupe(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64) -> Result<bool> {
@@ -223,7 +227,8 @@ impl Pool {
         self.prepare_range(source, locks.state(source)?)?;
         self.prepare_range(target, locks.state(target)?)?;
         while span.length > 0 {
-            let done = self.share_step(locks, (source, target), span, touch)?;
+            let step = |limit| self.share_step(locks, (source, target), span, touch, limit);
+            let done = self.in_steps(step)?;
             span = Span {
                 from: span.from + done,
                 to: span.to + done,
@@ -255,8 +260,9 @@ impl Pool {
         (source, target): (&Inode, &Inode),
         span: Span,
         touch: Touch,
+        limit: usize,
     ) -> Result<u64> {
-        let mut update = Update::new(self);
+        let mut update = Update::new(self).limited(limit.min(EXTENTS_PER_STEP));
         let mut maps = self.begin_maps(locks, source, target)?;
         let shared = share_extents(&mut update, &mut maps, span)?;
         let done = (shared.blocks * BLOCK_BYTES).min(span.length);
@@ -319,10 +325,10 @@ struct Shared {
 fn share_extents(update: &mut Update<'_>, maps: &mut Maps<'_>, span: Span) -> Result<Shared> {
     let (first, end) = span.source();
     let (to_first, to_end) = span.target();
-    let found = freeable(update, maps.source(), (first, end), EXTENTS_PER_STEP)?;
+    let found = freeable(update, maps.source(), (first, end))?;
     let reach = FileBlock(to_first.raw() + (found.end.raw() - first.raw()));
     let range = (to_first, reach.min(to_end));
-    let old = freeable(update, maps.target(), range, EXTENTS_PER_STEP)?;
+    let old = freeable(update, maps.target(), range)?;
     let blocks = old.end.raw() - to_first.raw();
     let upto = FileBlock(first.raw() + blocks);
     let parts = found

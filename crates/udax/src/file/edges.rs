@@ -80,7 +80,12 @@ impl Pool {
                 goal: old.start,
                 count: 1,
                 placement: Placement::Any,
-                priority,
+                // A block that others keep is not freed in turn: the reserve is not for that.
+                priority: if old.is_shared() {
+                    Priority::Ordinary
+                } else {
+                    priority
+                },
             };
             let run = self.space.take(request)?;
             update.guard(run);

@@ -27,6 +27,7 @@ use crate::extents::{END_OF_FILES, ExtentMap};
 use crate::fresh::FreshNodes;
 use crate::inode::Inode;
 use crate::inode::fields::Line;
+use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::namespace::locks::LockSet;
 use crate::options::{AllocateMode, NewInode};
 use crate::pool::Pool;
@@ -110,8 +111,8 @@ impl Pool {
             owned_by_orphan(blocks.iter().map(unwritten))
                 .map(Piece::taken)
                 .collect(),
-            None,
-            None,
+            (None, None),
+            EXTENTS_PER_RECORD,
         )?;
         let mut orphan_map = ExtentMap::begin(self, orphan, orphan_state)?;
         gone.extend(owned_by_nobody(orphan_map.nodes(self)?));

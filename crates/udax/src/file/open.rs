@@ -39,6 +39,11 @@ pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInod
         } else {
             pool.walk(path, follow)?
         };
+        // A link that was followed may end in a slash too.
+        let is_file_name = matches!(resolved.last, Last::Name(_)) && flags.contains(OpenFlags::CREATE);
+        if is_file_name && resolved.must_be_directory {
+            return Err(Error::IsDirectory);
+        }
         let attempt = match resolved.target {
             Some(_) if exclusive => Err(Error::Exists),
             Some(_) => open_existing(pool, &resolved, flags),

@@ -14,8 +14,6 @@ use crate::pool::Pool;
 use crate::space::{Placement, Priority, Request};
 use crate::update::Update;
 
-/// The most pieces that one record maps; a write with more takes several records.
-pub(super) const PIECES_PER_RECORD: usize = 256;
 /// The most blocks taken ahead for the next append.
 const MAX_WINDOW: u64 = HUGE_BLOCKS;
 /// At most this part of the available blocks, as a divisor, is taken ahead by one file.
@@ -64,19 +62,19 @@ impl Piece {
 }
 
 impl Pool {
-    /// The pieces of `first..end`, taking blocks for its holes. At most [`PIECES_PER_RECORD`], from the start.
+    /// The pieces of `first..end`, taking blocks for its holes. At most `limit`, from the start.
     pub(super) fn plan(
         &self,
         update: &mut Update<'_>,
         inode: &Inode,
         state: &mut InodeState,
-        first: FileBlock,
-        end: FileBlock,
+        (first, end): (FileBlock, FileBlock),
+        limit: usize,
     ) -> Result<Pieces> {
         let mut pieces = Pieces::new();
         let mut goal = self.goal_before(inode, state, first)?;
         let mut at = first;
-        while at < end && pieces.len() < PIECES_PER_RECORD {
+        while at < end && pieces.len() < limit {
             let piece = match extents::lookup(self, inode, &state.extents, at)? {
                 Mapping::Extent(extent) if extent.is_shared() => {
                     let part = extents::clip(&extent, at, end).ok_or(Error::Invalid("empty extent"))?;

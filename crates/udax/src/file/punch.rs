@@ -5,13 +5,15 @@
 //!
 //! All under the inode's lock, alone.
 
+use udax_media::FileBlock;
 use udax_media::extent::{Extent, ExtentFlags};
 
 use super::allocate::{Piece, Range};
+use super::edges::Edges;
 use crate::error::Result;
-use crate::extents::{Completeness, ExtentMap, clip};
+use crate::extents::{self, Completeness, ExtentMap, clip};
 use crate::inode::fields::Line;
-use crate::inode::lifecycle::{EXTENTS_PER_RECORD, free_range, freeable};
+use crate::inode::lifecycle::{free_range, freeable};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::space::Priority;
@@ -21,26 +23,42 @@ impl Pool {
     /// Makes `range` a hole; its edges inside blocks read as zeros.
     pub(super) fn punch(&self, inode: &Inode, state: &mut InodeState, range: Range) -> Result<()> {
         let (mut first, end) = range.inner();
-        let mut update = Update::freeing(self);
         // All that may find no space comes with the first record, when nothing has changed yet.
-        let mut edges = self.copy_edges(&mut update, (inode, state), range, Priority::Freeing)?;
+        let mut edges = Some(range);
         loop {
-            let mut line = Line::read(self, inode)?;
-            let mut map = ExtentMap::begin(self, inode, state)?;
-            let found = freeable(&mut update, &map, (first, end), EXTENTS_PER_RECORD)?;
-            let (upto, completeness) = (found.end, found.completeness);
-            if first < upto {
-                free_range(&mut update, &mut map, &mut line, first, upto)?;
-            }
-            std::mem::take(&mut edges).publish(&mut update, &mut map)?;
-            map.store(&mut update)?;
-            self.finish_range(update, inode, state, line, map)?;
-            if completeness == Completeness::All {
-                return Ok(());
-            }
+            let done = self.in_steps(|limit| self.punch_step(inode, state, (first, end), edges, limit))?;
+            let Some(upto) = done else { return Ok(()) };
             first = upto;
-            update = Update::freeing(self);
+            edges = None;
         }
+    }
+
+    /// Makes a hole of what one record can free of `first..end`, and of the edges of `edges`; gives up to where, or
+    /// `None` if that was all.
+    fn punch_step(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        (first, end): (FileBlock, FileBlock),
+        edges: Option<Range>,
+        limit: usize,
+    ) -> Result<Option<FileBlock>> {
+        extents::load(self, inode, state)?;
+        let mut update = Update::freeing(self).limited(limit);
+        let edges = match edges {
+            Some(range) => self.copy_edges(&mut update, (inode, state), range, Priority::Freeing)?,
+            None => Edges::default(),
+        };
+        let mut line = Line::read(self, inode)?;
+        let mut map = ExtentMap::begin(self, inode, state)?;
+        let found = freeable(&mut update, &map, (first, end))?;
+        if first < found.end {
+            free_range(&mut update, &mut map, &mut line, first, found.end)?;
+        }
+        edges.publish(&mut update, &mut map)?;
+        map.store(&mut update)?;
+        self.finish_range(update, inode, state, line, map)?;
+        Ok((found.completeness == Completeness::More).then_some(found.end))
     }
 
     /// Makes `range`, which is broken, read as zeros, allocated; then sets the size if it is below `new_size`.
@@ -50,6 +68,7 @@ impl Pool {
         state: &mut InodeState,
         range: Range,
         new_size: Option<u64>,
+        limit: usize,
     ) -> Result<()> {
         // Blocks that become unwritten are written in place later.
         self.unshare_broken(inode, state, range.inner())?;
@@ -59,7 +78,7 @@ impl Pool {
         let taken = self.take_holes(inode, state, first, end)?;
         pieces.extend(taken.into_iter().map(Piece::taken));
         pieces.sort_unstable_by_key(|piece| piece.extent.first);
-        self.record_pieces(inode, state, pieces, Some(range), new_size)
+        self.record_pieces(inode, state, pieces, (Some(range), new_size), limit)
     }
 
     /// What is written of the whole blocks of `range`, as unwritten.

@@ -6,6 +6,7 @@
 //! All under the inode's lock, alone.
 
 use udax_dax::Fate;
+use udax_journal::JournalError;
 use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -73,11 +74,13 @@ impl Pool {
         let mut state = inode.write()?;
         self.prepare_range(inode, &mut state)?;
         let shift = self.plan_shift(inode, &mut state, mode, range)?;
-        let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
-        if self.shift_in_record(inode, &mut state, shift)? == Completeness::All {
-            return Ok(());
+        let broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
+        match self.shift_in_record(inode, &mut state, shift) {
+            Ok(Completeness::All) => return Ok(()),
+            Ok(Completeness::More) | Err(Error::Journal(JournalError::TooLarge { .. })) => {}
+            Err(error) => return Err(error),
         }
-        drop(_broken);
+        drop(broken);
         drop(state);
         self.shift_by_exchange(inode, mode, range)
     }

@@ -46,7 +46,7 @@ impl Pool {
             return Err(Error::FileTooLarge);
         }
         self.wait_and_retry(&Mode::wait(), || {
-            self.truncate_locked(inode, &mut *inode.write()?, size)
+            self.retry_when_full(|| self.truncate_locked(inode, &mut *inode.write()?, size))
         })
     }
 
@@ -60,7 +60,9 @@ impl Pool {
         if size > old {
             return self.extend(inode, state, size);
         }
-        self.shrink(inode, state, size)
+        self.in_steps(|limit| self.shrink(inode, state, size, limit))?;
+        // Until all is freed, as for a truncation that failed: what fails below leaves it noted.
+        self.finish_cut(inode, state)
     }
 
     fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
@@ -82,10 +84,12 @@ impl Pool {
         Ok(())
     }
 
-    fn shrink(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+    /// Sets the smaller size and frees what one record can; if that is not all, the file is one whose truncation is
+    /// unfinished.
+    fn shrink(&self, inode: &Inode, state: &mut InodeState, size: u64, limit: usize) -> Result<()> {
         let first = FileBlock(size.div_ceil(BLOCK_BYTES));
         let broken = self.break_layout(inode, (first, END_OF_FILES), Fate::Discarded)?;
-        let mut update = Update::freeing(self);
+        let mut update = Update::freeing(self).limited(limit);
         let mut line = Line::read(self, inode)?;
         state.settle_times(&mut line);
         let mut map = ExtentMap::begin(self, inode, state)?;
@@ -103,11 +107,11 @@ impl Pool {
         state.lazy = Default::default();
         drop(broken);
         self.verify_unreached(inode, (first, END_OF_FILES));
-        let Some(orphan) = orphan else { return Ok(()) };
-        orphan.done();
-        // Until all is freed, as for a truncation that failed: what fails below leaves it noted.
-        self.cuts.insert(inode.ino);
-        self.finish_cut(inode, state)
+        if let Some(orphan) = orphan {
+            orphan.done();
+            self.cuts.insert(inode.ino);
+        }
+        Ok(())
     }
 
     /// Frees what a truncation has left behind the end of the file. Whatever makes a file longer calls this first.

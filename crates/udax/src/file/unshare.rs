@@ -10,7 +10,7 @@ use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
 
-use super::pieces::{Origin, PIECES_PER_RECORD, Piece};
+use super::pieces::{Origin, Piece};
 use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping, clip};
 use crate::inode::fields::Line;
@@ -54,8 +54,8 @@ impl Pool {
         })
     }
 
-    /// Copies what is shared of `first..end`, at most [`PIECES_PER_RECORD`] pieces in a record; what the file reads as
-    /// does not change, nor do its times. The caller has not broken the layout of any range of the file.
+    /// Copies what is shared of `first..end`, some pieces to a record; what the file reads as does not change, nor do
+    /// its times. The caller has not broken the layout of any range of the file.
     ///
     /// # Errors
     /// `NoSpace`: a part from the start may have been copied. `Conflict`, and nothing was.
@@ -79,10 +79,24 @@ impl Pool {
     ) -> Result<()> {
         let mut at = first;
         while at < end {
-            extents::load(self, inode, state)?;
-            let mut update = Update::new(self);
-            let mut pieces: Vec<Piece> = Vec::new();
-            while at < end && pieces.len() < PIECES_PER_RECORD {
+            at = self.in_steps(|limit| self.unshare_step(inode, state, (at, end), limit))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first shared pieces of `at..end`, at most `limit`; gives up to where.
+    fn unshare_step(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        (mut at, end): (FileBlock, FileBlock),
+        limit: usize,
+    ) -> Result<FileBlock> {
+        extents::load(self, inode, state)?;
+        let mut update = Update::new(self);
+        let mut pieces: Vec<Piece> = Vec::new();
+        {
+            while at < end && pieces.len() < limit {
                 at = match extents::lookup(self, inode, &state.extents, at)? {
                     Mapping::Hole { until } => until,
                     Mapping::Extent(extent) => match clip(&extent, at, end) {
@@ -96,11 +110,11 @@ impl Pool {
                     },
                 };
             }
-            if !pieces.is_empty() {
-                self.record_copies(update, inode, state, &pieces)?;
-            }
         }
-        Ok(())
+        if !pieces.is_empty() {
+            self.record_copies(update, inode, state, &pieces)?;
+        }
+        Ok(at)
     }
 
     /// If blocks of `first..end` are shared, they are about to be others: then nobody may have them pinned.

@@ -106,7 +106,7 @@ impl Pool {
         }
         self.finish_cut(inode, state)?;
         if offset > self.inode_size(inode)? {
-            self.unshare_tail(inode, state)?;
+            self.unshare_tail_retried(inode, state)?;
         }
         let range = (
             FileBlock::holding(offset),
@@ -163,6 +163,20 @@ impl Pool {
         Ok(true)
     }
 
+    /// As [`Pool::unshare_tail`]; frees what can be freed when there is no space.
+    fn unshare_tail_retried(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        match self.unshare_tail(inode, state) {
+            Err(Error::NoSpace { .. }) => {
+                if let Some(window) = state.window.take() {
+                    self.space.give_back(window);
+                }
+                self.reclaim_space()?;
+                self.unshare_tail(inode, state)
+            }
+            other => other,
+        }
+    }
+
     /// As [`Pool::write_mapping`]; frees what can be freed when there is no space. The inode's lock is held, so only
     /// other inodes' windows can be given back, and its own here.
     fn write_mapping_retried(
@@ -172,13 +186,16 @@ impl Pool {
         bytes: &[u8],
         offset: u64,
     ) -> Result<usize> {
-        match self.write_mapping(inode, state, bytes, offset) {
+        let write = |state: &mut InodeState| {
+            self.in_steps(|limit| self.write_mapping(inode, state, bytes, offset, limit))
+        };
+        match write(state) {
             Err(Error::NoSpace { .. }) => {
                 if let Some(window) = state.window.take() {
                     self.space.give_back(window);
                 }
                 self.reclaim_space()?;
-                self.write_mapping(inode, state, bytes, offset)
+                write(state)
             }
             other => other,
         }
@@ -191,12 +208,19 @@ impl Pool {
         state: &mut InodeState,
         bytes: &[u8],
         offset: u64,
+        limit: usize,
     ) -> Result<usize> {
         extents::load(self, inode, state)?;
         let mut update = Update::new(self);
         let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
         let last = FileBlock(end.div_ceil(BLOCK_BYTES));
-        let pieces = self.plan(&mut update, inode, state, FileBlock::holding(offset), last)?;
+        let pieces = self.plan(
+            &mut update,
+            inode,
+            state,
+            (FileBlock::holding(offset), last),
+            limit,
+        )?;
         let Some(reached) = pieces.last().map(|piece| piece.extent.end()) else {
             return Ok(0);
         };
@@ -207,7 +231,7 @@ impl Pool {
         let mut writer = DataWriter::new(&self.region);
         let _ticket = self.zero_old_tail(&mut writer, inode, state, line.size(), offset)?;
 
-        // All that may find no space comes before the first byte that a reader can see.
+        // All that may find no space or room comes before the first byte that a reader can see.
         let mut map = ExtentMap::begin(self, inode, state)?;
         let written: SmallVec<[Extent; 2]> = pieces.iter().map(|piece| piece.extent).collect();
         let first = FileBlock::holding(offset);
@@ -218,6 +242,8 @@ impl Pool {
             }
         }
         map.store(&mut update)?;
+        // What is added below: the inode's lines and a run for each piece.
+        update.check_room(1024 + 32 * pieces.len())?;
 
         for piece in &pieces {
             self.store_piece(

@@ -22,7 +22,8 @@ use crate::tree::Tree;
 use crate::update::Update;
 use crate::xattr::Belongings;
 
-/// The most extents that one record frees: with their tree's changes it stays well below a record's limit.
+/// The most extents that one record frees or maps. Mostly it is far from full then; what makes it too large all the
+/// same is done in smaller steps ([`Pool::in_steps`]).
 pub(crate) const EXTENTS_PER_RECORD: usize = 256;
 /// Bytes of a new inode that are written when nothing is inline.
 const HEAD_BYTES: usize = 160;
@@ -195,7 +196,7 @@ impl Pool {
         }
         if matches!(inode.kind, FileKind::Regular | FileKind::Symlink) {
             let mut map = ExtentMap::begin(self, inode, state)?;
-            let found = freeable(update, &map, (FileBlock(0), END_OF_FILES), EXTENTS_PER_RECORD)?;
+            let found = freeable(update, &map, (FileBlock(0), END_OF_FILES))?;
             if found.completeness == Completeness::More {
                 map.finish(state);
                 return Ok(Completeness::More);
@@ -234,22 +235,31 @@ impl Pool {
 
     /// Frees an orphan without handles, step by step. The caller has the inode's lock.
     pub(crate) fn finish_orphan(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
-        loop {
-            let mut update = Update::freeing(self);
-            if self.free_inode(&mut update, inode, state)? == Completeness::All {
-                let change = self.orphans.remove(&mut update, inode.ino)?;
-                update.commit()?;
-                change.done();
-                self.bury(inode, state);
-                return Ok(());
-            }
-            drop(update);
-            if Belongings::collect_few(self, inode)?.is_none() {
-                self.remove_some_xattrs(inode, state)?;
-            } else {
-                self.free_extents_from(inode, state, FileBlock(0))?;
-            }
+        while self.in_steps(|limit| self.finish_orphan_step(inode, state, limit))? == Completeness::More {}
+        Ok(())
+    }
+
+    fn finish_orphan_step(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        limit: usize,
+    ) -> Result<Completeness> {
+        let mut update = Update::freeing(self).limited(limit);
+        if self.free_inode(&mut update, inode, state)? == Completeness::All {
+            let change = self.orphans.remove(&mut update, inode.ino)?;
+            update.commit()?;
+            change.done();
+            self.bury(inode, state);
+            return Ok(Completeness::All);
         }
+        drop(update);
+        if Belongings::collect_few(self, inode)?.is_none() {
+            self.remove_some_xattrs(inode, state)?;
+        } else {
+            self.free_some_extents(inode, state, FileBlock(0), limit)?;
+        }
+        Ok(Completeness::More)
     }
 
     /// Frees of the extents from `first` on what one record can; whether that was all.
@@ -259,7 +269,17 @@ impl Pool {
         state: &mut InodeState,
         first: FileBlock,
     ) -> Result<Completeness> {
-        let mut update = Update::freeing(self);
+        self.in_steps(|limit| self.free_some_extents(inode, state, first, limit))
+    }
+
+    fn free_some_extents(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        first: FileBlock,
+        limit: usize,
+    ) -> Result<Completeness> {
+        let mut update = Update::freeing(self).limited(limit);
         let mut line = Line::read(self, inode)?;
         let mut map = ExtentMap::begin(self, inode, state)?;
         let completeness = free_tail(&mut update, &mut map, &mut line, first)?;
@@ -281,14 +301,14 @@ pub(crate) struct Freeable {
     pub(crate) completeness: Completeness,
 }
 
-/// The first extents that touch `first..end`, at most `limit`, and of those that are shared as much as has at most
-/// `limit` share counts.
+/// The first extents that touch `first..end`, as many as the update's limit, and of those that are shared as much as
+/// has no more share counts either.
 pub(crate) fn freeable(
     update: &mut Update<'_>,
     map: &ExtentMap<'_>,
     (first, end): (FileBlock, FileBlock),
-    limit: usize,
 ) -> Result<Freeable> {
+    let limit = update.limit();
     let (extents, completeness) = map.collect(update, first, end, limit)?;
     let mut found = Freeable {
         end: match (completeness, extents.last()) {
@@ -328,7 +348,7 @@ pub(crate) fn free_tail(
     line: &mut Line,
     first: FileBlock,
 ) -> Result<Completeness> {
-    let found = freeable(update, map, (first, END_OF_FILES), EXTENTS_PER_RECORD)?;
+    let found = freeable(update, map, (first, END_OF_FILES))?;
     if !found.extents.is_empty() {
         free_range(update, map, line, first, found.end)?;
     }

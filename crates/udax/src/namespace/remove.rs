@@ -55,7 +55,8 @@ impl Pool {
             if resolved.must_be_directory && target.kind != FileKind::Directory {
                 return Err(Error::NotDirectory);
             }
-            match self.remove_entry(resolved.parent, name, target, removal) {
+            let parent = resolved.parent;
+            match self.in_steps(|limit| self.remove_entry(parent, name, target, removal, limit)) {
                 Err(Error::Stale(_)) => {}
                 other => return other,
             }
@@ -67,7 +68,14 @@ impl Pool {
     ///
     /// # Errors
     /// `Stale` when it does not any more: walk again.
-    fn remove_entry(&self, parent: InodeRef, name: &[u8], target: InodeRef, removal: Removal) -> Result<()> {
+    fn remove_entry(
+        &self,
+        parent: InodeRef,
+        name: &[u8],
+        target: InodeRef,
+        removal: Removal,
+        limit: usize,
+    ) -> Result<()> {
         match (removal, target.kind) {
             (Removal::File, FileKind::Directory) => return Err(Error::IsDirectory),
             (Removal::Directory, kind) if kind != FileKind::Directory => return Err(Error::NotDirectory),
@@ -83,7 +91,7 @@ impl Pool {
         if target.kind == FileKind::Directory && self.inode_size(&inode)? > 0 {
             return Err(Error::NotEmpty);
         }
-        let mut update = Update::freeing(self);
+        let mut update = Update::freeing(self).limited(limit);
         let now = now();
         let mut directory = EditedDirectory::begin(self, &parent)?;
         directory.remove(&mut update, look_up)?;

@@ -42,6 +42,7 @@ impl Pool {
             let source = self.walk(from, Follow::Never)?;
             // Directories have more errors, whose order depends on the target.
             let is_simple = mode != RenameMode::Exchange
+                && !source.must_be_directory
                 && source
                     .target
                     .is_some_and(|source| source.kind != FileKind::Directory);
@@ -87,7 +88,7 @@ impl Pool {
         if mode != RenameMode::Exchange {
             check_kinds(source, to.inode.as_deref())?;
         }
-        self.retry_when_full(|| self.rename_locked(&from, &to, mode))
+        self.retry_when_full(|| self.in_steps(|limit| self.rename_locked(&from, &to, mode, limit)))
     }
 
     /// No directory may become its own ancestor. Parents change only under the rename lock.
@@ -133,7 +134,7 @@ impl Pool {
         })
     }
 
-    fn rename_locked(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode) -> Result<()> {
+    fn rename_locked(&self, from: &Side<'_>, to: &Side<'_>, mode: RenameMode, limit: usize) -> Result<()> {
         let source = from.inode.as_deref().ok_or(Error::NotFound)?;
         let involved = [
             Some(&*from.parent),
@@ -163,7 +164,7 @@ impl Pool {
             return Err(Error::NotEmpty);
         }
         let now = now();
-        let mut update = Update::new(self);
+        let mut update = Update::new(self).limited(limit);
         if mode == RenameMode::Exchange {
             let replaced = replaced.ok_or(Error::NotFound)?;
             self.exchange_entries(&mut update, (from, found), (to, replaced), now)?;

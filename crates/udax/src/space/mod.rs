@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use udax_journal::{Checkpointed, Committed, Quarantine};
 use udax_media::bitmap::{self, GROUP_BLOCKS};
+use udax_media::extent::MAX_EXTENT_BLOCKS;
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry, HUGE_BLOCKS};
 use udax_pmem::Region;
@@ -164,7 +165,7 @@ impl Space {
         }
     }
 
-    /// Takes exactly `request.count` blocks in as few runs as possible.
+    /// Takes exactly `request.count` blocks in as few runs as possible, none longer than an extent can be.
     ///
     /// # Errors
     /// As [`Space::take`]; then nothing is taken.
@@ -176,7 +177,11 @@ impl Space {
                     request.count -= run.count;
                     request.goal = run.end();
                     match runs.last_mut() {
-                        Some(last) if last.end() == run.start => last.count += run.count,
+                        Some(last)
+                            if last.end() == run.start && last.count + run.count <= MAX_EXTENT_BLOCKS =>
+                        {
+                            last.count += run.count;
+                        }
                         _ => runs.push(run),
                     }
                 }

@@ -292,3 +292,35 @@ fn a_write_that_finds_no_space_changes_nothing_of_the_blocks_that_are_there() {
     assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
     assert_eq!(bytes, [1; 4096]);
 }
+
+/// Blocks that grow comes with may be used by others before it returns.
+#[test]
+fn files_are_read_and_written_while_the_pool_grows() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for _ in 0..2 {
+        let pool = TestPool::new(16 * MIB);
+        let fs = pool.open();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (fs, done) = (&fs, &done);
+                scope.spawn(move || {
+                    let file = open(fs, &format!("/{thread}"));
+                    let mut at = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        match file.write_at(&[1], at * 8192) {
+                            Ok(_) => at += 1,
+                            Err(Error::NoSpace { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+            for step in 1..60 {
+                fs.grow((16 + step) * MIB).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
