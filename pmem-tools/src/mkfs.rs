@@ -92,9 +92,10 @@ impl Mkfs {
         };
         if size < MIN_POOL_BYTES {
             bail!(
-                "{}: {} is too small for a pool: give at least --size {}M",
+                "{}: {} is too small for a pool of at least {}: give --size {}M or more",
                 crate::name::shown(&self.pool),
                 Size(size),
+                Size(MIN_POOL_BYTES),
                 MIN_POOL_BYTES >> 20
             );
         }

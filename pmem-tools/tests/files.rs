@@ -441,3 +441,19 @@ fn put_refuses_standard_input() {
     let place = Place::with_pool("16M");
     place.run(["put", "-", "pool:/x"]).fails_with(&["standard input"]);
 }
+
+#[test]
+fn a_full_standard_output_is_named() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = place.command();
+    let ran = command
+        .args(["put", "f", "pool:/"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(stderr.contains("standard output"), "{stderr}");
+}
