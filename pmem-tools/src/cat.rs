@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use udax::{NewInode, OpenFlags};
 
+use crate::failure;
 use crate::output::Output;
 use crate::pool;
 use crate::pool_path::PoolPath;
@@ -22,14 +23,13 @@ pub(crate) struct Cat {
 impl Cat {
     /// Runs the command.
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
-        for place in &self.places {
+        failure::for_each(&self.places, |place| {
             let filesystem = pool::open_for_reading(&place.pool)?;
             let result = print_file(&filesystem, place, output);
             let closed = pool::close(&place.pool, filesystem);
             result?;
-            closed?;
-        }
-        Ok(ExitCode::SUCCESS)
+            closed
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use udax_media::BLOCK_BYTES;
 
+use crate::failure;
 use crate::output::{self, Output, OutputArgs};
 use crate::pool;
 use crate::pool_path::PoolPath;
@@ -35,7 +36,7 @@ impl Df {
     /// Runs the command.
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
         let mut usages = Vec::new();
-        for place in &self.places {
+        let status = failure::for_each(&self.places, |place| {
             let filesystem = pool::open_for_reading(&place.pool)?;
             let stat = filesystem.stat_filesystem();
             pool::close(&place.pool, filesystem)?;
@@ -47,10 +48,14 @@ impl Df {
                 available_bytes: stat.available_blocks * BLOCK_BYTES,
                 inodes: stat.inodes,
             });
-        }
+            Ok(())
+        })?;
         if self.format.is_json() {
             output.json(&usages)?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(status);
+        }
+        if usages.is_empty() {
+            return Ok(status);
         }
         let mut table = output::table(&["Pool", "Size", "Used", "Available", "Used%", "Inodes"], 1);
         for usage in &usages {
@@ -65,6 +70,6 @@ impl Df {
             ]);
         }
         output.table(&table)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(status)
     }
 }

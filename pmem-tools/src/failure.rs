@@ -22,6 +22,26 @@ pub(crate) fn report(error: &anyhow::Error, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// Does `work` for each of `arguments`, also after a failure, which is told at once; the exit status says
+/// whether one failed.
+///
+/// # Errors
+/// When the reader of the output went away: nothing more is to be done then.
+pub(crate) fn for_each<T>(
+    arguments: &[T],
+    mut work: impl FnMut(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut status = ExitCode::SUCCESS;
+    for argument in arguments {
+        match work(argument) {
+            Ok(()) => {}
+            Err(error) if is_broken_pipe(&error) => return Err(error),
+            Err(error) => status = report(&error, FAILED),
+        }
+    }
+    Ok(status)
+}
+
 /// Prints `udax: message` on standard error; that nobody reads it is no failure.
 pub(crate) fn tell(message: &str) {
     use io::Write as _;
@@ -104,7 +124,10 @@ fn format_advice(error: &FormatError) -> Option<&'static str> {
 fn region_advice(error: &RegionError) -> Option<&'static str> {
     match error {
         RegionError::Busy { .. } => Some("close it there, or wait until it is closed"),
-        RegionError::Io { source, .. } => match source.kind() {
+        RegionError::Io { path, source, .. } => match source.kind() {
+            io::ErrorKind::NotFound if is_directory_missing(Path::new(path)) => {
+                Some("its directory does not exist: make that first")
+            }
             io::ErrorKind::NotFound => Some("check the path, or make a pool there with 'udax mkfs'"),
             io::ErrorKind::PermissionDenied => Some("run as a user who may read and write it"),
             _ => None,
@@ -112,6 +135,12 @@ fn region_advice(error: &RegionError) -> Option<&'static str> {
         RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
         _ => None,
     }
+}
+
+/// Whether the directory that `path` is in does not exist.
+fn is_directory_missing(path: &Path) -> bool {
+    path.parent()
+        .is_some_and(|parent| !parent.as_os_str().is_empty() && !parent.exists())
 }
 
 #[cfg(test)]

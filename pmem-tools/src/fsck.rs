@@ -26,6 +26,8 @@ pub(crate) const USAGE: u8 = 16;
 
 /// Check a pool, and with -y mend it
 ///
+/// What is damaged can hide what lies behind it: -y may find more than -n told.
+///
 /// Exit status: 0 no errors, 1 errors mended, 4 errors left, 8 the check failed, 16 wrong command line.
 #[derive(Parser, Debug)]
 #[command(name = "fsck.udax", version, max_term_width = 100)]
@@ -137,7 +139,10 @@ impl Fsck {
             0 => "clean".to_owned(),
             CORRECTED => format!("{} errors, all mended", report.problems.len()),
             _ if self.repair => format!("{} errors, not all of them mended", report.problems.len()),
-            _ => format!("{} errors; mend them with 'udax fsck -y'", report.problems.len()),
+            _ => format!(
+                "{} errors, and damage may hide more; mend them with 'udax fsck -y'",
+                report.problems.len()
+            ),
         };
         writeln!(
             output,

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use udax::{Error, FileKind, Filesystem, NewInode};
 
+use crate::failure;
 use crate::pool;
 use crate::pool_path::{PoolPath, in_pool};
 
@@ -25,16 +26,15 @@ impl Mkdir {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let new = NewInode::with_permissions(0o777 & !umask());
-        for place in &self.places {
+        failure::for_each(&self.places, |place| {
             pool::change(&place.pool, |filesystem| {
                 if self.parents {
                     create_all(filesystem, place, new)
                 } else {
                     create(filesystem, &place.pool, &place.path, new)
                 }
-            })?;
-        }
-        Ok(ExitCode::SUCCESS)
+            })
+        })
     }
 }
 
@@ -55,6 +55,10 @@ fn create_all(filesystem: &Filesystem, place: &PoolPath, new: NewInode) -> Resul
                 if filesystem
                     .stat(&path)
                     .is_ok_and(|stat| stat.kind == FileKind::Directory) => {}
+            Err(Error::Exists) => {
+                let shown = in_pool(&place.pool, &path);
+                bail!("{shown}: is not a directory, and is not replaced");
+            }
             Err(error) => {
                 return Err(error)
                     .with_context(|| format!("{}: cannot make the directory", in_pool(&place.pool, &path)));

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Parser;
 use serde::Serialize;
 use udax::{Filesystem, FormatOptions, Owner, Timestamp};
-use udax_media::{BLOCK_BYTES, Superblock};
+use udax_media::{BLOCK_BYTES, MIN_POOL_BYTES, Superblock};
 
 use crate::failure;
 use crate::output::{Output, OutputArgs};
@@ -83,7 +83,22 @@ impl Mkfs {
 impl Mkfs {
     /// Refuses an impossible size or label before a file is made for it.
     fn check_plan(&self, options: &FormatOptions) -> anyhow::Result<()> {
-        let Some(size) = options.size else { return Ok(()) };
+        // The length of a device is not known to its metadata.
+        let file = std::fs::metadata(&self.pool)
+            .ok()
+            .filter(std::fs::Metadata::is_file);
+        let Some(size) = options.size.or(file.map(|file| file.len())) else {
+            return Ok(());
+        };
+        if size < MIN_POOL_BYTES {
+            bail!(
+                "{}: {} is too small for a pool of at least {}: give --size {}M or more",
+                crate::name::shown(&self.pool),
+                Size(size),
+                Size(MIN_POOL_BYTES),
+                MIN_POOL_BYTES >> 20
+            );
+        }
         let uuid = options.uuid.unwrap_or_default();
         Superblock::plan(
             size / BLOCK_BYTES,

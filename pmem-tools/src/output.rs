@@ -45,23 +45,23 @@ impl Output {
         // Through a string: an error while writing must stay an I/O error, to be recognised as a broken pipe.
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
-        self.to.write_all(text.as_bytes())?;
+        self.write_all(text.as_bytes())?;
         Ok(())
     }
 
     /// A file's name: escaped on a terminal, as it is for a program.
     pub(crate) fn name(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_terminal {
-            self.to.write_all(crate::name::escaped(bytes).as_bytes())
+            self.write_all(crate::name::escaped(bytes).as_bytes())
         } else {
-            self.to.write_all(bytes)
+            self.write_all(bytes)
         }
     }
 
     /// A table without frame, ended by a newline.
     pub(crate) fn table(&mut self, table: &Table) -> io::Result<()> {
         for line in table.lines() {
-            writeln!(self.to, "{}", line.trim_end())?;
+            writeln!(self, "{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -69,12 +69,17 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.to.write(bytes)
+        self.to.write(bytes).map_err(|error| named(&error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        self.to.flush().map_err(|error| named(&error))
     }
+}
+
+/// The error with the name of what could not be written. The kind stays, by which a broken pipe is known.
+fn named(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output: cannot write: {error}"))
 }
 
 /// An empty table with `header`, whose columns after the first `left` are aligned to the right.

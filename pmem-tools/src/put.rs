@@ -1,7 +1,7 @@
 //! `udax put`: copies files and trees of the host into a pool.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
@@ -38,8 +38,18 @@ pub(crate) struct Put {
 impl Put {
     /// Runs the command.
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
+        self.check_sources()?;
         let summary = pool::change(&self.destination.pool, |filesystem| self.copy(filesystem))?;
         print_summary(output, self.format, &summary)
+    }
+
+    /// Refuses standard input, for which '-' stands elsewhere, unless there is a file of that name.
+    fn check_sources(&self) -> anyhow::Result<()> {
+        let dash = Path::new("-");
+        if self.sources.iter().any(|source| source == dash) && !dash.exists() {
+            bail!("-: standard input cannot be copied: give the name of a file");
+        }
+        Ok(())
     }
 
     fn copy(&self, filesystem: &Filesystem) -> anyhow::Result<Summary> {

@@ -8,6 +8,7 @@ use clap::Args;
 use udax::{Error, FileKind, Filesystem};
 
 use crate::copy::{InPool, Source as _};
+use crate::failure;
 use crate::pool;
 use crate::pool_path::{PoolPath, in_pool};
 
@@ -36,13 +37,12 @@ enum Step {
 impl Remove {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        for place in &self.places {
+        failure::for_each(&self.places, |place| {
             if place.is_root() {
                 bail!("{place}: the root directory cannot be removed: make the pool anew with 'udax mkfs'");
             }
-            pool::change(&place.pool, |filesystem| self.remove(filesystem, place))?;
-        }
-        Ok(ExitCode::SUCCESS)
+            pool::change(&place.pool, |filesystem| self.remove(filesystem, place))
+        })
     }
 
     fn remove(&self, filesystem: &Filesystem, place: &PoolPath) -> Result<()> {

@@ -404,3 +404,56 @@ fn get_replaces_files_but_no_links_fifos_and_devices() {
     place.run(["get", "pool:/f", "precious"]).success();
     assert_eq!(fs::read_to_string(place.path("precious")).unwrap(), "content");
 }
+
+#[test]
+fn commands_go_on_after_an_argument_that_fails() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    place.run(["put", "f", "pool:/f"]).success();
+    place
+        .run(["mkdir", "pool:/no/x", "pool:/made"])
+        .fails_with(&["pool:/no/x"]);
+    assert_eq!(place.run(["ls", "pool:/"]).success(), "f\nmade\n");
+    let cat = place.run(["cat", "pool:/no", "pool:/f"]);
+    cat.fails_with(&["pool:/no"]);
+    assert_eq!(cat.stdout(), "content");
+    let df = place.run(["df", "--json", "missing", "pool"]);
+    df.fails_with(&["missing"]);
+    assert_eq!(df.json()[0]["pool"], "pool");
+    place.run(["rm", "pool:/no", "pool:/f"]).fails_with(&["pool:/no"]);
+    assert_eq!(place.run(["ls", "pool:/"]).success(), "made\n");
+}
+
+#[test]
+fn mkdir_says_that_a_file_is_no_directory() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("b"), "").unwrap();
+    place.run(["put", "b", "pool:/"]).success();
+    for path in ["pool:/b/y", "pool:/b"] {
+        place
+            .run(["mkdir", "-p", path])
+            .fails_with(&["pool:/b", "not a directory"]);
+    }
+}
+
+#[test]
+fn put_refuses_standard_input() {
+    let place = Place::with_pool("16M");
+    place.run(["put", "-", "pool:/x"]).fails_with(&["standard input"]);
+}
+
+#[test]
+fn a_full_standard_output_is_named() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = place.command();
+    let ran = command
+        .args(["put", "f", "pool:/"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(stderr.contains("standard output"), "{stderr}");
+}

@@ -310,3 +310,41 @@ fn ls_to_a_reader_that_goes_away_is_no_error() {
     assert!(output.status.success(), "{}", output.status);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+#[test]
+fn mkfs_does_not_advise_mkfs_where_the_directory_is_missing() {
+    let place = Place::new();
+    let ran = place.run(["mkfs", "--size", "16M", "no/pool"]);
+    ran.fails_with(&["no/pool", "its directory does not exist"]);
+    assert!(!ran.stderr().contains("udax mkfs"), "{}", ran.stderr());
+}
+
+#[test]
+fn fsck_says_that_damage_may_hide_more() {
+    let help = Place::new().run(["fsck", "--help"]).success();
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("-y may find more than -n"), "{help}");
+}
+
+#[test]
+fn bench_bounds_its_batches() {
+    for batches in ["0", "1000001"] {
+        let ran = Place::new().run(["bench", "--batches", batches]);
+        ran.status(2);
+        assert!(ran.stderr().contains("1..=1000000"), "{}", ran.stderr());
+    }
+}
+
+#[test]
+fn mkfs_names_the_smallest_size() {
+    let place = Place::new();
+    place
+        .run(["mkfs", "--size", "15M", "q"])
+        .fails_with(&["q: 15 MiB is too small", "--size 16M"]);
+    assert!(!place.path("q").exists());
+    fs::write(place.path("empty"), "").unwrap();
+    place
+        .run(["mkfs", "empty"])
+        .fails_with(&["too small", "--size 16M"]);
+    place.run(["mkfs", "--size", "16M", "empty"]).success();
+}

@@ -30,8 +30,9 @@
 //!
 //! # Memory
 //! What a writer has unlinked is freed when no reader can see it any more, by a later call on any index of the process
-//! ([epochs](crossbeam_epoch)). So an object may be dropped by any thread that calls anything here: its destructor must
-//! not wait, and takes no locks but those of rank `Leaf`.
+//! ([epochs](crossbeam_epoch)); the last few dozen things that a thread has unlinked wait until it unlinks more or
+//! ends. So an object may be dropped by any thread that calls anything here: its destructor must not wait, and takes no
+//! locks but those of rank `Leaf`.
 //!
 //! # Modules
 //! `word` (what a slot holds), `node`, `search` (walks), `path`, `build` (nodes to be linked), `reclaim` (when what was

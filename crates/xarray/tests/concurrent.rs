@@ -71,30 +71,38 @@ fn objects_live_while_they_can_be_seen_and_are_all_dropped_in_the_end() {
     let index: XArray<Object> = XArray::new(0);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Acquire) {
-                    for found in index.range(0..=u64::MAX) {
-                        let object = found.entry.pointer().expect("only pointers are stored");
-                        assert!(object.stamp < ROUNDS, "seen after its drop");
-                    }
+        let read = || {
+            while !done.load(Ordering::Acquire) {
+                for found in index.range(0..=u64::MAX) {
+                    let object = found.entry.pointer().expect("only pointers are stored");
+                    assert!(object.stamp < ROUNDS, "seen after its drop");
                 }
-            });
-        }
-        for stamp in 0..ROUNDS {
-            let dropped = Arc::clone(&dropped);
-            let object = Entry::Pointer(Arc::new(Object { stamp, dropped }));
-            let mut writer = index.write();
-            assert!(writer.store(stamp % 3 * 100, 0, object).is_ok());
-            if stamp % 5 == 0 {
-                writer.erase(100);
             }
-        }
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        let writer = scope.spawn(|| {
+            for stamp in 0..ROUNDS {
+                let dropped = Arc::clone(&dropped);
+                let object = Entry::Pointer(Arc::new(Object { stamp, dropped }));
+                let mut writer = index.write();
+                assert!(writer.store(stamp % 3 * 100, 0, object).is_ok());
+                if stamp % 5 == 0 {
+                    writer.erase(100);
+                }
+            }
+            let mut writer = index.write();
+            for at in [0, 100, 200] {
+                writer.erase(at);
+            }
+        });
+        // Joined, not only waited for by the scope: a thread hands on what it has retired last when it has ended.
+        writer.join().expect("the writer has not failed");
         done.store(true, Ordering::Release);
+        for reader in readers {
+            reader.join().expect("the reader has not failed");
+        }
     });
-    drop(index);
-    // Each call that pins may free some of what is retired. What a thread has retired last comes when it has ended,
-    // which its scope does not wait for.
+    // Each call that pins may free some of what is retired.
     let other: XArray = XArray::new(0);
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(60) {
