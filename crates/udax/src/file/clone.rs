@@ -107,11 +107,10 @@ impl File {
         if len == 0 {
             return Ok(true);
         }
-        self.pool
-            .wait_and_retry(&Mode::wait(), || {
-                self.pool
-                    .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
-            })
+        self.pool.wait_and_retry(&Mode::wait(), || {
+            self.pool
+                .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
+        })
     }
 
     fn try_dedupe(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64) -> Result<bool> {

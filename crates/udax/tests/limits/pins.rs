@@ -66,7 +66,8 @@ fn sync_makes_stores_durable_and_counts_as_a_modification() {
     let before = file.stat().unwrap();
     let held = pin(&file, 0, 4, Access::Write);
     held.write(0, &[9; 100]).unwrap();
-    std::thread::sleep(Duration::from_millis(2));
+    // Longer than a tick of the coarse clock.
+    std::thread::sleep(Duration::from_millis(20));
     file.sync().unwrap();
     assert!(file.stat().unwrap().mtime > before.mtime);
     drop(held);
