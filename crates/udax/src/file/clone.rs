@@ -6,17 +6,16 @@
 //!
 //! Locks: both inodes alone, by number; the tree of share counts inside each update.
 
-use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
 use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, clip};
+use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::freeable;
-use crate::inode::{Inode, InodeState};
 use crate::namespace::locks::LockSet;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -86,7 +85,6 @@ impl File {
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };
-            pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         })
     }
@@ -194,7 +192,14 @@ impl Pool {
         touch: Touch,
     ) -> Result<()> {
         self.prepare_range(source, locks.state(source)?)?;
-        self.prepare_range(target, locks.state(target)?)?;
+        let state = locks.state(target)?;
+        self.prepare_range(target, state)?;
+        let size = self.inode_size(target)?;
+        if span.to > size {
+            self.unshare_tail(target, state)?;
+            extents::load(self, target, state)?;
+            self.zero_tail_before_growth(target, state, size, span.to)?;
+        }
         while span.length > 0 {
             let step = |limit| self.share_step(locks, (source, target), span, touch, limit);
             let done = self.in_steps(step)?;
@@ -204,21 +209,6 @@ impl Pool {
                 length: span.length - done,
             };
         }
-        Ok(())
-    }
-
-    /// If `inode` is about to grow behind `start`, zeros what its last block holds behind its end.
-    fn zero_tail_before(&self, inode: &Inode, state: &mut InodeState, start: u64) -> Result<()> {
-        self.prepare_range(inode, state)?;
-        let size = self.inode_size(inode)?;
-        if start <= size || size.is_multiple_of(BLOCK_BYTES) {
-            return Ok(());
-        }
-        self.unshare_tail(inode, state)?;
-        extents::load(self, inode, state)?;
-        let mut writer = DataWriter::new(&self.region);
-        self.zero_old_tail(&mut writer, inode, state, size, start)?;
-        let _durable = writer.finish(()).fence(&self.region)?;
         Ok(())
     }
 

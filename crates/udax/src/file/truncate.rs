@@ -4,7 +4,6 @@
 //! that record is durable. A file with more extents there than a record takes becomes an orphan in the first record,
 //! so that a mount after a crash frees the rest.
 
-use udax_journal::DataWriter;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -66,11 +65,7 @@ impl Pool {
         self.unshare_tail(inode, state)?;
         extents::load(self, inode, state)?;
         let mut line = Line::read(self, inode)?;
-        if line.size() % BLOCK_BYTES != 0 {
-            let mut writer = DataWriter::new(&self.region);
-            self.zero_old_tail(&mut writer, inode, state, line.size(), size)?;
-            let _durable = writer.finish(()).fence(&self.region)?;
-        }
+        self.zero_tail_before_growth(inode, state, line.size(), size)?;
         let mut update = Update::freeing(self);
         state.settle_times(&mut line);
         line.set_size(size);
