@@ -26,7 +26,10 @@ impl Mapping {
 
     /// Waits for what has refused a ticket for a write to the range: read leases.
     ///
-    /// # Errors, Locks
+    /// # Errors
+    /// `WouldBlock`, `Wait`: by `mode`.
+    ///
+    /// # Locks
     /// As [`Mapping::wait_to_pin`].
     pub fn wait_to_write(&self, pages: PageRange, mode: &Mode) -> Result<(), DaxError> {
         self.leases.pass(self, pages, mode)

@@ -3,8 +3,8 @@
 //! An inode gets its [`Mapping`] with its first pin. From then on whoever changes which blocks a range has, or stores
 //! into blocks in place, asks here first, with the inode's lock held alone: [`Pool::break_layout`] for the former,
 //! [`Pool::begin_write`] for the latter. Neither waits. What is in the way comes back as [`Error::Conflict`], which
-//! unwinds the operation before it has changed anything; [`Pool::wait_and_retry`] then waits without any lock and begins
-//! anew. So reads, writes and pins elsewhere in the file go on meanwhile.
+//! unwinds the operation before it has changed anything; [`Pool::wait_and_retry`] then waits without any lock and
+//! begins anew. So reads, writes and pins elsewhere in the file go on meanwhile.
 //!
 //! Pins are made with the inode's lock shared: while it is held alone no pin, no entry and no lease comes.
 //!
@@ -135,8 +135,8 @@ impl Pool {
         Ok(())
     }
 
-    /// At the end of a truncation: nothing of blocks `first..end` is reached any more, or it is told and counted, and in
-    /// debug builds a panic.
+    /// At the end of a truncation: nothing of blocks `first..end` is reached any more, or it is told and counted, and
+    /// in debug builds a panic.
     pub(crate) fn verify_unreached(&self, inode: &Inode, (first, end): (FileBlock, FileBlock)) {
         if let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end))
             && let Err(error) = mapping.truncate(pages)

@@ -1,12 +1,11 @@
 //! Allocating ranges, and the entry to all that Linux's `fallocate` does.
 //!
 //! `punch` makes holes and zeros, `shift` collapses and inserts. [`Range`] is what they all work on; [`Piece`]s are
-//! what a range is allocated and zeroed by, [`EXTENTS_PER_RECORD`] of them in a record.
+//! what a range is allocated and zeroed by, as many in a record as it has room for.
 //!
 //! All under the inode's lock, alone.
 
 use udax_dax::{Fate, Mode};
-use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, BlockNo, FileBlock, MAX_FILE_BYTES};
@@ -187,8 +186,8 @@ impl Pool {
         self.record_pieces(inode, state, pieces, (None, new_size), limit)
     }
 
-    /// Records `pieces`, `limit` at a time: the edges of `edges` with the first, the size with the
-    /// last. What was taken and is not recorded is given back.
+    /// Records `pieces`, `limit` at a time: the edges of `edges` with the first, the size with the last. What was taken
+    /// and is not recorded is given back.
     pub(super) fn record_pieces(
         &self,
         inode: &Inode,
@@ -303,22 +302,6 @@ impl Pool {
         edges.publish(&mut update, &mut map)?;
         map.store(&mut update)?;
         self.finish_range(update, inode, state, line, map)
-    }
-
-    fn zero_tail_before_growth(
-        &self,
-        inode: &Inode,
-        state: &InodeState,
-        old_size: u64,
-        size: u64,
-    ) -> Result<()> {
-        if old_size.is_multiple_of(BLOCK_BYTES) {
-            return Ok(());
-        }
-        let mut writer = DataWriter::new(&self.region);
-        let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, size)?;
-        let _durable = writer.finish(()).fence(&self.region)?;
-        Ok(())
     }
 
     /// Commits an update of `inode`'s extents, with its times.

@@ -7,7 +7,6 @@
 //! Locks: both inodes alone, by number; the tree of share counts inside each update.
 
 use udax_dax::{Broken, Fate, Mode};
-use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -224,7 +223,8 @@ impl Pool {
         touch: Touch,
     ) -> Result<()> {
         self.prepare_range(source, locks.state(source)?)?;
-        self.prepare_range(target, locks.state(target)?)?;
+        let state = locks.state(target)?;
+        self.prepare_range(target, state)?;
         while span.length > 0 {
             let step = |limit| self.share_step(locks, (source, target), span, touch, limit);
             let done = self.in_steps(step)?;
@@ -241,15 +241,12 @@ impl Pool {
     fn zero_tail_before(&self, inode: &Inode, state: &mut InodeState, start: u64) -> Result<()> {
         self.prepare_range(inode, state)?;
         let size = self.inode_size(inode)?;
-        if start <= size || size.is_multiple_of(BLOCK_BYTES) {
+        if start <= size {
             return Ok(());
         }
         self.unshare_tail(inode, state)?;
         extents::load(self, inode, state)?;
-        let mut writer = DataWriter::new(&self.region);
-        let _ticket = self.zero_old_tail(&mut writer, inode, state, size, start)?;
-        let _durable = writer.finish(()).fence(&self.region)?;
-        Ok(())
+        self.zero_tail_before_growth(inode, state, size, start)
     }
 
     /// Shares the first extents of `span`; gives how many bytes of it are done.

@@ -5,7 +5,6 @@
 //! so that a mount after a crash frees the rest.
 
 use udax_dax::{Fate, Mode};
-use udax_journal::DataWriter;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -69,11 +68,7 @@ impl Pool {
         self.unshare_tail(inode, state)?;
         extents::load(self, inode, state)?;
         let mut line = Line::read(self, inode)?;
-        if line.size() % BLOCK_BYTES != 0 {
-            let mut writer = DataWriter::new(&self.region);
-            let _ticket = self.zero_old_tail(&mut writer, inode, state, line.size(), size)?;
-            let _durable = writer.finish(()).fence(&self.region)?;
-        }
+        self.zero_tail_before_growth(inode, state, line.size(), size)?;
         let mut update = Update::freeing(self);
         state.settle_times(&mut line);
         line.set_size(size);

@@ -95,21 +95,19 @@ impl Pool {
         extents::load(self, inode, state)?;
         let mut update = Update::new(self);
         let mut pieces: Vec<Piece> = Vec::new();
-        {
-            while at < end && pieces.len() < limit {
-                at = match extents::lookup(self, inode, &state.extents, at)? {
-                    Mapping::Hole { until } => until,
-                    Mapping::Extent(extent) => match clip(&extent, at, end) {
-                        Some(part) if part.is_shared() => {
-                            let goal = pieces.last().map(|piece| piece.extent.blocks().end());
-                            let piece = self.take_for_shared(&mut update, part, goal.unwrap_or_default())?;
-                            pieces.push(piece);
-                            piece.extent.end()
-                        }
-                        _ => extent.end(),
-                    },
-                };
-            }
+        while at < end && pieces.len() < limit {
+            at = match extents::lookup(self, inode, &state.extents, at)? {
+                Mapping::Hole { until } => until,
+                Mapping::Extent(extent) => match clip(&extent, at, end) {
+                    Some(part) if part.is_shared() => {
+                        let goal = pieces.last().map(|piece| piece.extent.blocks().end());
+                        let piece = self.take_for_shared(&mut update, part, goal.unwrap_or_default())?;
+                        pieces.push(piece);
+                        piece.extent.end()
+                    }
+                    _ => extent.end(),
+                },
+            };
         }
         if !pieces.is_empty() {
             self.record_copies(update, inode, state, &pieces)?;

@@ -106,7 +106,7 @@ impl Pool {
         }
         self.finish_cut(inode, state)?;
         if offset > self.inode_size(inode)? {
-            self.unshare_tail_retried(inode, state)?;
+            self.retry_locked(state, |state| self.unshare_tail(inode, state))?;
         }
         let range = (
             FileBlock::holding(offset),
@@ -117,7 +117,10 @@ impl Pool {
         while done < bytes.len() {
             let rest = bytes.get(done..).unwrap_or_default();
             let at = offset + u64::try_from(done).unwrap_or(0);
-            match self.write_mapping_retried(inode, state, rest, at) {
+            let written = self.retry_locked(state, |state| {
+                self.in_steps(|limit| self.write_mapping(inode, state, rest, at, limit))
+            });
+            match written {
                 Ok(count) => done += count,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
@@ -163,39 +166,20 @@ impl Pool {
         Ok(true)
     }
 
-    /// As [`Pool::unshare_tail`]; frees what can be freed when there is no space.
-    fn unshare_tail_retried(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
-        match self.unshare_tail(inode, state) {
-            Err(Error::NoSpace { .. }) => {
-                if let Some(window) = state.window.take() {
-                    self.space.give_back(window);
-                }
-                self.reclaim_space()?;
-                self.unshare_tail(inode, state)
-            }
-            other => other,
-        }
-    }
-
-    /// As [`Pool::write_mapping`]; frees what can be freed when there is no space. The inode's lock is held, so only
-    /// other inodes' windows can be given back, and its own here.
-    fn write_mapping_retried(
+    /// Does `step`, and when there is no space once more, after freeing what can be freed. The inode's lock is held, so
+    /// only other inodes' windows can be given back by [`Pool::reclaim_space`], and its own here.
+    fn retry_locked<T>(
         &self,
-        inode: &Inode,
         state: &mut InodeState,
-        bytes: &[u8],
-        offset: u64,
-    ) -> Result<usize> {
-        let write = |state: &mut InodeState| {
-            self.in_steps(|limit| self.write_mapping(inode, state, bytes, offset, limit))
-        };
-        match write(state) {
+        mut step: impl FnMut(&mut InodeState) -> Result<T>,
+    ) -> Result<T> {
+        match step(state) {
             Err(Error::NoSpace { .. }) => {
                 if let Some(window) = state.window.take() {
                     self.space.give_back(window);
                 }
                 self.reclaim_space()?;
-                write(state)
+                step(state)
             }
             other => other,
         }
@@ -273,9 +257,26 @@ impl Pool {
         Ok(count)
     }
 
+    /// As [`Pool::zero_old_tail`], by itself and durably.
+    pub(super) fn zero_tail_before_growth(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        old_size: u64,
+        new_start: u64,
+    ) -> Result<()> {
+        if old_size.is_multiple_of(BLOCK_BYTES) {
+            return Ok(());
+        }
+        let mut writer = DataWriter::new(&self.region);
+        let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, new_start)?;
+        let _durable = writer.finish(()).fence(&self.region)?;
+        Ok(())
+    }
+
     /// When the file grows past its old end, what its last block holds behind that end must read as zeros. Keep what
     /// this gives until the fence.
-    pub(super) fn zero_old_tail<'i>(
+    fn zero_old_tail<'i>(
         &self,
         writer: &mut DataWriter<'_>,
         inode: &'i Inode,

@@ -309,36 +309,34 @@ pub(crate) fn freeable(
     (first, end): (FileBlock, FileBlock),
 ) -> Result<Freeable> {
     let limit = update.limit();
-    let (extents, completeness) = map.collect(update, first, end, limit)?;
-    let mut found = Freeable {
-        end: match (completeness, extents.last()) {
-            (Completeness::More, Some(last)) => last.end(),
-            _ => end,
-        },
-        extents: extents
-            .iter()
-            .filter_map(|extent| clip(extent, first, end))
-            .collect(),
-        completeness,
+    let (mut extents, mut completeness) = map.collect(update, first, end, limit)?;
+    let mut end = match (completeness, extents.last()) {
+        (Completeness::More, Some(last)) => last.end(),
+        _ => end,
     };
     let mut left = limit;
-    for extent in found.extents.iter().filter(|extent| extent.is_shared()) {
-        let segments = update.owners(extent, left + 1)?;
+    for extent in &extents {
+        let Some(part) = clip(extent, first, end).filter(Extent::is_shared) else {
+            continue;
+        };
+        let segments = update.owners(&part, left + 1)?;
         if let Some(beyond) = segments.get(left) {
-            let reached = beyond.blocks.start.raw() - extent.start.raw();
-            found.end = FileBlock(extent.first.raw() + reached);
-            found.completeness = Completeness::More;
+            let reached = beyond.blocks.start.raw() - part.start.raw();
+            end = FileBlock(part.first.raw() + reached);
+            completeness = Completeness::More;
             break;
         }
         left -= segments.len();
     }
-    let end = found.end;
-    found.extents = found
-        .extents
+    extents = extents
         .iter()
         .filter_map(|extent| clip(extent, first, end))
         .collect();
-    Ok(found)
+    Ok(Freeable {
+        extents,
+        end,
+        completeness,
+    })
 }
 
 /// Adds to `update` the freeing of what one record can free from `first` on; whether that was all.

@@ -140,12 +140,7 @@ fn search<S: NodeSource<Error = Error>>(
     };
     let mut hits: SmallVec<[Hit; 1]> = probe.hits().collect();
     hits.sort_unstable_by_key(|hit| hit.key);
-    let mut look_up = LookUp {
-        found: None,
-        free: keys.first,
-        last: keys.last,
-        probe: None,
-    };
+    let mut look_up = LookUp::new(keys);
     let mut buffer = [0; dentry::MAX_SIZE];
     for hit in hits {
         let at = probe.value_at(&hit)?;
@@ -166,12 +161,7 @@ fn search_leaves<S: NodeSource<Error = Error>>(
     keys: NameKeys,
     name: &[u8],
 ) -> Result<LookUp> {
-    let mut look_up = LookUp {
-        found: None,
-        free: keys.first,
-        last: keys.last,
-        probe: None,
-    };
+    let mut look_up = LookUp::new(keys);
     let mut from = keys.first;
     while let Some((key, value)) = tree.first_in_range(source, from, keys.last)? {
         look_up.note(inode, (key, None), &value.bytes, name)?;
@@ -181,6 +171,16 @@ fn search_leaves<S: NodeSource<Error = Error>>(
 }
 
 impl LookUp {
+    /// Nothing has been seen yet.
+    fn new(keys: NameKeys) -> Self {
+        Self {
+            found: None,
+            free: keys.first,
+            last: keys.last,
+            probe: None,
+        }
+    }
+
     /// Takes note of the entry in `value`; entries come in ascending order of keys.
     fn note(
         &mut self,

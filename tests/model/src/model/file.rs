@@ -382,6 +382,8 @@ impl Model {
         self.inode_mut(from).atime = Stamp::Unknown;
         let inode = self.inode_mut(to);
         if let Body::File(content) = &mut inode.body {
+            // Whole blocks are replaced, the last one too: by a hole if the source has one there.
+            content.punch(to_offset, len.next_multiple_of(BLOCK));
             content.copy_from(&source, offset, to_offset, len);
         }
         if is_dedupe {
