@@ -123,7 +123,7 @@ impl Pool {
         state: &mut InodeState,
         (first, end): (FileBlock, FileBlock),
     ) -> Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let size = self.inode_size(inode)?;
         let end = end.min(FileBlock(size.div_ceil(BLOCK_BYTES)));
         let mut at = first;
