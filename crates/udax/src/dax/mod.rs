@@ -20,6 +20,7 @@ use udax_media::FileBlock;
 
 use crate::error::{Error, Result};
 use crate::extents::END_OF_FILES;
+use crate::file::File;
 use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::pool::Pool;
@@ -39,6 +40,15 @@ enum Kind {
 }
 
 impl Conflict {
+    /// Whether it is about `inode`.
+    fn is_of(&self, inode: &Inode) -> bool {
+        let number = match &self.0 {
+            Kind::Pin(busy) => busy.number(),
+            Kind::Lease(mapping, _) => mapping.number(),
+        };
+        number == inode.ino.raw()
+    }
+
     fn wait(&self, mode: &Mode) -> Result<()> {
         match (&self.0, mode) {
             (Kind::Lease(mapping, pages), _) => mapping.wait_to_write(*pages, mode)?,
@@ -155,14 +165,39 @@ impl Pool {
     }
 
     /// Does `attempt` until nothing is in its way, waiting between as `mode` says, without locks.
-    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        self.wait_by(|_| mode, attempt)
+    }
+
+    /// As [`Pool::wait_and_retry`] for an operation from one open file to another: each one's pins are waited for as
+    /// its handle says; if both are the same file, as the second one does.
+    pub(crate) fn wait_for_both<T>(
+        &self,
+        (from, to): (&File, &File),
+        attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mode_for = |conflict: &Conflict| {
+            if conflict.is_of(to.inode()) {
+                to.wait()
+            } else {
+                from.wait()
+            }
+        };
+        self.wait_by(mode_for, attempt)
+    }
+
+    fn wait_by<'m, T>(
+        &self,
+        mode_for: impl Fn(&Conflict) -> &'m Mode,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         // The last conflict keeps new pins of its range back until the next attempt is over.
         let mut last: Option<Conflict> = None;
         loop {
             match attempt() {
                 Err(Error::Conflict(conflict)) => {
                     drop(last.take());
-                    conflict.wait(mode)?;
+                    conflict.wait(mode_for(&conflict))?;
                     last = Some(conflict);
                 }
                 other => return other,

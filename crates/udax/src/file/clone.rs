@@ -6,7 +6,7 @@
 //!
 //! Locks: both inodes alone, by number; the tree of share counts inside each update.
 
-use udax_dax::{Broken, Fate, Mode};
+use udax_dax::{Broken, Fate};
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
@@ -90,7 +90,7 @@ impl File {
             let _broken = pool.break_both(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         };
-        pool.wait_and_retry(&Mode::wait(), || pool.retry_when_full(share))
+        pool.wait_for_both((self, to), || pool.retry_when_full(share))
     }
 
     /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
@@ -106,7 +106,7 @@ impl File {
         if len == 0 {
             return Ok(true);
         }
-        self.pool.wait_and_retry(&Mode::wait(), || {
+        self.pool.wait_for_both((self, to), || {
             self.pool
                 .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
         })

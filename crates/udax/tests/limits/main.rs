@@ -12,6 +12,8 @@ mod cuts;
 mod damage;
 mod errors;
 mod full;
+mod leases;
+mod modes;
 mod names;
 mod pins;
 mod pool;
