@@ -2,9 +2,9 @@
 //!
 //! A lease is a read pin that excludes write pins of its range, stores through views, and library writes: those hold a
 //! [`WriteTicket`]. Both sides count themselves, pass a full fence, and look for the other, so that a write that meets
-//! no lease costs one addition and one load. A lease that waits for writes keeps new ones of its range out, and one that
-//! waits for a write pin holds new pins back, so it does not starve; a write that waits keeps no lease out, as leases end
-//! by themselves and reading is what a file is for.
+//! no lease costs one addition and one load. A lease that waits for writes keeps new ones of its range out, and one
+//! that waits for a write pin holds new pins back, so it does not starve; a write that waits keeps no lease out, as
+//! leases end by themselves and reading is what a file is for.
 //!
 //! What this cannot see is a store into the region past all of these (`Region::store` at the block's offset): the
 //! filesystem stores into a file's blocks only with a ticket or a pin.

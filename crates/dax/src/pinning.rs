@@ -130,8 +130,8 @@ impl Mapping {
         self.pin_past_gate(pages, request, mode, extents)
     }
 
-    /// As [`Mapping::pin_by`] for who has passed the gate ([`Mapping::pass_gate`]) already: who must not wait here with a
-    /// lock, passes the gate without it first, takes the lock, and pins with `Mode::NoWait`.
+    /// As [`Mapping::pin_by`] for who has passed the gate ([`Mapping::pass_gate`]) already: who must not wait here with
+    /// a lock, passes the gate without it first, takes the lock, and pins with `Mode::NoWait`.
     ///
     /// # Errors
     /// As [`Mapping::pin_by`].

@@ -15,7 +15,10 @@ mod pin;
 
 use std::sync::Arc;
 
-use udax_dax::{Attempt, Broken, Busy, DaxError, Fate, Mapping, Mode, PageRange, WriteTicket};
+use udax_dax::{
+    Attempt, Broken, BrokenPair, Busy, DaxError, Fate, Mapping, Mode, PageRange, Target, WriteTicket,
+    try_break_two,
+};
 use udax_media::FileBlock;
 
 use crate::error::{Error, Result};
@@ -80,6 +83,24 @@ impl Inode {
     }
 }
 
+/// Blocks of a file: the first, and the one behind the last.
+type Blocks = (FileBlock, FileBlock);
+
+/// Proof for two ranges, as far as somebody ever reached them. To be kept until the change is durable.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a guard: what it holds is released when it is dropped")]
+pub(crate) enum BothBroken<'i> {
+    Alone([Option<Broken<'i>>; 2]),
+    Pair(BrokenPair<'i>),
+}
+
+/// What is to be broken there; `None` if nothing of the file was ever reached.
+fn target<'i>((inode, (first, end), fate): (&'i Inode, Blocks, Fate)) -> Option<Target<'i>> {
+    let mapping = inode.mapping().filter(|mapping| mapping.pages() > 0)?;
+    let pages = pages(first, end)?;
+    Some(Target { mapping, pages, fate })
+}
+
 impl Pool {
     /// Proof that nobody reaches blocks `first..end` through a pin; `None` if nobody ever did. Keep it until the change
     /// is durable. The caller has the inode's lock alone, and has changed nothing yet.
@@ -89,7 +110,7 @@ impl Pool {
     pub(crate) fn break_layout<'i>(
         &self,
         inode: &'i Inode,
-        (first, end): (FileBlock, FileBlock),
+        (first, end): Blocks,
         fate: Fate,
     ) -> Result<Option<Broken<'i>>> {
         let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end)) else {
@@ -101,6 +122,26 @@ impl Pool {
         }
         match mapping.try_break(pages, fate)? {
             Attempt::Broken(broken) => Ok(Some(broken)),
+            Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
+        }
+    }
+
+    /// As [`Pool::break_layout`], for two ranges at once, of two files or of one. The caller has both inodes' locks alone.
+    ///
+    /// # Errors
+    /// As [`Pool::break_layout`]; then neither is broken.
+    pub(crate) fn break_two<'i>(
+        &self,
+        one: (&'i Inode, Blocks, Fate),
+        other: (&'i Inode, Blocks, Fate),
+    ) -> Result<BothBroken<'i>> {
+        let (Some(first), Some(second)) = (target(one), target(other)) else {
+            let alone = |(inode, blocks, fate)| self.break_layout(inode, blocks, fate);
+            let broken = [alone(one)?, alone(other)?];
+            return Ok(BothBroken::Alone(broken));
+        };
+        match try_break_two(first, second)? {
+            Attempt::Broken(pair) => Ok(BothBroken::Pair(pair)),
             Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
         }
     }
