@@ -126,7 +126,8 @@ impl Pool {
         }
     }
 
-    /// As [`Pool::break_layout`], for two ranges at once, of two files or of one. The caller has both inodes' locks alone.
+    /// As [`Pool::break_layout`], for two ranges at once, of two files or of one. The caller has both inodes' locks
+    /// alone.
     ///
     /// # Errors
     /// As [`Pool::break_layout`]; then neither is broken.

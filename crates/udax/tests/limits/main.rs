@@ -11,6 +11,7 @@ mod crash;
 mod cuts;
 mod damage;
 mod errors;
+mod exchange;
 mod full;
 mod leases;
 mod modes;

@@ -5,18 +5,14 @@ use std::time::{Duration, Instant};
 use udax::{Access, Cancel, DaxError, Error, File, Label, Mode, Request, Term, Until, WaitError};
 
 use crate::pins::{BLOCK, CHANGES, filled, pin, until};
-use crate::pool::{MIB, TestPool, open};
+use crate::pool::{MIB, TestPool, content, open};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_millis(30)
 }
 
 fn contents(file: &File) -> (Vec<u8>, u64) {
-    let stat = file.stat().unwrap();
-    let mut bytes = vec![0; usize::try_from(stat.size).unwrap()];
-    let count = file.read_at(&mut bytes, 0).unwrap();
-    assert_eq!(count, bytes.len());
-    (bytes, stat.blocks)
+    (content(file), file.stat().unwrap().blocks)
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn an_unlinked_file_is_freed_after_its_last_pin() {
 pub(crate) type Change = (&'static str, fn(&Filesystem, &File) -> udax::Result<()>);
 
 /// Each changes blocks 8 to 11 of `/f`, and nothing below block 4.
-pub(crate) const CHANGES: [Change; 9] = [
+pub(crate) const CHANGES: [Change; 12] = [
     ("truncate", |_, file| file.truncate(8 * BLOCK)),
     ("punch", |_, file| {
         file.allocate(AllocateMode::PunchHole, 8 * BLOCK, 4 * BLOCK)
@@ -158,6 +158,17 @@ pub(crate) const CHANGES: [Change; 9] = [
     }),
     ("clone from", |fs, file| {
         file.clone_range(8 * BLOCK, &open(fs, "/source"), 0, 4 * BLOCK)
+    }),
+    ("exchange", |fs, file| {
+        file.exchange_range(8 * BLOCK, &open(fs, "/source"), 0, 4 * BLOCK)
+    }),
+    ("exchange with", |fs, file| {
+        open(fs, "/source").exchange_range(0, file, 8 * BLOCK, 4 * BLOCK)
+    }),
+    ("dedupe", |fs, file| {
+        let source = open(fs, "/source");
+        file.dedupe_range(8 * BLOCK, &source, 8 * BLOCK, 4 * BLOCK)
+            .map(drop)
     }),
     ("open to truncate", |fs, _| {
         let flags = READ_WRITE.union(OpenFlags::TRUNCATE);
