@@ -152,29 +152,29 @@ fn nodes_after_epochs(expected: u64) -> u64 {
 }
 
 fn what_is_erased_is_given_back() {
-    let before = nodes();
     for (shape, order, starts, _) in shapes() {
         let index: XArray = XArray::new(0);
         starts.iter().for_each(|start| store(&index, *start, order));
-        thread::scope(|scope| {
-            let eraser = scope.spawn(|| {
-                for start in &starts {
-                    assert!(index.write().erase(*start).is_some(), "{shape}: {start}");
-                }
-            });
-            // Joined, not only waited for by the scope: a thread hands on what it has retired last when it has ended.
-            eraser.join().expect("the eraser has not failed");
-        });
+        for start in &starts {
+            assert!(index.write().erase(*start).is_some(), "{shape}: {start}");
+        }
         assert_eq!(index.memory_bytes(), 0, "{shape}");
-        assert_eq!(nodes_after_epochs(before), before, "{shape}");
     }
+}
+
+/// Does something in a thread of its own, and asserts that no node is left of it.
+fn without_remains(work: impl FnOnce() + Send + 'static) {
+    let before = nodes();
+    // Joined: a thread hands on what it has retired last when it has ended.
+    thread::spawn(work).join().expect("it has not failed");
+    assert_eq!(nodes_after_epochs(before), before, "nodes are left");
 }
 
 /// One test: the counts are of the process.
 #[test]
 fn memory_is_that_of_the_nodes_which_entries_need() {
     each_shape_has_the_nodes_that_it_needs();
-    a_split_takes_the_nodes_of_its_pieces();
-    what_is_left_has_the_nodes_that_it_alone_needs();
-    what_is_erased_is_given_back();
+    without_remains(a_split_takes_the_nodes_of_its_pieces);
+    without_remains(what_is_left_has_the_nodes_that_it_alone_needs);
+    without_remains(what_is_erased_is_given_back);
 }
