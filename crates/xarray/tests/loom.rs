@@ -144,7 +144,8 @@ fn a_reader_beside_a_split_finds_the_whole_entry_or_a_piece() {
 fn a_search_for_a_mark_never_takes_a_new_entry_for_the_marked_one_that_it_replaces() {
     model(
         || {
-            let index = index_of(&[(1, 0)]);
+            // The other entry keeps the node in the tree.
+            let index = index_of(&[(0, 0), (1, 0)]);
             assert!(index.write().set_mark(1, Mark::One));
             index
         },
