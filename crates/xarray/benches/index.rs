@@ -17,7 +17,10 @@ const MANY: u64 = 1 << 20;
 /// Pages of a file that stays in the caches.
 const FEW: u64 = 1 << 10;
 
-fn lookups_of<S: Subject>(group: &mut BenchmarkGroup<'_, WallTime>, keys: u64, spread: fn(u64, u64) -> u64) {
+/// From a number and how many keys there are, a key.
+type Spread = fn(u64, u64) -> u64;
+
+fn lookups_of<S: Subject>(group: &mut BenchmarkGroup<'_, WallTime>, keys: u64, spread: Spread) {
     let subject: S = filled(keys);
     let mut number = 0;
     group.bench_function(S::NAME, |b| {
@@ -29,7 +32,7 @@ fn lookups_of<S: Subject>(group: &mut BenchmarkGroup<'_, WallTime>, keys: u64, s
 }
 
 fn lookups(c: &mut Criterion) {
-    let cases: [(_, _, fn(u64, u64) -> u64); 3] = [
+    let cases: [(_, _, Spread); 3] = [
         ("look up one of 1024, always the same", FEW, |_, _| 700),
         ("look up one of 1024", FEW, scattered),
         ("look up one of 1 M", MANY, scattered),
@@ -52,7 +55,7 @@ fn changes_of<S: Subject>(group: &mut BenchmarkGroup<'_, WallTime>, keys: u64) {
             number += 1;
             let key = number & (keys - 1);
             subject.erase(black_box(key));
-            subject.store(black_box(key ^ keys / 2), number);
+            subject.store(black_box(key ^ (keys / 2)), number);
         });
     });
 }

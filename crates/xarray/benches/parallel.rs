@@ -1,10 +1,10 @@
 //! `cargo bench -p udax-xarray --bench parallel`: lookups by several threads, without a writer and beside one.
 //!
 //! Costs are of the readers' processor time, since there may be more threads than processors. A writer costs readers
-//! time in two ways: by what it does to the map, and by what any busy processor takes from its neighbours (clock, shared
-//! cache, memory). So there is a third case, in which the writer writes to a `BTreeMap` of its own, which has nothing in
-//! common with the readers'. The three are measured in turn, and what is printed is the median of the rounds' ratios
-//! with the quartiles. The budget is 1.2 for the index.
+//! time in two ways: by what it does to the map, and by what any busy processor takes from its neighbours (clock,
+//! shared cache, memory). So there is a third case, in which the writer writes to a `BTreeMap` of its own, which has
+//! nothing in common with the readers'. The three are measured in turn, and what is printed is the median of the
+//! rounds' ratios with the quartiles. The budget is 1.2 for the index.
 
 mod subject;
 
