@@ -19,6 +19,14 @@ impl Pin {
         Self(crossbeam_epoch::pin())
     }
 
+    /// A writer's. Under loom it also frees what can go, which a thread does once in 128 pins: no model has so many.
+    pub(crate) fn of_writer() -> Self {
+        let pin = Self::new();
+        #[cfg(loom)]
+        pin.0.flush();
+        pin
+    }
+
     /// Frees a node, not what its slots hold, or gives the count back that an entry holds: later.
     ///
     /// # Safety
