@@ -67,7 +67,7 @@ impl Mkfs {
         self.check_plan(&options)?;
         let superblock = Filesystem::format(&self.pool, &options).map_err(|error| match error {
             // What was asked for, not what is there, is wrong: fsck would not help.
-            udax::Error::Corrupt(error) => self.refused(error),
+            udax::Error::Corrupt(error) | udax::Error::NotPool(error) => self.refused(error),
             error => self.refused(error),
         })?;
         let made = Made::new(shown, &superblock);

@@ -169,15 +169,100 @@ fn no_command_believes_what_is_no_pool() {
 }
 
 #[test]
-fn a_cut_pool_is_an_error_not_a_crash() {
+fn a_pool_cut_short_says_so_and_what_is_left_can_be_saved() {
     let place = Place::with_pool("16M");
+    fs::write(place.path("file"), "content").unwrap();
+    place.run(["put", "file", "pool:/"]).success();
     let file = OpenOptions::new().write(true).open(place.path("pool")).unwrap();
-    for length in [15 << 20, 4096 * 3, 4096, 100, 0] {
+    for length in [15 << 20, 4096] {
         file.set_len(length).unwrap();
-        place.run(["ls", "pool"]).fails_with(&["pool"]);
+        let parts = [
+            "pool: cannot",
+            "the pool has 16777216 bytes",
+            &format!("only {length} of them"),
+            "truncate -s 16777216",
+        ];
+        for arguments in [
+            ["ls", "pool"].as_slice(),
+            &["info", "pool"],
+            &["df", "pool"],
+            &["put", "file", "pool:/"],
+        ] {
+            place.run(arguments).fails_with(&parts);
+        }
+        let ran = place.run(["fsck", "-n", "pool"]);
+        ran.status(8);
+        assert!(ran.stderr().contains(parts[1]), "{}", ran.stderr());
+        place.run(["dump", "pool", "free"]).fails_with(&parts[1..]);
         let ran = place.run(["dump", "pool", "superblock"]);
-        assert_eq!(ran.status(1), ran.stdout(), "{length}");
+        assert!(ran.status(1).contains(parts[1]), "{}", ran.stdout());
+        if length == 15 << 20 {
+            file.set_len(16 << 20).unwrap();
+            place.run(["fsck", "-y", "pool"]).success();
+            assert_eq!(place.run(["cat", "pool:/file"]).success(), "content");
+        }
     }
+}
+
+#[test]
+fn a_file_too_small_for_a_pool_is_told_the_smallest_size() {
+    let place = Place::new();
+    for length in [0, 5, 4096, 3 << 20] {
+        fs::write(place.path("small"), vec![b'x'; length]).unwrap();
+        let parts = [
+            &*format!("{length} bytes are too few for a pool"),
+            "16 MiB",
+            "udax mkfs",
+        ];
+        for arguments in [
+            ["info", "small"].as_slice(),
+            &["ls", "small:/"],
+            &["cat", "small:/x"],
+            &["mkdir", "small:/x"],
+            &["grow", "small", "1G"],
+            &["dump", "small", "free"],
+        ] {
+            place.run(arguments).fails_with(&parts);
+        }
+        let ran = place.run(["fsck", "small"]);
+        ran.status(8);
+        assert!(
+            parts.iter().all(|part| ran.stderr().contains(part)),
+            "{}",
+            ran.stderr()
+        );
+        let shown = place.run(["dump", "small", "superblock"]).status(1);
+        assert!(!shown.contains("outside the mapping"), "{shown}");
+    }
+}
+
+#[test]
+fn who_lost_both_superblocks_is_not_sent_in_a_circle() {
+    let place = Place::with_pool("16M");
+    let first = fs::read(place.path("pool")).unwrap()[..4096].to_vec();
+    damage(&place, 100, 8);
+    damage(&place, 511 * 4096 + 100, 8);
+    for arguments in [
+        ["ls", "pool"].as_slice(),
+        &["fsck", "-y", "pool"],
+        &["dump", "pool", "free"],
+    ] {
+        let ran = place.run(arguments);
+        let stderr = ran.stderr();
+        assert!(
+            stderr.contains("both copies") && stderr.contains("restore"),
+            "{stderr}"
+        );
+        assert!(
+            !stderr.contains("run fsck") && !stderr.contains("'udax mkfs'"),
+            "{stderr}"
+        );
+    }
+    // The advice is good.
+    let file = OpenOptions::new().write(true).open(place.path("pool")).unwrap();
+    file.write_all_at(&first, 0).unwrap();
+    place.run(["fsck", "-y", "pool"]).status(1);
+    place.run(["fsck", "-n", "pool"]).success();
 }
 
 #[test]

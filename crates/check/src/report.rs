@@ -68,14 +68,9 @@ pub enum CheckError {
     /// The journal could not be replayed.
     #[error(transparent)]
     Journal(#[from] udax_journal::JournalError),
-    /// No superblock could be believed.
-    #[error("no valid superblock: {first}; copy: {second}")]
-    NoSuperblock {
-        /// What is wrong with the first.
-        first: udax_media::FormatError,
-        /// What is wrong with its copy.
-        second: udax_media::FormatError,
-    },
+    /// Neither superblock can be believed, or the pool has more bytes than there are.
+    #[error("{0}")]
+    NoSuperblock(udax_media::FormatError),
     /// The pool has features that this version must not write.
     #[error("the pool has unknown ro_compat feature bits {bits:#x}: a newer version of udax must repair it")]
     NotWritable {
