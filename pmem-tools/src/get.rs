@@ -46,7 +46,7 @@ impl Get {
     }
 
     fn copy(&self, filesystem: &Filesystem) -> anyhow::Result<Summary> {
-        let from = InPool(filesystem);
+        let from = InPool::new(filesystem, &self.source.pool);
         let host = Host::beside(&self.source.pool);
         if host.is_pool(&self.destination) {
             bail!(

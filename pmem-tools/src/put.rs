@@ -63,7 +63,13 @@ impl Put {
             Progress::of_bytes(plan.bytes)
         });
         let threads = self.threads.unwrap_or_else(copy::default_threads);
-        copy::copy(&host, &InPool(filesystem), &plan, threads, &tally);
+        copy::copy(
+            &host,
+            &InPool::new(filesystem, &self.destination.pool),
+            &plan,
+            threads,
+            &tally,
+        );
         Ok(tally.finish().with_failures_of(scanned))
     }
 

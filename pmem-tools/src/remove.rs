@@ -66,7 +66,7 @@ fn remove_tree(filesystem: &Filesystem, place: &PoolPath) -> Result<()> {
             Step::Any(path) => match filesystem.unlink(&path) {
                 Ok(()) => {}
                 Err(Error::IsDirectory | Error::NotPermitted(_)) => {
-                    let names = InPool(filesystem)
+                    let names = InPool::new(filesystem, &place.pool)
                         .names(&path)
                         .with_context(|| format!("{}: cannot read", in_pool(&place.pool, &path)))?;
                     let children: Vec<Step> = names.iter().map(|name| Step::Any(path.join(name))).collect();

@@ -29,6 +29,21 @@ impl Scratch {
         Ok(Self { path })
     }
 
+    /// Makes `path` with `make`.
+    ///
+    /// # Errors
+    /// When signals cannot be caught; what `make` gives.
+    pub(crate) fn make<T>(
+        path: PathBuf,
+        make: impl FnOnce(&Path) -> std::io::Result<T>,
+    ) -> std::io::Result<(Self, T)> {
+        // Made under the lock: a signal comes before it is made, or finds it in the list.
+        let mut list = list()?.lock();
+        let made = make(&path)?;
+        list.push(path.clone());
+        Ok((Self { path }, made))
+    }
+
     /// Makes a directory with a name of its own in `parent`.
     ///
     /// # Errors
@@ -41,6 +56,11 @@ impl Scratch {
         Ok(Self { path })
     }
 
+    /// It has become something else's, or has another name now: nothing is removed.
+    pub(crate) fn keep(mut self) {
+        forget(&std::mem::take(&mut self.path));
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -49,10 +69,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Some(list) = LIST.get() {
-            list.lock().retain(|path| *path != self.path);
+        if !self.path.as_os_str().is_empty() {
+            remove(&self.path);
+            forget(&self.path);
         }
-        remove(&self.path);
     }
 }
 
@@ -77,9 +97,15 @@ fn list() -> std::io::Result<&'static Mutex<Vec<PathBuf>>> {
     Ok(list)
 }
 
+fn forget(path: &Path) {
+    if let Some(list) = LIST.get() {
+        list.lock().retain(|listed| listed != path);
+    }
+}
+
 fn remove(path: &Path) {
     // What is gone or cannot be removed is left: there is nobody to be told any more.
-    let _ = if path.is_dir() {
+    let _ = if path.is_dir() && !path.is_symlink() {
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)

@@ -1,6 +1,5 @@
 //! What a copy or comparison did, and what failed.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -101,10 +100,10 @@ impl Tally {
         self.dropped_xattrs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `path` failed.
-    pub(crate) fn fail(&self, path: &Path, error: &anyhow::Error) {
+    /// `path`, as messages name it, failed.
+    pub(crate) fn fail(&self, path: &str, error: &anyhow::Error) {
         let failure = Failure {
-            path: crate::name::shown(path),
+            path: path.to_owned(),
             what: crate::failure::line(error),
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
