@@ -1,6 +1,6 @@
 //! Files and directories that a command makes for itself: removed when it ends, also by a signal.
 //!
-//! Lock: rank Leaf, around the list of what is there.
+//! Locks: rank Leaf, around the list of what is there, and around making what is listed; never both at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,19 @@ use std::sync::OnceLock;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udax_sync::{Mutex, Rank};
+use udax_sync::atomic::{AtomicBool, Ordering};
+use udax_sync::{Mutex, Rank, RwLock};
 
-/// What is to be removed.
-static LIST: OnceLock<Mutex<Vec<PathBuf>>> = OnceLock::new();
+static STATE: OnceLock<State> = OnceLock::new();
+
+struct State {
+    /// What is to be removed.
+    list: Mutex<Vec<PathBuf>>,
+    /// Held shared while something listed is made, so that a signal does not come in between.
+    making: RwLock<()>,
+    /// Set before the signal waits for `making`: nothing is made after it. Relaxed: the lock orders it.
+    is_ending: AtomicBool,
+}
 
 /// A file or directory that is removed at the end.
 #[derive(Debug)]
@@ -25,7 +34,7 @@ impl Scratch {
     /// # Errors
     /// When signals cannot be caught.
     pub(crate) fn new(path: PathBuf) -> std::io::Result<Self> {
-        list()?.lock().push(path.clone());
+        state()?.list.lock().push(path.clone());
         Ok(Self { path })
     }
 
@@ -37,11 +46,14 @@ impl Scratch {
         path: PathBuf,
         make: impl FnOnce(&Path) -> std::io::Result<T>,
     ) -> std::io::Result<(Self, T)> {
-        // Made under the lock: a signal comes before it is made, or finds it in the list.
-        let mut list = list()?.lock();
-        let made = make(&path)?;
-        list.push(path.clone());
-        Ok((Self { path }, made))
+        let state = state()?;
+        let scratch = Self::new(path)?;
+        let _making = state.making.read();
+        if state.is_ending.load(Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        let made = make(&scratch.path)?;
+        Ok((scratch, made))
     }
 
     /// Makes a directory with a name of its own in `parent`.
@@ -50,7 +62,7 @@ impl Scratch {
     /// When it cannot be made.
     pub(crate) fn directory_in(parent: &Path, prefix: &str) -> std::io::Result<Self> {
         // Made under the lock: a signal comes before it is made, or finds it in the list.
-        let mut list = list()?.lock();
+        let mut list = state()?.list.lock();
         let path = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?.keep();
         list.push(path.clone());
         Ok(Self { path })
@@ -76,30 +88,43 @@ impl Drop for Scratch {
     }
 }
 
-/// The list. The first call begins to listen for signals, which before that do what they always do.
-fn list() -> std::io::Result<&'static Mutex<Vec<PathBuf>>> {
-    if let Some(list) = LIST.get() {
-        return Ok(list);
+/// The state. The first call begins to listen for signals, which before that do what they always do.
+fn state() -> std::io::Result<&'static State> {
+    if let Some(state) = STATE.get() {
+        return Ok(state);
     }
-    let list = LIST.get_or_init(|| Mutex::new(Rank::Leaf, Vec::new()));
+    let mut is_first = false;
+    let state = STATE.get_or_init(|| {
+        is_first = true;
+        State {
+            list: Mutex::new(Rank::Leaf, Vec::new()),
+            making: RwLock::new(Rank::Leaf, ()),
+            is_ending: AtomicBool::new(false),
+        }
+    });
+    if !is_first {
+        return Ok(state);
+    }
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     udax_sync::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                // The lock is kept: nothing new is made.
-                let list = list.lock();
+                state.is_ending.store(true, Ordering::Relaxed);
+                drop(state.making.write());
+                // The lock is kept: nothing new is listed.
+                let list = state.list.lock();
                 list.iter().for_each(|path| remove(path));
                 // As if it had not been caught: whoever waits for this process sees the signal.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
         })?;
-    Ok(list)
+    Ok(state)
 }
 
 fn forget(path: &Path) {
-    if let Some(list) = LIST.get() {
-        list.lock().retain(|listed| listed != path);
+    if let Some(state) = STATE.get() {
+        state.list.lock().retain(|listed| listed != path);
     }
 }
 
