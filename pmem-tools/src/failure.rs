@@ -162,6 +162,7 @@ fn region_advice(error: &RegionError) -> Option<&'static str> {
             io::ErrorKind::PermissionDenied => Some("run as a user who may read and write it"),
             _ => None,
         },
+        RegionError::Unreserved { .. } => Some("a process has no more addresses here: see 'ulimit -v'"),
         RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
         _ => None,
     }

@@ -12,6 +12,8 @@ use udax_pmem::{Region, RegionOptions};
 
 use crate::failure;
 use crate::output::{Output, OutputArgs};
+use crate::plural::{counted, records};
+use crate::pool::WriteArgs;
 use crate::progress::Progress;
 use crate::size::Size;
 
@@ -45,6 +47,8 @@ pub(crate) struct Fsck {
     #[arg(short = 'f', hide = true)]
     _full: bool,
     #[command(flatten)]
+    write: WriteArgs,
+    #[command(flatten)]
     format: OutputArgs,
     /// The file or device
     pool: PathBuf,
@@ -76,6 +80,7 @@ impl Fsck {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
         let options = RegionOptions {
             read_only: !self.repair,
+            msync: self.write.msync,
             ..RegionOptions::default()
         };
         let region = Region::open(&self.pool, options)
@@ -131,24 +136,22 @@ impl Fsck {
             let replay = if self.repair { "replayed" } else { "to replay" };
             writeln!(
                 output,
-                "{pool}: not closed cleanly, {} journal records {replay}",
-                report.replayed
+                "{pool}: not closed cleanly, {} {replay}",
+                records(report.replayed)
             )?;
         }
+        let errors = counted(report.problems.len(), "error", "errors");
         let verdict = match status {
             0 => "clean".to_owned(),
-            CORRECTED => format!("{} errors, all mended", report.problems.len()),
-            _ if self.repair => format!("{} errors, not all of them mended", report.problems.len()),
-            _ => format!(
-                "{} errors, and damage may hide more; mend them with 'udax fsck -y'",
-                report.problems.len()
-            ),
+            CORRECTED => format!("{errors}, all mended"),
+            _ if self.repair => format!("{errors}, not all of them mended"),
+            _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
         };
         writeln!(
             output,
-            "{pool}: {verdict}: {} inodes, {} directories, {} of {} in use",
-            report.inodes,
-            report.directories,
+            "{pool}: {verdict}: {}, {}, {} of {} in use",
+            counted(report.inodes, "inode", "inodes"),
+            counted(report.directories, "directory", "directories"),
             Size(report.used_blocks * BLOCK_BYTES),
             Size(report.total_blocks * BLOCK_BYTES)
         )

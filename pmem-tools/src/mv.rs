@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use udax::{Error, FileKind, Filesystem, RenameMode};
 
-use crate::pool;
+use crate::pool::{self, WriteArgs};
 use crate::pool_path::{PoolPath, in_pool};
 
 /// Rename a file or directory of a pool, or move it into a directory
@@ -18,6 +18,8 @@ pub(crate) struct Move {
     /// Fail when the new name is taken
     #[arg(short, long)]
     no_clobber: bool,
+    #[command(flatten)]
+    write: WriteArgs,
     /// The old name
     #[arg(value_name = "POOL:/FROM")]
     from: PoolPath,
@@ -40,7 +42,7 @@ impl Move {
         } else {
             RenameMode::Replace
         };
-        pool::change(&self.from.pool, |filesystem| {
+        pool::change(&self.from.pool, self.write, |filesystem| {
             let is_dir = filesystem
                 .stat(&self.to.path)
                 .is_ok_and(|stat| stat.kind == FileKind::Directory);

@@ -13,7 +13,7 @@ use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, FormatError, Geometry, InodeNo, MAX_POOL_BYTES,
     MIN_POOL_BYTES, Place, Superblock, roots, seal,
 };
-use udax_pmem::{Region, RegionOptions};
+use udax_pmem::{DEFAULT_RESERVE, Region, RegionOptions};
 use udax_sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ use crate::update::Update;
 /// Makes a pool in the file or on the device `path`.
 pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock> {
     let region_options = RegionOptions {
+        msync: options.msync,
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };
@@ -146,7 +147,9 @@ fn write_block(region: &Region, at: BlockNo, bytes: &[u8; BLOCK_SIZE]) -> Result
 pub(crate) fn open(path: &Path, options: &MountOptions) -> Result<Arc<Pool>> {
     let region_options = RegionOptions {
         read_only: options.read_only,
+        private: options.private,
         msync: options.msync,
+        reserve: options.reserve.max(DEFAULT_RESERVE),
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };

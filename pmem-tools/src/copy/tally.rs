@@ -7,6 +7,7 @@ use udax::FileKind;
 use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
+use crate::plural::counted;
 use crate::progress::Progress;
 use crate::size::{Size, float};
 
@@ -148,19 +149,19 @@ impl Summary {
     /// One sentence.
     pub(crate) fn sentence(&self) -> String {
         let mut text = format!(
-            "{} files, {} directories, {} links, {} others, {} in {:.2} s ({:.2} GB/s)",
-            self.files,
-            self.directories,
-            self.links,
-            self.others,
+            "{}, {}, {}, {}, {} in {:.2} s ({:.2} GB/s)",
+            counted(self.files, "file", "files"),
+            counted(self.directories, "directory", "directories"),
+            counted(self.links, "link", "links"),
+            counted(self.others, "other", "others"),
             Size(self.bytes),
             self.seconds,
             self.rate()
         );
         if self.dropped_xattrs > 0 {
             text.push_str(&format!(
-                "; {} extended attributes could not be kept",
-                self.dropped_xattrs
+                "; {} could not be kept",
+                counted(self.dropped_xattrs, "extended attribute", "extended attributes")
             ));
         }
         if self.failed > 0 {
