@@ -1,5 +1,6 @@
 //! `udax fsck`: checks a pool and mends it, with the exit statuses of fsck(8).
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,10 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 use udax_check::{CheckOptions, Problem, Report};
-use udax_media::BLOCK_BYTES;
+use udax_media::{BLOCK_BYTES, InodeNo};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::failure;
+use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
 use crate::plural::{counted, records};
 use crate::pool::WriteArgs;
@@ -57,6 +59,8 @@ pub(crate) struct Fsck {
 #[derive(Serialize)]
 struct JsonProblem<'r> {
     place: String,
+    inode: Option<u64>,
+    path: Option<JsonName>,
     what: &'r str,
     repair: Option<&'r str>,
     lost: Option<&'r str>,
@@ -132,6 +136,12 @@ impl Fsck {
             }
             writeln!(output)?;
         }
+        for (ino, path) in paths(report) {
+            let path = path.map_or("has no path that is known".to_owned(), |path| {
+                format!("is {}", crate::name::escaped(path))
+            });
+            writeln!(output, "{pool}: inode {ino} {path}")?;
+        }
         if !report.was_clean {
             let replay = if self.repair { "replayed" } else { "to replay" };
             writeln!(
@@ -162,11 +172,25 @@ impl<'r> JsonProblem<'r> {
     fn new(problem: &'r Problem) -> Self {
         Self {
             place: problem.place.to_string(),
+            inode: problem.inode.map(InodeNo::raw),
+            path: problem.path.as_deref().map(JsonName::new),
             what: &problem.what,
             repair: problem.repair.as_deref(),
             lost: problem.lost.as_deref(),
         }
     }
+}
+
+/// The damaged inodes, and where they are: an inode that lost its name in one step of a repair had it before.
+fn paths(report: &Report) -> BTreeMap<InodeNo, Option<&[u8]>> {
+    let mut paths = BTreeMap::new();
+    for problem in &report.problems {
+        if let Some(ino) = problem.inode {
+            let path: &mut Option<&[u8]> = paths.entry(ino).or_default();
+            *path = path.or(problem.path.as_deref());
+        }
+    }
+    paths
 }
 
 /// The exit status of fsck(8) for `report`.
@@ -188,6 +212,8 @@ mod tests {
     fn problem(repair: Option<&str>) -> Problem {
         Problem {
             place: Place::Block(BlockNo(7)),
+            inode: None,
+            path: None,
             what: "x".to_owned(),
             repair: repair.map(str::to_owned),
             lost: None,

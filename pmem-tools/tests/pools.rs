@@ -594,3 +594,45 @@ fn one_is_told_as_one() {
     let fsck = place.run(["fsck", "-n", "pool"]).status(4);
     assert!(fsck.contains(": 1 error, and"), "{fsck}");
 }
+
+#[test]
+fn fsck_ends_with_the_paths_of_what_is_damaged() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b c"]).success();
+    fs::write(place.path("file"), vec![7; 10_000]).unwrap();
+    place.run(["put", "file", "pool:/a/b c/odd\nname"]).success();
+    place.run(["put", "file", "pool:/sound"]).success();
+    let damage_inode = |path: &str| {
+        let ino = place.run(["stat", "--json", path]).json()["inode"].to_string();
+        let json = place.run(["dump", "--json", "pool", "inode", &ino]).json();
+        damage(&place, json[0]["byte"].as_u64().unwrap() + 200, 1);
+        ino
+    };
+    let file = damage_inode("pool:/a/b c/odd\nname");
+    let report = place.run(["fsck", "-n", "pool"]).status(4);
+    let end = format!("\npool: inode {file} is /a/b c/odd\\nname\npool: ");
+    let (_, verdict) = report.split_once(&end).unwrap_or_else(|| panic!("{report}"));
+    assert!(verdict.contains("errors, and damage may hide more"), "{report}");
+    assert!(
+        report.contains(" is /a/b c\n"),
+        "of the directory that names it: {report}"
+    );
+    assert!(!report.contains("sound"), "{report}");
+    let json = place.run(["fsck", "-n", "--json", "pool"]).json();
+    let problems = json["problems"].as_array().unwrap();
+    let of_file = problems
+        .iter()
+        .find(|problem| problem["inode"].to_string() == file);
+    assert_eq!(of_file.unwrap()["path"]["name"], "/a/b c/odd\nname");
+    // Also when the path is mended away.
+    let mended = place.run(["fsck", "-y", "pool"]).status(1);
+    assert!(mended.contains(&end), "{mended}");
+    place.run(["fsck", "-n", "pool"]).success();
+
+    let directory = damage_inode("pool:/a/b c");
+    let report = place.run(["fsck", "-n", "pool"]).status(4);
+    assert!(
+        report.contains(&format!("pool: inode {directory} is /a/b c\n")),
+        "{report}"
+    );
+}

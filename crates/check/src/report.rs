@@ -1,12 +1,16 @@
 //! What a check says.
 
-use udax_media::Place;
+use udax_media::{InodeNo, Place};
 
 /// A violation of the format or of an agreement between structures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
     pub place: Place,
+    /// The inode that it is about; `None` when it is about what belongs to the pool.
+    pub inode: Option<InodeNo>,
+    /// A path of that inode, where names lead to it; of a longer one `...` and the last 4096 bytes.
+    pub path: Option<Vec<u8>>,
     /// What is wrong, in words.
     pub what: String,
     /// What was done about it; `None` when nothing was.

@@ -73,8 +73,8 @@ impl Region {
     /// Unless stores survive only the process, the file's name, length and blocks are durable on return.
     ///
     /// # Errors
-    /// As [`Region::open`], `ReadOnly` with that option or a private region, `TooSmall` for a device, and `Io` without space: then the
-    /// file is as before.
+    /// As [`Region::open`], `ReadOnly` with that option or `private`, `TooSmall` for a device, and `Io` without space:
+    /// then the file is as before.
     pub fn create(path: &Path, len: u64, options: RegionOptions) -> Result<Self> {
         if options.read_only || options.private {
             return Err(RegionError::ReadOnly {
@@ -168,8 +168,8 @@ impl Region {
     /// As [`Region::create`].
     ///
     /// # Errors
-    /// `Unreserved`: beyond [`RegionOptions::reserve`]; `TooSmall`: beyond the device, or the file was cut short; `ReadOnly`, also when private; `Io`: no
-    /// space. Then the region has not changed.
+    /// `Unreserved`: beyond [`RegionOptions::reserve`]; `TooSmall`: beyond the device, or the file was cut short;
+    /// `ReadOnly`, also when private; `Io`: no space. Then the region has not changed.
     pub fn grow(&self, len: u64) -> Result<()> {
         if self.is_read_only || self.is_private {
             return Err(self.read_only_error());

@@ -89,8 +89,8 @@ pub(crate) trait Source: Sync {
 
 /// The side that is written. Links are never followed at the end of a path.
 ///
-/// What is new has no name, or not yet its own, until it is published: it is whole then, and until then nothing of it is
-/// to be seen. Dropped before, it goes away.
+/// What is new and would replace something, and every new file, has no name or another one until it is published: it is
+/// whole then. Dropped before, it goes away.
 pub(crate) trait Target: Sync {
     /// Something new, or a directory that is there.
     type New;
