@@ -82,6 +82,9 @@ impl Scanner<'_> {
             let used = self.used_inodes(index).into_iter();
             for inode in used.filter(|inode| inode.kind == FileKind::Directory) {
                 let found = self.names_in(&inode, targets);
+                if found.is_empty() {
+                    continue;
+                }
                 let mut names = names.lock();
                 for (ino, name) in found {
                     let known = names.entry(ino).or_insert_with(|| name.clone());

@@ -13,6 +13,7 @@ mod damage;
 mod errors;
 mod full;
 mod names;
+mod opening;
 mod pins;
 mod pool;
 mod ranges;
