@@ -622,7 +622,7 @@ fn fsck_ends_with_the_paths_of_what_is_damaged() {
     let problems = json["problems"].as_array().unwrap();
     let of_file = problems
         .iter()
-        .find(|problem| problem["inode"].to_string() == file);
+        .find(|problem| problem["inode"].as_u64() == file.parse().ok());
     assert_eq!(of_file.unwrap()["path"]["name"], "/a/b c/odd\nname");
     // Also when the path is mended away.
     let mended = place.run(["fsck", "-y", "pool"]).status(1);

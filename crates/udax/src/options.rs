@@ -27,7 +27,7 @@ pub struct FormatOptions {
 /// How a pool is opened.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    /// Change nothing. Needs a pool that was closed cleanly.
+    /// Change nothing. Needs a pool that was closed cleanly; `private` shows any.
     pub read_only: bool,
     /// Change nothing on the medium: what is replayed and written stays in this process's memory, and is gone when the
     /// pool is closed. For looking at a pool that was not closed cleanly. DAX devices refuse it.
