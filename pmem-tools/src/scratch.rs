@@ -48,12 +48,21 @@ impl Scratch {
     ) -> std::io::Result<(Self, T)> {
         let state = state()?;
         let scratch = Self::new(path)?;
-        let _making = state.making.read();
-        if state.is_ending.load(Ordering::Relaxed) {
-            return Err(std::io::ErrorKind::Interrupted.into());
+        let making = state.making.read();
+        let made = if state.is_ending.load(Ordering::Relaxed) {
+            Err(std::io::ErrorKind::Interrupted.into())
+        } else {
+            make(&scratch.path)
+        };
+        drop(making);
+        match made {
+            Ok(made) => Ok((scratch, made)),
+            Err(error) => {
+                // What is there is not ours.
+                scratch.keep();
+                Err(error)
+            }
         }
-        let made = make(&scratch.path)?;
-        Ok((scratch, made))
     }
 
     /// Makes a directory with a name of its own in `parent`.
@@ -135,4 +144,41 @@ fn remove(path: &Path) {
     } else {
         fs::remove_file(path)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let make = |path: &Path| fs::File::create_new(path);
+        let (scratch, _) = Scratch::make(path.clone(), make).unwrap();
+        drop(scratch);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        Scratch::make(path.clone(), make).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn of_a_link_the_link_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (precious, link) = (directory.path().join("precious"), directory.path().join("link"));
+        fs::create_dir(&precious).unwrap();
+        let make = |path: &Path| std::os::unix::fs::symlink(&precious, path);
+        drop(Scratch::make(link.clone(), make).unwrap());
+        assert!(precious.is_dir() && !link.is_symlink());
+    }
+
+    #[test]
+    fn what_is_kept_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let (scratch, _) = Scratch::make(path.clone(), |path| fs::write(path, "kept")).unwrap();
+        scratch.keep();
+        assert!(path.exists());
+    }
 }
