@@ -127,7 +127,8 @@ impl Filesystem {
         }
     }
 
-    /// Makes lazy times durable and completes the journal in place (`syncfs`). Everything else is durable already.
+    /// Makes durable what was stored through pins, and lazy times, and completes the journal in place (`syncfs`).
+    /// Everything else is durable already.
     ///
     /// # Errors
     /// A media error.
