@@ -249,7 +249,7 @@ impl Generator {
             AllocateMode::KeepSize | AllocateMode::Unshare | AllocateMode::ZeroRangeKeepSize
         ) {
             // Space behind the end of the file leaves no room to move it up: an insertion may be refused then.
-            offset = offset.min(MAX_SIZE / 2);
+            offset = offset.min(MAX_SIZE / 4);
         }
         FileOperation::Allocate { mode, offset, len }
     }
