@@ -11,8 +11,8 @@ use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
 use crate::history::{Event, What};
-use crate::life::{Discipline, Life, Slot};
-use crate::options::{Options, StressError};
+use crate::life::{Discipline, Life, OpenLife, Slot};
+use crate::options::{Options, StressError, Witness};
 use crate::pool_blocks::PoolBlocks;
 use crate::report::{Finding, Kind};
 use crate::stamp::{BLOCK_LEN, MAX_BLOCKS, Rule, Stamps, Wrong};
@@ -75,12 +75,16 @@ impl Contest {
             let room = if number == 0 { MAX_BLOCKS } else { 96 };
             Slot::new(number, discipline, room)
         };
+        let watched = match options.witness {
+            Witness::BytesAndHolders => filesystem.stat_filesystem().total_blocks,
+            Witness::Bytes => 0,
+        };
         let contest = Self {
             filesystem: filesystem.clone(),
             options: options.clone(),
             stamps: Stamps::new(options.seed),
             slots: (0..options.files).map(slot).collect(),
-            blocks: PoolBlocks::new(filesystem.stat_filesystem().total_blocks),
+            blocks: PoolBlocks::new(watched),
             tally: Tally::default(),
             start: Instant::now(),
             lives: AtomicU64::new(0),
@@ -99,11 +103,12 @@ impl Contest {
     }
 
     /// Makes a file for a slot, under a name of its own.
-    pub(crate) fn make_life(&self, slot: &Slot) -> udax::Result<Arc<Life>> {
+    pub(crate) fn make_life(&self, slot: &Slot) -> udax::Result<Arc<OpenLife>> {
         let id = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         let path = format!("{DIRECTORY}/{}.{id}", slot.number);
         let file = self.create(&path)?;
-        Ok(Arc::new(Life::new(id, slot, path, file)))
+        let life = Arc::new(Life::new(id, slot, path));
+        Ok(Arc::new(OpenLife { life, file }))
     }
 
     /// Makes a file for a snapshot.
@@ -260,7 +265,7 @@ impl Contest {
             } => format!("{owner}, or zeros"),
             Rule::AnyOf(_) => "any file that is changed at will".to_owned(),
         };
-        let at = look.pool_block.or_else(|| pool_block(&life.file, block));
+        let at = look.pool_block.or_else(|| pool_block(look.file?, block));
         let lies = at.map_or_else(|| "nowhere".to_owned(), |at| format!("in block {at} of the pool"));
         let what = format!(
             "{} block {block} of file {} ({}, {lies}) finds that {found}; it is of {expected}",
@@ -289,6 +294,8 @@ impl Contest {
 pub(crate) struct Look<'l> {
     pub(crate) how: &'l str,
     pub(crate) pool_block: Option<u64>,
+    /// To ask where it is, when that is not known.
+    pub(crate) file: Option<&'l File>,
 }
 
 /// The slots whose files are changed at will: every third, so that each kind meets the other's freed blocks.

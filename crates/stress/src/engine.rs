@@ -15,7 +15,7 @@ use udax_sync::thread;
 
 use crate::contest::{Actor, Contest, Look};
 use crate::history::{Event, What};
-use crate::life::{Glimpse, Life};
+use crate::life::{Glimpse, Life, OpenLife};
 use crate::report::Kind;
 use crate::stamp::{BLOCK, BLOCK_LEN, Rule, Writer};
 use crate::tally::{Operation, Tally};
@@ -47,7 +47,7 @@ pub(crate) struct Engine {
     actor: Arc<Actor>,
     random: SmallRng,
     queue: Vec<Transfer>,
-    remembered: Vec<Arc<Life>>,
+    remembered: Vec<Arc<OpenLife>>,
     turn: u64,
     buffer: Vec<u8>,
 }
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// A file: a slot's, or one that the engine remembers from before it lost its name.
-    fn choose(&mut self) -> Option<Arc<Life>> {
+    fn choose(&mut self) -> Option<Arc<OpenLife>> {
         if !self.remembered.is_empty() && self.random.random_ratio(1, 6) {
             let place = self.random.random_range(0..self.remembered.len());
             return Some(self.remembered.swap_remove(place));
@@ -143,7 +143,8 @@ impl Engine {
         }
         Tally::add(&self.contest.tally.transfers, 1);
         let transfer = Transfer {
-            life,
+            // Not the handle: the pin keeps the file.
+            life: Arc::clone(&life.life),
             pin,
             first,
             glimpses,
@@ -158,7 +159,7 @@ impl Engine {
         self.queue.push(transfer);
     }
 
-    fn pin(&mut self, life: &Life, (first, count): (u64, u64), access: Access) -> Option<Pin> {
+    fn pin(&mut self, life: &OpenLife, (first, count): (u64, u64), access: Access) -> Option<Pin> {
         let label = Label {
             name: "engine",
             number: self.actor.number,
@@ -181,6 +182,11 @@ impl Engine {
             Ok(pin) => Some(pin),
             Err(Error::Dax(DaxError::BeyondEnd { .. } | DaxError::WouldBlock { .. } | DaxError::Wait(_))) => {
                 self.contest.tally.refuse(Operation::Pin);
+                None
+            }
+            // A defect, but the contest goes on: what it does to the bytes says more.
+            Err(Error::Dax(DaxError::Moved { .. })) => {
+                Tally::add(&self.contest.tally.moved_pins, 1);
                 None
             }
             Err(error) => self.contest.settle(Operation::Pin, life, Err(error)),
@@ -266,6 +272,7 @@ impl Engine {
             let look = Look {
                 how,
                 pool_block: Some(*place),
+                file: None,
             };
             let block = transfer.first + at;
             self.contest

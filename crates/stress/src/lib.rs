@@ -30,7 +30,7 @@ mod run;
 mod stamp;
 mod tally;
 
-pub use options::{Options, StressError};
+pub use options::{Options, StressError, Witness};
 pub use report::{DaxCounts, Finding, Kind, Report};
 pub use run::{Stop, run};
 pub use tally::{DmaCounts, OperationCount};

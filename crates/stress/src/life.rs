@@ -6,6 +6,7 @@
 //!
 //! Lock: `current` is a leaf, held to clone an `Arc`.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use udax::File;
@@ -32,7 +33,6 @@ pub(crate) struct Life {
     pub(crate) id: u64,
     pub(crate) slot: u64,
     pub(crate) path: String,
-    pub(crate) file: File,
     pub(crate) discipline: Discipline,
     /// Of the slot, when it was made.
     pub(crate) epoch: u64,
@@ -44,6 +44,21 @@ pub(crate) struct Life {
     /// It has no name any more.
     pub(crate) is_removed: AtomicBool,
     pub(crate) ring: Ring<128>,
+}
+
+/// A life while there is a handle of its file. Pins alone keep the file without one: transfers have the life only.
+#[derive(Debug)]
+pub(crate) struct OpenLife {
+    pub(crate) life: Arc<Life>,
+    pub(crate) file: File,
+}
+
+impl Deref for OpenLife {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        &self.life
+    }
 }
 
 /// What was known of a block when somebody looked.
@@ -72,7 +87,7 @@ impl Glimpse {
 }
 
 impl Life {
-    pub(crate) fn new(id: u64, slot: &Slot, path: String, file: File) -> Self {
+    pub(crate) fn new(id: u64, slot: &Slot, path: String) -> Self {
         let epoch = slot.next_epoch();
         let cells = match slot.discipline {
             Discipline::Strict => MAX_BLOCKS,
@@ -82,7 +97,6 @@ impl Life {
             id,
             slot: slot.number,
             path,
-            file,
             discipline: slot.discipline,
             epoch,
             cells: (0..cells)
@@ -150,7 +164,7 @@ pub(crate) struct Slot {
     /// Blocks that its file grows to.
     pub(crate) room: u64,
     epochs: AtomicU64,
-    current: Mutex<Option<Arc<Life>>>,
+    current: Mutex<Option<Arc<OpenLife>>>,
 }
 
 impl Slot {
@@ -170,12 +184,12 @@ impl Slot {
     }
 
     /// Its file now.
-    pub(crate) fn current(&self) -> Option<Arc<Life>> {
+    pub(crate) fn current(&self) -> Option<Arc<OpenLife>> {
         self.current.lock().clone()
     }
 
     /// Gives it another file, and the old one back.
-    pub(crate) fn replace(&self, life: Option<Arc<Life>>) -> Option<Arc<Life>> {
+    pub(crate) fn replace(&self, life: Option<Arc<OpenLife>>) -> Option<Arc<OpenLife>> {
         std::mem::replace(&mut *self.current.lock(), life)
     }
 }

@@ -7,6 +7,16 @@ use crate::stamp::MAX_SLOTS;
 /// The most threads: words of blocks name their writer in 6 bits.
 const MAX_THREADS: usize = 60;
 
+/// What is looked at to find a defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Witness {
+    /// The bytes of blocks, and who has which block of the pool pinned.
+    #[default]
+    BytesAndHolders,
+    /// The bytes only: a store must have gone astray before something is found.
+    Bytes,
+}
+
 /// How a contest is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -22,6 +32,8 @@ pub struct Options {
     pub files: u64,
     /// How long an operation or a pin may take before it counts as starved.
     pub patience: Duration,
+    /// What is looked at.
+    pub witness: Witness,
 }
 
 impl Default for Options {
@@ -33,6 +45,7 @@ impl Default for Options {
             threads: 4,
             files: 12,
             patience: Duration::from_secs(20),
+            witness: Witness::default(),
         }
     }
 }

@@ -196,6 +196,7 @@ fn counted(contest: &Contest, before: Counters) -> DaxCounts {
             "blocks shared unexpectedly",
             after.unexpected_sharing - before.unexpected_sharing,
         ),
+        ("pins of pages that had moved", contest.tally.dma().moved_pins),
     ];
     for (what, count) in defects.into_iter().filter(|(_, count)| *count > 0) {
         contest.find(Kind::Counted, format!("{what}: {count}"), Vec::new());

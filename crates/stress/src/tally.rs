@@ -115,6 +115,9 @@ counters! {
     judged_blocks,
     /// Blocks that were not, because they were changing hands.
     unjudged_blocks,
+    /// Pins that the filesystem refused because it found that their pages had moved: each is a defect, which it noticed
+    /// before a store went astray.
+    moved_pins,
     /// Blocks of the pool that got another owner.
     recycled_blocks,
 }

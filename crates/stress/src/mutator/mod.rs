@@ -15,7 +15,7 @@ use udax_sync::atomic::{Ordering, fence};
 
 use crate::contest::{Actor, Contest, Look};
 use crate::history::What;
-use crate::life::{Discipline, Glimpse, Life, Slot};
+use crate::life::{Discipline, Glimpse, Life, OpenLife, Slot};
 use crate::stamp::{BLOCK, BLOCK_LEN, Writer};
 use crate::tally::{Operation, Tally};
 use snapshot::Snapshot;
@@ -91,7 +91,7 @@ impl Mutator {
     }
 
     /// Reads some of a file and judges it.
-    fn read_some(&mut self, life: &Life) {
+    fn read_some(&mut self, life: &OpenLife) {
         let end = life.file.stat().map_or(0, |stat| stat.size.div_ceil(BLOCK_LEN));
         let range = if self.random.random_ratio(1, 4) {
             (0, end)
@@ -109,7 +109,7 @@ impl Mutator {
     }
 
     /// Makes a new file for `slot` in place of `old`, whose name goes: its blocks are free when its last pin is gone.
-    fn replace(&mut self, slot: &Slot, old: &Arc<Life>) {
+    fn replace(&mut self, slot: &Slot, old: &OpenLife) {
         let contest = Arc::clone(&self.contest);
         let made = contest.make_life(slot);
         let Some(life) = contest.settle(Operation::Replace, old, made) else {
@@ -144,7 +144,7 @@ impl Mutator {
 }
 
 /// Reads blocks of a file and judges those of which it is certain what they hold.
-pub(crate) fn judge_range(contest: &Contest, actor: &Actor, life: &Life, (first, count): (u64, u64)) {
+pub(crate) fn judge_range(contest: &Contest, actor: &Actor, life: &OpenLife, (first, count): (u64, u64)) {
     let mut bytes = vec![0; usize::try_from(AT_ONCE).unwrap_or(0) * BLOCK];
     let mut at = first;
     while at < first + count {
@@ -167,6 +167,7 @@ pub(crate) fn judge_range(contest: &Contest, actor: &Actor, life: &Life, (first,
             let look = Look {
                 how: "a read of",
                 pool_block: None,
+                file: Some(&life.file),
             };
             if !contest.judge(life, block, bytes, rule, look) {
                 contest.note(actor, life, What::Read, (block, 1));

@@ -7,7 +7,7 @@ use rand::Rng;
 use udax::File;
 
 use super::Mutator;
-use crate::life::Life;
+use crate::life::{Life, OpenLife};
 use crate::report::Kind;
 use crate::stamp::{BLOCK, BLOCK_LEN};
 use crate::tally::{Operation, Tally};
@@ -29,7 +29,7 @@ pub(super) struct Snapshot {
 
 impl Mutator {
     /// Makes one of some whole blocks of a file, as its steward.
-    pub(super) fn snapshot(&mut self, life: &Arc<Life>, whole: u64) {
+    pub(super) fn snapshot(&mut self, life: &OpenLife, whole: u64) {
         if self.snapshots.len() == MAX_SNAPSHOTS {
             self.end_snapshot(0);
         }
@@ -51,7 +51,7 @@ impl Mutator {
         };
         bytes.truncate(len);
         self.snapshots.push(Snapshot {
-            life: Arc::clone(life),
+            life: Arc::clone(&life.life),
             path,
             file,
             first,

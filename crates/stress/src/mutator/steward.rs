@@ -10,7 +10,7 @@ use super::{AT_ONCE, Mutator};
 use crate::contest::pool_block;
 use crate::expected::Seen;
 use crate::history::{Event, What};
-use crate::life::{Discipline, Life, Slot};
+use crate::life::{Discipline, OpenLife, Slot};
 use crate::report::Kind;
 use crate::stamp::{BLOCK_LEN, Owner, Rule};
 use crate::tally::{Operation, Tally};
@@ -20,11 +20,11 @@ const FEW: u64 = 4;
 
 /// A file whose steward this thread is, until it is dropped.
 struct Steward<'l> {
-    life: &'l Arc<Life>,
+    life: &'l OpenLife,
 }
 
 impl<'l> Steward<'l> {
-    fn of(life: &'l Arc<Life>) -> Option<Self> {
+    fn of(life: &'l OpenLife) -> Option<Self> {
         if life.is_removed.load(Ordering::Relaxed) || !life.try_steward() {
             return None;
         }
@@ -82,7 +82,7 @@ impl Drop for Steward<'_> {
 
 impl Mutator {
     /// Does something to a strict file, unless another thread is its steward.
-    pub(super) fn act_as_steward(&mut self, slot: &Slot, life: &Arc<Life>) {
+    pub(super) fn act_as_steward(&mut self, slot: &Slot, life: &OpenLife) {
         if self.random.random_ratio(1, 4) {
             // Judging needs no stewardship.
             self.read_some(life);
@@ -156,7 +156,7 @@ impl Mutator {
     }
 
     /// Nobody else may have blocks pinned that a hole was just filled with.
-    fn look_for_strangers(&self, life: &Life, (first, count): (u64, u64), before: &[Seen]) {
+    fn look_for_strangers(&self, life: &OpenLife, (first, count): (u64, u64), before: &[Seen]) {
         for (block, seen) in (first..first + count).zip(before) {
             if !seen.may_be_zero() || seen.owner().slot() != life.slot {
                 continue;

@@ -10,13 +10,13 @@ use udax::{AllocateMode, Error};
 
 use super::Mutator;
 use crate::history::What;
-use crate::life::{Discipline, Life, Slot};
+use crate::life::{Discipline, Life, OpenLife, Slot};
 use crate::stamp::{BLOCK, BLOCK_LEN};
 use crate::tally::Operation;
 
 impl Mutator {
     /// Does something to a wild file.
-    pub(super) fn act_wildly(&mut self, slot: &Slot, life: &Arc<Life>) {
+    pub(super) fn act_wildly(&mut self, slot: &Slot, life: &OpenLife) {
         let blocks = life.file.stat().map_or(0, |stat| stat.size / BLOCK_LEN);
         if blocks < 2 || blocks > slot.room {
             let count = if blocks < 2 { 24 } else { 0 };
@@ -57,7 +57,7 @@ impl Mutator {
         }
     }
 
-    fn write_wildly(&mut self, life: &Life, (first, count): (u64, u64)) {
+    fn write_wildly(&mut self, life: &OpenLife, (first, count): (u64, u64)) {
         let bytes = self.stamped(life, (first, count));
         let part = bytes.len()
             - if bytes.len() > BLOCK {
@@ -73,7 +73,7 @@ impl Mutator {
         self.done(life, What::Wrote, (first, count.max(1)));
     }
 
-    fn append(&mut self, life: &Life) {
+    fn append(&mut self, life: &OpenLife) {
         // The end may be inside a block, where words would lose their places: only whole words of whole blocks.
         let Ok(stat) = life.file.stat() else { return };
         if !stat.size.is_multiple_of(BLOCK_LEN) {
@@ -86,7 +86,7 @@ impl Mutator {
         self.settle_wildly(Operation::Append, life, result);
     }
 
-    fn cut_wildly(&mut self, life: &Life, bytes: u64) {
+    fn cut_wildly(&mut self, life: &OpenLife, bytes: u64) {
         let result = self
             .contest
             .timed(&self.actor, Operation::Truncate, || life.file.truncate(bytes));
@@ -94,7 +94,7 @@ impl Mutator {
         self.done(life, What::Truncated, (bytes.div_ceil(BLOCK_LEN), 1));
     }
 
-    fn allocate(&mut self, life: &Life, mode: AllocateMode, (offset, len): (u64, u64)) {
+    fn allocate(&mut self, life: &OpenLife, mode: AllocateMode, (offset, len): (u64, u64)) {
         let (operation, what) = match mode {
             AllocateMode::PunchHole => (Operation::Punch, What::Punched),
             AllocateMode::Collapse => (Operation::Collapse, What::Collapsed),
@@ -109,7 +109,7 @@ impl Mutator {
     }
 
     /// Clones or copies to another wild file, or to the same.
-    fn share_wildly(&mut self, life: &Life, (first, count): (u64, u64)) {
+    fn share_wildly(&mut self, life: &OpenLife, (first, count): (u64, u64)) {
         let place = self.random.random_range(0..self.contest.slots.len());
         let contest = Arc::clone(&self.contest);
         let slot = contest.slots.get(place);

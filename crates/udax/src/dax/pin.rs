@@ -5,6 +5,7 @@ use std::sync::Arc;
 use udax_dax::{Access, DaxError, Mapping, Mode, PageRange, Pin, Request};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock};
+use udax_sync::fault;
 
 use super::extents::LockedExtents;
 use crate::error::{Error, Result};
@@ -52,7 +53,9 @@ impl File {
             };
             match mapping.try_pin(pages, request, &extents) {
                 Ok(mut pin) => {
-                    pin.attach(self.pin_owner());
+                    if !fault::is_injected(fault::Fault::EarlyFree) {
+                        pin.attach(self.pin_owner());
+                    }
                     return Ok(pin);
                 }
                 Err(error) => {
