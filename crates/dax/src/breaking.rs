@@ -71,6 +71,11 @@ pub struct Busy {
 }
 
 impl Busy {
+    /// The number of the file.
+    pub fn number(&self) -> u64 {
+        self.pending.mapping().number()
+    }
+
     /// The page.
     pub fn page(&self) -> u64 {
         self.pinned.page

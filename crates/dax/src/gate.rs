@@ -92,9 +92,16 @@ impl Drop for Pending {
 }
 
 impl Mapping {
-    /// Lets breaks of the range that are pending now go first. No lock of the mapping is held.
+    /// Lets breaks of the range that are pending now go first, but waits for them at most a tenth of a second: the
+    /// caller may hold the pin that they wait for.
+    ///
+    /// # Errors
+    /// `WouldBlock`, `Wait`: by `mode`.
+    ///
+    /// # Locks
+    /// None may be held that a holder of a pin could want.
     #[inline]
-    pub(crate) fn pass_gate(&self, pages: PageRange, mode: &Mode) -> Result<(), DaxError> {
+    pub fn pass_gate(&self, pages: PageRange, mode: &Mode) -> Result<(), DaxError> {
         if self.gate.len.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }

@@ -2,8 +2,9 @@
 //!
 //! A lease is a read pin that excludes write pins of its range, stores through views, and library writes: those hold a
 //! [`WriteTicket`]. Both sides count themselves, pass a full fence, and look for the other, so that a write that meets
-//! no lease costs one addition and one load. A lease that waits keeps new writes of its range out, so it does not
-//! starve; a write that waits keeps no lease out, as leases end by themselves and reading is what a file is for.
+//! no lease costs one addition and one load. A lease that waits for writes keeps new ones of its range out, and one
+//! that waits for a write pin holds new pins back, so it does not starve; a write that waits keeps no lease out, as
+//! leases end by themselves and reading is what a file is for.
 //!
 //! What this cannot see is a store into the region past all of these (`Region::store` at the block's offset): the
 //! filesystem stores into a file's blocks only with a ticket or a pin.
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use udax_sync::atomic::{AtomicU64, Ordering, fence};
 use udax_sync::{Mutex, Rank};
 
+use crate::frames::Kinds;
+use crate::gate::Pending;
 use crate::wait::{Key, Wake};
 use crate::{Access, DaxError, Extents, Label, Mapping, Mode, PAGE, PageRange, Pin, Request, Term};
 
@@ -108,11 +111,117 @@ struct Registered {
     number: u64,
 }
 
+impl Registered {
+    fn new(mapping: &Arc<Mapping>, pages: PageRange) -> Self {
+        Self {
+            number: mapping.leases.add(pages),
+            mapping: Arc::clone(mapping),
+        }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.mapping.leases.remove(self.number);
         let waits = &self.mapping.device().waits;
         waits.wake(Key::Lease(self.mapping.id()), Wake::All);
+    }
+}
+
+/// What keeps a lease from being given.
+#[derive(Debug)]
+enum Blocker {
+    /// Library writes under way, which are short: the lease stays registered, so that no new ones come.
+    Writes(Registered),
+    /// A page that is pinned for writing, for as long as it likes. Its holder may want to write by other ways too: the
+    /// lease is not registered meanwhile, but new pins of the range are held back.
+    Pin {
+        frame: u64,
+        kinds: Kinds,
+        _pending: Pending,
+    },
+}
+
+/// A pin for reading that is to become a lease: what [`Mapping::lease`] does, in steps that do not wait, for a
+/// filesystem that holds its inode's lock meanwhile.
+#[derive(Debug)]
+pub struct Leasing {
+    pin: Pin,
+    /// Of the last attempt; kept until the next one is over.
+    blocker: Option<Blocker>,
+}
+
+impl Leasing {
+    /// Begins with a pin, whose label and term are the lease's.
+    pub fn new(pin: Pin) -> Self {
+        Self { pin, blocker: None }
+    }
+
+    /// The lease, if nobody writes to the range or has it pinned for writing; otherwise itself, to wait with.
+    ///
+    /// # Errors
+    /// Itself: somebody does.
+    ///
+    /// # Locks
+    /// As [`Mapping::try_pin`]. A filesystem holds its inode's lock shared, if it writes with that lock alone.
+    pub fn try_grant(self) -> Result<ReadLease, Box<Self>> {
+        let Self { pin, blocker } = self;
+        let mapping = pin.mapping();
+        let pages = pin.pages();
+        let (registered, last) = match blocker {
+            Some(Blocker::Writes(registered)) => (registered, None),
+            last => (Registered::new(mapping, pages), last),
+        };
+        mapping.protect_views(pages);
+        if mapping.leases.is_written(pages) {
+            let blocker = Some(Blocker::Writes(registered));
+            return Err(Box::new(Self { pin, blocker }));
+        }
+        if let Some((frame, kinds)) = pin.first_written() {
+            let _pending = Pending::new(mapping, &[pages]);
+            let blocker = Some(Blocker::Pin {
+                frame,
+                kinds,
+                _pending,
+            });
+            drop(last);
+            return Err(Box::new(Self { pin, blocker }));
+        }
+        Ok(ReadLease {
+            _registered: registered,
+            pin,
+        })
+    }
+
+    /// Waits for what has refused the lease. It may be refused again.
+    ///
+    /// # Errors
+    /// `WouldBlock`, `Wait`: by `mode`.
+    ///
+    /// # Locks
+    /// None may be held that a holder of a pin could want.
+    pub fn wait(&self, mode: &Mode) -> Result<(), DaxError> {
+        let mapping = self.pin.mapping();
+        let page = self.pin.pages().first();
+        let busy = |what| move || DaxError::WouldBlock { page, what };
+        match &self.blocker {
+            None => Ok(()),
+            Some(Blocker::Writes(_)) => {
+                let is_written = || mapping.leases.is_written(self.pin.pages());
+                let key = Key::Writer(mapping.id());
+                mapping.wait_for(key, mode, is_written, busy("it is being written"))
+            }
+            Some(Blocker::Pin { frame, kinds, .. }) => {
+                let found = mapping.device().frames.get(*frame);
+                let is_pinned = || found.is_some_and(|found| found.await_unpin(*kinds));
+                mapping.wait_for(
+                    Key::Frame(*frame),
+                    mode,
+                    is_pinned,
+                    busy("it is pinned for writing"),
+                )
+            }
+        }
     }
 }
 
@@ -186,7 +295,7 @@ impl Drop for WriteTicket<'_> {
 
 impl Mapping {
     /// Waits for write pins and library writes of the range to end, and keeps new ones out while the lease lives.
-    /// Whoever holds one of those itself waits for ever, or as `mode` says.
+    /// Whoever holds a write pin of the range itself waits for ever, or as `mode` says.
     ///
     /// # Errors
     /// As [`Mapping::pin`]; `WouldBlock`, `Wait`: by `mode`.
@@ -200,44 +309,21 @@ impl Mapping {
         mode: &Mode,
         extents: &dyn Extents,
     ) -> Result<ReadLease, DaxError> {
-        let registered = Registered {
-            number: self.leases.add(pages),
-            mapping: Arc::clone(self),
-        };
         let request = Request {
             access: Access::Read,
             label,
             term,
         };
-        let pin = self.pin_by(pages, request, mode, extents)?;
-        self.protect_views(pages);
-        let busy = |what| {
-            move || DaxError::WouldBlock {
-                page: pages.first(),
-                what,
+        let mut leasing = Leasing::new(self.pin_by(pages, request, mode, extents)?);
+        loop {
+            match leasing.try_grant() {
+                Ok(lease) => return Ok(lease),
+                Err(refused) => {
+                    refused.wait(mode)?;
+                    leasing = *refused;
+                }
             }
-        };
-        let is_written = || self.leases.is_written(pages);
-        self.wait_for(
-            Key::Writer(self.id()),
-            mode,
-            is_written,
-            busy("it is being written"),
-        )?;
-        while let Some((number, kinds)) = pin.first_written() {
-            let frame = self.device().frames.get(number);
-            let is_pinned = || frame.is_some_and(|frame| frame.await_unpin(kinds));
-            self.wait_for(
-                Key::Frame(number),
-                mode,
-                is_pinned,
-                busy("it is pinned for writing"),
-            )?;
         }
-        Ok(ReadLease {
-            _registered: registered,
-            pin,
-        })
     }
 
     /// Takes the views' right to store into the range; the next store faults, and meets the lease.

@@ -126,10 +126,25 @@ impl Mapping {
         mode: &Mode,
         extents: &dyn Extents,
     ) -> Result<Pin, DaxError> {
+        self.pass_gate(pages, mode)?;
+        self.pin_past_gate(pages, request, mode, extents)
+    }
+
+    /// As [`Mapping::pin_by`] for who has passed the gate ([`Mapping::pass_gate`]) already: who must not wait here with
+    /// a lock, passes the gate without it first, takes the lock, and pins with `Mode::NoWait`.
+    ///
+    /// # Errors
+    /// As [`Mapping::pin_by`].
+    pub fn pin_past_gate(
+        self: &Arc<Self>,
+        pages: PageRange,
+        request: Request,
+        mode: &Mode,
+        extents: &dyn Extents,
+    ) -> Result<Pin, DaxError> {
         if pages.count() > MAX_PIN_PAGES {
             return Err(DaxError::BadRange);
         }
-        self.pass_gate(pages, mode)?;
         loop {
             if request.access == Access::Write {
                 self.leases.pass(self, pages, mode)?;

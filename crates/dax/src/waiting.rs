@@ -6,8 +6,8 @@
 use crate::{Access, DaxError, Mapping, Mode, PageRange};
 
 impl Mapping {
-    /// Waits for what has refused a pin of the range with `WouldBlock`: breaks that are pending or under way, locked
-    /// entries, and for write access read leases. It may be refused again.
+    /// Waits for what has refused a pin of the range with `WouldBlock`, once it was past the gate: a break under way,
+    /// locked entries, and for write access read leases. It may be refused again.
     ///
     /// # Errors
     /// `WouldBlock`, `Wait`: by `mode`.
@@ -15,7 +15,6 @@ impl Mapping {
     /// # Locks
     /// None may be held that whoever is waited for could want.
     pub fn wait_to_pin(&self, pages: PageRange, access: Access, mode: &Mode) -> Result<(), DaxError> {
-        self.pass_gate(pages, mode)?;
         if access == Access::Write {
             self.leases.pass(self, pages, mode)?;
         }

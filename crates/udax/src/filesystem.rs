@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use udax_dax::{Counters, Listed};
+use udax_dax::{Counters, Listed, Mode};
 use udax_journal::Recovery;
 use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
 use udax_pmem::{Persistence, Region};
@@ -278,7 +278,9 @@ impl Filesystem {
     /// # Errors
     /// As [`File::truncate`]; `IsDirectory`.
     pub fn truncate(&self, path: impl AsRef<Path>, size: u64) -> Result<()> {
-        self.with(path, Follow::Yes, |pool, inode| pool.truncate(inode, size))
+        self.with(path, Follow::Yes, |pool, inode| {
+            pool.truncate(inode, size, &Mode::wait())
+        })
     }
 
     /// At most `limit` entries of a directory after position `cookie` (0: from the start, with `.` and `..`), in the

@@ -5,8 +5,8 @@
 //!
 //! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
 //! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks;
-//! `tree` is
-//! the B+tree under all of them; `space` is what is free; `update` is one atomic change, which the journal commits.
+//! `tree` is the B+tree under all of them; `space` is what is free; `dax` pins files; `update` is one atomic change,
+//! which the journal commits.
 //!
 //! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations
 //! safe. Everything that an operation changes stays locked until its record is durable.
@@ -38,6 +38,9 @@ pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;
 pub use options::*;
-pub use udax_dax::{Access, Counters, DaxError, Label, Listed, Mode, Pin, Request, Term};
+pub use udax_dax::{
+    Access, Cancel, Counters, DaxError, Label, Listed, Mode, Piece, Pin, ReadLease, Request, Term, Until,
+    WaitError,
+};
 pub use udax_media::inode::FileKind;
 pub use udax_media::{InodeNo, Timestamp};

@@ -9,7 +9,7 @@ use udax::{
 };
 
 use crate::model::{Body, Model, ROOT};
-use crate::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, SLOTS, Text};
+use crate::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Remap, SLOTS, Text};
 
 const BLOCK: u64 = 4096;
 const HUGE_PAGE: u64 = 2 << 20;
@@ -67,7 +67,7 @@ impl Generator {
                     what: self.file_operation(model, slot),
                 }
             }
-            560..580 if self.profile == Profile::Whole => self.share(model),
+            560..580 if self.profile == Profile::Whole => self.remap(model),
             560..600 => self.copy_range(model),
             600..840 => Operation::Name(self.name_operation(model)),
             840..998 => Operation::Node {
@@ -163,10 +163,22 @@ impl Generator {
                     .map(|_| self.length())
                     .collect(),
             },
-            18..38 => FileOperation::Write {
+            18..33 => FileOperation::Write {
                 offset: self.offset(size),
                 data: self.data(),
             },
+            33..38 => {
+                let (offset, data) = (self.offset(size), self.data());
+                // Where a write goes to another place than it says, so would its pin.
+                let is_append = model
+                    .handle(slot)
+                    .is_none_or(|handle| handle.flags.contains(OpenFlags::APPEND));
+                if is_append {
+                    FileOperation::Write { offset, data }
+                } else {
+                    FileOperation::StorePinned { offset, data }
+                }
+            }
             38..41 => FileOperation::WriteVectored {
                 offset: self.offset(size),
                 parts: (0..self.random.random_range(0..5)).map(|_| self.data()).collect(),
@@ -331,7 +343,7 @@ impl Generator {
         }
     }
 
-    fn share(&mut self, model: &Model) -> Operation {
+    fn remap(&mut self, model: &Model) -> Operation {
         let Operation::CopyRange {
             from,
             offset,
@@ -355,17 +367,27 @@ impl Generator {
             };
             len = len.min(size - offset).max(1);
         }
-        let is_dedupe = self.chance(30);
-        if is_dedupe && self.chance(70) {
+        let how = self.pick(&[Remap::Clone, Remap::Clone, Remap::Dedupe, Remap::Exchange]);
+        if how == Remap::Dedupe && self.chance(70) {
             to_offset = offset;
         }
-        Operation::Share {
+        if how == Remap::Exchange {
+            to_offset = to_offset.min(whole(file_size(model, to)));
+            if self.chance(25) {
+                // Far from the end of all files, where what is allocated behind the ends could have no room.
+                (offset, to_offset) = (offset.min(whole(1 << 40)), to_offset.min(whole(1 << 40)));
+                len = 0;
+            } else if self.chance(70) {
+                len = len.min(file_size(model, to) - to_offset).max(1);
+            }
+        }
+        Operation::Remap {
+            how,
             from,
             offset,
             to,
             to_offset,
             len,
-            is_dedupe,
         }
     }
 

@@ -113,7 +113,9 @@ impl Kernel {
             FileOperation::ReadVectored { offset, lens } => {
                 Reply::Bytes(read(file, *offset, lens.iter().sum())?)
             }
-            FileOperation::Write { offset, data } => write(file, *offset, &data.bytes())?,
+            FileOperation::Write { offset, data } | FileOperation::StorePinned { offset, data } => {
+                write(file, *offset, &data.bytes())?
+            }
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 write(file, *offset, &bytes)?
@@ -321,7 +323,7 @@ impl Kernel {
                 Ok(Reply::Count(u64::try_from(count).unwrap_or(u64::MAX)))
             }
             // What the kernel's filesystem may not have is not generated for it.
-            Operation::Share { .. } => Err(rustix::io::Errno::OPNOTSUPP),
+            Operation::Remap { .. } => Err(rustix::io::Errno::OPNOTSUPP),
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(path, what),
             Operation::Sync => Ok(Reply::Done),

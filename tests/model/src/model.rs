@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 use udax::OpenFlags;
 
-use crate::operation::{Operation, SLOTS};
+use crate::operation::{Operation, Remap, SLOTS};
 use crate::pool::Target;
 
 pub use content::{Content, Holes};
@@ -135,14 +135,20 @@ impl Model {
                 to_offset,
                 len,
             } => self.copy_range((*from, *offset), (*to, *to_offset), *len),
-            Operation::Share {
+            Operation::Remap {
+                how,
                 from,
                 offset,
                 to,
                 to_offset,
                 len,
-                is_dedupe,
-            } => self.share((*from, *offset), (*to, *to_offset), *len, *is_dedupe),
+            } => {
+                let (source, target) = ((*from, *offset), (*to, *to_offset));
+                match how {
+                    Remap::Exchange => self.exchange(source, target, *len),
+                    how => self.share(source, target, *len, *how == Remap::Dedupe),
+                }
+            }
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(&path.0, what),
             Operation::Sync => Ok(Expected::Done),

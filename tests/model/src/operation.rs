@@ -87,15 +87,14 @@ pub enum Operation {
         to_offset: u64,
         len: u64,
     },
-    /// Lets two open files share blocks.
-    Share {
+    /// Gives two open files other blocks.
+    Remap {
+        how: Remap,
         from: usize,
         offset: u64,
         to: usize,
         to_offset: u64,
         len: u64,
-        /// Only if the bytes are the same.
-        is_dedupe: bool,
     },
     /// Makes, removes or moves names.
     Name(NameOperation),
@@ -107,6 +106,17 @@ pub enum Operation {
     Remount,
     /// Goes on with a copy of the pool's bytes as they are, as after the death of the process.
     Crash,
+}
+
+/// How two files' blocks change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remap {
+    /// The second file shares those of the first.
+    Clone,
+    /// The same, if the bytes are the same.
+    Dedupe,
+    /// Each gets the other's.
+    Exchange,
 }
 
 /// An operation on an open file.
@@ -125,6 +135,11 @@ pub enum FileOperation {
         lens: Vec<usize>,
     },
     Write {
+        offset: u64,
+        data: Data,
+    },
+    /// As `Write`, but the bytes are stored through a pin of the range.
+    StorePinned {
         offset: u64,
         data: Data,
     },

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
-use udax::{DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Stat};
+use udax::{Access, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Request, Stat};
 use udax_check::{CheckOptions, Silent};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::operation::{
-    Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text, View,
+    Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Remap, Reply, SLOTS, Text, View,
 };
 
 /// What operations are carried out on.
@@ -170,6 +170,7 @@ impl Pool {
             }
             FileOperation::ReadVectored { offset, lens } => Reply::Bytes(read_vectored(file, *offset, lens)?),
             FileOperation::Write { offset, data } => count(file.write_at(&data.bytes(), *offset)?),
+            FileOperation::StorePinned { offset, data } => count(store_pinned(file, *offset, &data.bytes())?),
             FileOperation::WriteVectored { offset, parts } => {
                 let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.bytes()).collect();
                 let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -283,22 +284,26 @@ impl Pool {
                     source.copy_range(*offset, target, *to_offset, *len)?,
                 ))
             }
-            Operation::Share {
+            Operation::Remap {
+                how,
                 from,
                 offset,
                 to,
                 to_offset,
                 len,
-                is_dedupe,
             } => {
                 let (Ok(source), Ok(target)) = (self.file(*from), self.file(*to)) else {
                     return Err(udax::Error::BadHandle("anything"));
                 };
-                if *is_dedupe {
-                    let is_same = source.dedupe_range(*offset, target, *to_offset, *len)?;
-                    return Ok(Reply::Count(u64::from(is_same)));
+                match how {
+                    Remap::Clone => source.clone_range(*offset, target, *to_offset, *len)?,
+                    Remap::Exchange => source.exchange_range(*offset, target, *to_offset, *len)?,
+                    Remap::Dedupe => {
+                        let is_same = source.dedupe_range(*offset, target, *to_offset, *len)?;
+                        return Ok(Reply::Count(u64::from(is_same)));
+                    }
                 }
-                Ok(done(source.clone_range(*offset, target, *to_offset, *len)?))
+                Ok(Reply::Done)
             }
             Operation::Name(what) => self.name_operation(what),
             Operation::Node { path, what } => self.node_operation(path, what),
@@ -392,4 +397,25 @@ fn view(stat: &Stat) -> Reply {
         btime: Some(stat.btime),
         change: Some(stat.change),
     }))
+}
+
+/// Writes something else first, so that a full pool is met there, and then `bytes` through a pin.
+fn store_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
+    let count = file.write_at(&vec![0x5a; bytes.len()], offset)?;
+    let bytes = &bytes[..count];
+    if count == 0 {
+        return Ok(0);
+    }
+    let len = u64::try_from(count).unwrap_or(u64::MAX);
+    match file.pin(offset, len, Request::new(Access::Write)) {
+        Ok(pin) => {
+            pin.write(offset % 4096, bytes)?;
+            drop(pin);
+            file.sync()?;
+            Ok(count)
+        }
+        // Pins read too.
+        Err(udax::Error::BadHandle(_)) => file.write_at(bytes, offset),
+        Err(error) => Err(error),
+    }
 }

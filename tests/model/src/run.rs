@@ -241,7 +241,7 @@ impl<T: Target> Session<T> {
                     NodeOperation::SetXattr { .. } | NodeOperation::Truncate { .. }
                 )
             }
-            Operation::Open { .. } | Operation::CopyRange { .. } | Operation::Share { .. } => true,
+            Operation::Open { .. } | Operation::CopyRange { .. } | Operation::Remap { .. } => true,
             Operation::Close { .. } | Operation::Sync | Operation::Remount | Operation::Crash => false,
         };
         self.is_small && needs_space
@@ -314,6 +314,16 @@ fn shortened(operation: &Operation, found: &Outcome) -> Operation {
             Operation::File {
                 slot,
                 what: FileOperation::Write { offset, data },
+            }
+        }
+        Operation::File {
+            slot,
+            what: FileOperation::StorePinned { offset, mut data },
+        } if len > 0 => {
+            data.len = data.len.min(len);
+            Operation::File {
+                slot,
+                what: FileOperation::StorePinned { offset, data },
             }
         }
         Operation::File {

@@ -15,11 +15,15 @@ mod pin;
 
 use std::sync::Arc;
 
-use udax_dax::{Attempt, Broken, Busy, DaxError, Fate, Mapping, Mode, PageRange, WriteTicket};
+use udax_dax::{
+    Attempt, Broken, BrokenPair, Busy, DaxError, Fate, Mapping, Mode, PageRange, Target, WriteTicket,
+    try_break_two,
+};
 use udax_media::FileBlock;
 
 use crate::error::{Error, Result};
 use crate::extents::END_OF_FILES;
+use crate::file::File;
 use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::pool::Pool;
@@ -39,6 +43,15 @@ enum Kind {
 }
 
 impl Conflict {
+    /// Whether it is about `inode`.
+    fn is_of(&self, inode: &Inode) -> bool {
+        let number = match &self.0 {
+            Kind::Pin(busy) => busy.number(),
+            Kind::Lease(mapping, _) => mapping.number(),
+        };
+        number == inode.ino.raw()
+    }
+
     fn wait(&self, mode: &Mode) -> Result<()> {
         match (&self.0, mode) {
             (Kind::Lease(mapping, pages), _) => mapping.wait_to_write(*pages, mode)?,
@@ -70,6 +83,24 @@ impl Inode {
     }
 }
 
+/// Blocks of a file: the first, and the one behind the last.
+type Blocks = (FileBlock, FileBlock);
+
+/// Proof for two ranges, as far as somebody ever reached them. To be kept until the change is durable.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a guard: what it holds is released when it is dropped")]
+pub(crate) enum BothBroken<'i> {
+    Alone([Option<Broken<'i>>; 2]),
+    Pair(BrokenPair<'i>),
+}
+
+/// What is to be broken there; `None` if nothing of the file was ever reached.
+fn target<'i>((inode, (first, end), fate): (&'i Inode, Blocks, Fate)) -> Option<Target<'i>> {
+    let mapping = inode.mapping().filter(|mapping| mapping.pages() > 0)?;
+    let pages = pages(first, end)?;
+    Some(Target { mapping, pages, fate })
+}
+
 impl Pool {
     /// Proof that nobody reaches blocks `first..end` through a pin; `None` if nobody ever did. Keep it until the change
     /// is durable. The caller has the inode's lock alone, and has changed nothing yet.
@@ -79,7 +110,7 @@ impl Pool {
     pub(crate) fn break_layout<'i>(
         &self,
         inode: &'i Inode,
-        (first, end): (FileBlock, FileBlock),
+        (first, end): Blocks,
         fate: Fate,
     ) -> Result<Option<Broken<'i>>> {
         let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end)) else {
@@ -91,6 +122,27 @@ impl Pool {
         }
         match mapping.try_break(pages, fate)? {
             Attempt::Broken(broken) => Ok(Some(broken)),
+            Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
+        }
+    }
+
+    /// As [`Pool::break_layout`], for two ranges at once, of two files or of one. The caller has both inodes' locks
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`Pool::break_layout`]; then neither is broken.
+    pub(crate) fn break_two<'i>(
+        &self,
+        one: (&'i Inode, Blocks, Fate),
+        other: (&'i Inode, Blocks, Fate),
+    ) -> Result<BothBroken<'i>> {
+        let (Some(first), Some(second)) = (target(one), target(other)) else {
+            let alone = |(inode, blocks, fate)| self.break_layout(inode, blocks, fate);
+            let broken = [alone(one)?, alone(other)?];
+            return Ok(BothBroken::Alone(broken));
+        };
+        match try_break_two(first, second)? {
+            Attempt::Broken(pair) => Ok(BothBroken::Pair(pair)),
             Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
         }
     }
@@ -155,14 +207,39 @@ impl Pool {
     }
 
     /// Does `attempt` until nothing is in its way, waiting between as `mode` says, without locks.
-    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        self.wait_by(|_| mode, attempt)
+    }
+
+    /// As [`Pool::wait_and_retry`] for an operation from one open file to another: each one's pins are waited for as
+    /// its handle says; if both are the same file, as the second one does.
+    pub(crate) fn wait_for_both<T>(
+        &self,
+        (from, to): (&File, &File),
+        attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mode_for = |conflict: &Conflict| {
+            if conflict.is_of(to.inode()) {
+                to.wait()
+            } else {
+                from.wait()
+            }
+        };
+        self.wait_by(mode_for, attempt)
+    }
+
+    fn wait_by<'m, T>(
+        &self,
+        mode_for: impl Fn(&Conflict) -> &'m Mode,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         // The last conflict keeps new pins of its range back until the next attempt is over.
         let mut last: Option<Conflict> = None;
         loop {
             match attempt() {
                 Err(Error::Conflict(conflict)) => {
                     drop(last.take());
-                    conflict.wait(mode)?;
+                    conflict.wait(mode_for(&conflict))?;
                     last = Some(conflict);
                 }
                 other => return other,

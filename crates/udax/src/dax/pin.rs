@@ -1,8 +1,9 @@
 //! Pins and read leases of open files.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use udax_dax::{Access, DaxError, Mapping, Mode, PageRange, Pin, Request};
+use udax_dax::{Access, DaxError, Label, Leasing, Mapping, Mode, PageRange, Pin, ReadLease, Request, Term};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock};
 use udax_sync::fault;
@@ -32,18 +33,75 @@ impl File {
     /// for devices, system calls and other processors to read or, with write access, to store to. Truncations, punches
     /// and whatever else would move them wait; an unlinked file is freed after its last pin.
     ///
-    /// Holes are filled with zeroed blocks and shared blocks are copied first, the latter for write access.
+    /// Holes are filled with zeroed blocks and shared blocks are copied first, the latter for write access. Operations
+    /// that wait already for this range are let go first, for a tenth of a second: the caller may hold the pin that
+    /// they wait for.
     ///
     /// # Errors
     /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other
-    /// kinds than regular files; `Dax`: beyond the end, or by `mode` something in the way; `NoSpace`.
+    /// kinds than regular files; `Dax`: beyond the end, or something in the way for longer than [`File::waiting`]
+    /// allows; `NoSpace`.
     ///
     /// # Durability
     /// None of what is stored through the pin: [`Pin::persist`], or [`File::sync`] while or after it lives.
-    pub fn pin(&self, offset: u64, len: u64, request: Request, mode: &Mode) -> Result<Pin> {
+    pub fn pin(&self, offset: u64, len: u64, request: Request) -> Result<Pin> {
+        self.pin_by(offset, len, request, self.wait())
+    }
+
+    /// As [`File::pin`], without waiting for anything but locks.
+    ///
+    /// # Errors
+    /// As [`File::pin`].
+    pub fn try_pin(&self, offset: u64, len: u64, request: Request) -> Result<Pin> {
+        self.pin_by(offset, len, request, &Mode::NoWait)
+    }
+
+    /// As [`File::pin`], waiting until `deadline` at most.
+    ///
+    /// # Errors
+    /// As [`File::pin`].
+    pub fn pin_deadline(&self, offset: u64, len: u64, request: Request, deadline: Instant) -> Result<Pin> {
+        self.pin_by(offset, len, request, &Mode::deadline(deadline))
+    }
+
+    /// Leases the pages that hold `len` bytes from `offset` for reading: a pin whose bytes nobody changes while it
+    /// lives, so that they can be borrowed ([`ReadLease::slices`], from the start of the first page). Writes to the
+    /// range, pins for writing, and what would move its blocks wait.
+    ///
+    /// Holes are filled first. Who holds a pin of the range for writing itself waits for itself.
+    ///
+    /// # Errors
+    /// As [`File::pin`].
+    pub fn lease(&self, offset: u64, len: u64, label: Label, term: Term) -> Result<ReadLease> {
+        let request = Request {
+            access: Access::Read,
+            label,
+            term,
+        };
+        let mut leasing = Leasing::new(self.pin(offset, len, request)?);
+        loop {
+            let granted = {
+                // The library writes with the lock held alone: none is under way.
+                let _state = self.inode().read()?;
+                leasing.try_grant()
+            };
+            match granted {
+                Ok(lease) => return Ok(lease),
+                Err(refused) => {
+                    refused.wait(self.wait())?;
+                    leasing = *refused;
+                }
+            }
+        }
+    }
+
+    fn pin_by(&self, offset: u64, len: u64, request: Request, mode: &Mode) -> Result<Pin> {
         let pages = self.check_pin(offset, len, request.access)?;
         let inode = self.inode();
         loop {
+            if let Some(mapping) = inode.mapping() {
+                mapping.pass_gate(pages, mode)?;
+            }
             let state = self.pool().read_loaded(inode)?;
             let mapping = inode.mapping_or_make(self.pool());
             let extents = LockedExtents {
@@ -51,7 +109,7 @@ impl File {
                 inode,
                 cache: &state.extents,
             };
-            match mapping.try_pin(pages, request, &extents) {
+            match mapping.pin_past_gate(pages, request, &Mode::NoWait, &extents) {
                 Ok(mut pin) => {
                     if !fault::is_injected(fault::Fault::EarlyFree) {
                         pin.attach(self.pin_owner());

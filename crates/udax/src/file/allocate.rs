@@ -5,7 +5,7 @@
 //!
 //! All under the inode's lock, alone.
 
-use udax_dax::{Fate, Mode};
+use udax_dax::Fate;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, BlockNo, FileBlock, MAX_FILE_BYTES};
@@ -100,7 +100,7 @@ impl File {
         let range = Range { start: offset, end };
         let pool = &*self.pool;
         let inode = &*self.inode;
-        pool.wait_and_retry(&Mode::wait(), || {
+        pool.wait_and_retry(&self.wait, || {
             pool.retry_when_full(|| pool.allocate(inode, mode, range))
         })
     }

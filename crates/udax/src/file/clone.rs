@@ -6,13 +6,15 @@
 //!
 //! Locks: both inodes alone, by number; the tree of share counts inside each update.
 
-use udax_dax::{Broken, Fate, Mode};
+use udax_dax::Fate;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
+use super::maps::Maps;
+use crate::dax::BothBroken;
 use crate::error::{Error, Result};
-use crate::extents::{self, ExtentMap, clip};
+use crate::extents::{self, clip};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::freeable;
@@ -49,24 +51,6 @@ fn end_block(end: u64) -> FileBlock {
     FileBlock(end.div_ceil(BLOCK_BYTES))
 }
 
-/// The extents of source and target, which may be one file.
-enum Maps<'i> {
-    One(ExtentMap<'i>),
-    Two(ExtentMap<'i>, ExtentMap<'i>),
-}
-
-impl<'i> Maps<'i> {
-    fn source(&mut self) -> &mut ExtentMap<'i> {
-        let (Self::One(map) | Self::Two(map, _)) = self;
-        map
-    }
-
-    fn target(&mut self) -> &mut ExtentMap<'i> {
-        let (Self::One(map) | Self::Two(_, map)) = self;
-        map
-    }
-}
-
 impl File {
     /// Lets `to` share the blocks of `len` bytes from `offset` on, at its `to_offset`; 0 means up to the end of this
     /// file (Linux `FICLONERANGE`). What `to` had there is freed; it grows as far as needed. Whoever writes to shared
@@ -87,10 +71,10 @@ impl File {
                 return Ok(());
             };
             pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
-            let _broken = pool.break_both(&self.inode, &to.inode, span)?;
+            let _broken = pool.break_for_sharing(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         };
-        pool.wait_and_retry(&Mode::wait(), || pool.retry_when_full(share))
+        pool.wait_for_both((self, to), || pool.retry_when_full(share))
     }
 
     /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
@@ -106,7 +90,7 @@ impl File {
         if len == 0 {
             return Ok(true);
         }
-        self.pool.wait_and_retry(&Mode::wait(), || {
+        self.pool.wait_for_both((self, to), || {
             self.pool
                 .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
         })
@@ -119,7 +103,7 @@ impl File {
         };
         let pool = &*self.pool;
         // Before they are compared: nobody stores to them any more.
-        let _broken = pool.break_both(&self.inode, &to.inode, span)?;
+        let _broken = pool.break_for_sharing(&self.inode, &to.inode, span)?;
         if span.to + span.length > pool.inode_size(&to.inode)? {
             return Err(Error::Invalid("the range ends behind the file"));
         }
@@ -193,26 +177,16 @@ enum Touch {
 
 impl Pool {
     /// The source becomes shared, which stores through pins would ignore; the target's blocks go.
-    fn break_both<'i>(
+    fn break_for_sharing<'i>(
         &self,
         source: &'i Inode,
         target: &'i Inode,
         span: Span,
-    ) -> Result<(Option<Broken<'i>>, Option<Broken<'i>>)> {
-        // By number, as all locks of inodes; of one file, one range that has both.
-        let (from, to) = (span.source(), span.target());
-        if source.ino == target.ino {
-            let both = (from.0.min(to.0), from.1.max(to.1));
-            return Ok((self.break_layout(source, both, Fate::Kept)?, None));
-        }
-        let break_source = || self.break_layout(source, from, Fate::Kept);
-        let break_target = || self.break_layout(target, to, Fate::Kept);
-        if source.ino < target.ino {
-            let first = break_source()?;
-            return Ok((first, break_target()?));
-        }
-        let first = break_target()?;
-        Ok((first, break_source()?))
+    ) -> Result<BothBroken<'i>> {
+        self.break_two(
+            (source, span.source(), Fate::Kept),
+            (target, span.target(), Fate::Kept),
+        )
     }
 
     fn share(
@@ -259,7 +233,7 @@ impl Pool {
         limit: usize,
     ) -> Result<u64> {
         let mut update = Update::new(self).limited(limit.min(EXTENTS_PER_STEP));
-        let mut maps = self.begin_maps(locks, source, target)?;
+        let mut maps = Maps::begin(self, locks, (source, target))?;
         let shared = share_extents(&mut update, &mut maps, span)?;
         let done = (shared.blocks * BLOCK_BYTES).min(span.length);
         let mut line = Line::read(self, target)?;
@@ -277,34 +251,11 @@ impl Pool {
             line.store(&mut update, source);
         }
         line.store(&mut update, target);
-        maps.source().store(&mut update)?;
-        if let Maps::Two(_, map) = &maps {
-            map.store(&mut update)?;
-        }
+        maps.store(&mut update)?;
         update.commit()?;
-        match maps {
-            Maps::One(map) => map.finish(locks.state(target)?),
-            Maps::Two(from, to) => {
-                from.finish(locks.state(source)?);
-                to.finish(locks.state(target)?);
-            }
-        }
+        maps.finish(locks, (source, target))?;
         locks.state(target)?.lazy = Default::default();
         Ok(done)
-    }
-
-    fn begin_maps<'i>(
-        &self,
-        locks: &mut LockSet<'_>,
-        source: &'i Inode,
-        target: &'i Inode,
-    ) -> Result<Maps<'i>> {
-        let map = ExtentMap::begin(self, source, locks.state(source)?)?;
-        if source.ino == target.ino {
-            return Ok(Maps::One(map));
-        }
-        let other = ExtentMap::begin(self, target, locks.state(target)?)?;
-        Ok(Maps::Two(map, other))
     }
 }
 

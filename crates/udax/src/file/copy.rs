@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use udax_dax::Mode;
 use udax_media::MAX_FILE_BYTES;
 use udax_media::inode::FileKind;
 
@@ -34,10 +33,13 @@ impl File {
         end_of(offset)?;
         end_of(to_offset)?;
         let mut done = 0;
-        self.pool.wait_and_retry(&Mode::wait(), || {
+        let copied = self.pool.wait_for_both((self, to), || {
             self.copy_from((offset, to), to_offset, len, &mut done)
-        })?;
-        Ok(done)
+        });
+        match copied {
+            Err(error) if done == 0 => Err(error),
+            _ => Ok(done),
+        }
     }
 
     /// Copies what is left after `done` bytes, and counts them there.
@@ -58,8 +60,7 @@ impl File {
             match self.copy_chunk(&mut locks, to, (offset + *done, to_offset + *done), part) {
                 Ok(0) => break,
                 Ok(copied) => *done += copied,
-                Err(error) if *done == 0 || matches!(error, Error::Conflict(_)) => return Err(error),
-                Err(_) => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -1,202 +1,298 @@
-//! Shifting a file of more extents than a record can move.
+//! Exchanging ranges of two files, or two ranges of one.
 //!
-//! An orphan, made for this, owns what is not the file's at each moment, so that no crash leaks a block:
+//! Extents change their owners and no byte is copied. Always one record: few extents are spliced into the trees that
+//! are there; for more ([`IN_RECORD`]), or where that record would be too large, [`super::rebuild`] makes new trees.
 //!
-//! 1. The orphan gets blocks for the nodes of two new trees, as unwritten extents.
-//! 2. The nodes are written to those blocks outside the journal ([`FreshNodes`]), and fenced: the file's new tree, and
-//!    a new tree for the orphan, of what will be nobody's: the file's old nodes, the orphan's own first nodes, and the
-//!    data that is cut out.
-//! 3. One record gives both inodes their new roots. To a crash the shift is before or after it.
-//! 4. The orphan is freed, here or by the next mount.
-//!
-//! Before the last step a checkpoint passes: the old nodes are freed as data, available at once, and no replay may
-//! write to them any more. A mount has replayed and checkpointed before it frees orphans.
-//!
-//! Locks: both inodes alone, by number ([`LockSet`]); nobody else knows the orphan.
-
-use std::sync::Arc;
+//! Locks: both inodes alone, by number.
 
 use udax_dax::Fate;
-use udax_media::extent::{Extent, ExtentFlags};
-use udax_media::{BlockNo, BlockRange, FileBlock};
+use udax_journal::JournalError;
+use udax_media::extent::Extent;
+use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
-use super::allocate::{Piece, Range};
-use super::shift::Shift;
-use crate::error::Result;
-use crate::extents::{END_OF_FILES, ExtentMap};
-use crate::fresh::FreshNodes;
+use super::File;
+use super::maps::Maps;
+use super::rebuild::Change;
+use crate::error::{Error, Result};
+use crate::extents::{Completeness, END_OF_FILES, clip, continues};
 use crate::inode::Inode;
+use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::namespace::locks::LockSet;
-use crate::options::{AllocateMode, NewInode};
 use crate::pool::Pool;
-use crate::space::{Placement, Priority, Request};
-use crate::tree;
 use crate::update::Update;
 
-/// Bytes of an extent in a tree.
-const VALUE_BYTES: usize = udax_media::extent::VALUE_SIZE;
-/// Runs that a leaf surely holds when they came in ascending order.
-const RUNS_PER_NODE: u64 = 60;
-/// Nodes more than that: the inner ones, and those that the first estimate did not see.
-const SPARE_NODES: u64 = 64;
+/// The most extents of each range that are exchanged by splicing: four trees' worth of entries go and come.
+const IN_RECORD: usize = EXTENTS_PER_RECORD / 2;
 
-/// What a shift works with under both locks.
-struct Exchange<'e, 'l> {
-    inode: &'e Inode,
-    orphan: &'e Inode,
-    locks: LockSet<'l>,
+/// A range of blocks: its first, and the one behind it.
+type Blocks = (FileBlock, FileBlock);
+
+/// What is exchanged.
+#[derive(Clone, Copy, Debug)]
+struct Swap {
+    one: Blocks,
+    other: Blocks,
+    /// The new sizes.
+    sizes: (u64, u64),
+}
+
+impl File {
+    /// Exchanges the `len` bytes from `offset` of this file with those from `other_offset` of `other`, which may be the
+    /// same file: data, holes, allocation (Linux `XFS_IOC_EXCHANGE_RANGE`). With a `len` of 0, everything up to the
+    /// ends of both, which exchanges the sizes too.
+    ///
+    /// # Errors
+    /// `BadHandle` unless both are open for reading and writing; `Invalid` for other kinds than regular files, for
+    /// offsets that are not multiples of 4096, for a length that is not one either and does not end where both files
+    /// do, for a range that is not in its file, and for overlapping ranges; `OtherPool`; `FileTooLarge`; `NoSpace`.
+    /// Then nothing was changed.
+    ///
+    /// # Durability
+    /// Durable on return, atomic.
+    pub fn exchange_range(&self, offset: u64, other: &Self, other_offset: u64, len: u64) -> Result<()> {
+        self.check_copied_to(other)?;
+        other.check_copied_to(self)?;
+        let pool = &*self.pool;
+        let inodes = (&*self.inode, &*other.inode);
+        let range = (offset, other_offset, len);
+        pool.wait_for_both((self, other), || {
+            pool.retry_when_full(|| pool.exchange(inodes, range))
+        })
+    }
 }
 
 impl Pool {
-    /// Shifts a file of any number of extents. Its lock is not held.
-    pub(super) fn shift_by_exchange(&self, inode: &Inode, mode: AllocateMode, range: Range) -> Result<()> {
-        let orphan = self.create_orphan(NewInode::with_permissions(0))?;
-        let result = self.exchange(inode, &orphan, mode, range);
-        // The orphan is finished in any case; the next mount does it if this fails.
-        let finished = self.finish_exchange(&orphan);
-        if let (Ok(()), Err(error)) = (&result, finished) {
-            tracing::error!(%error, "freeing what a shift has replaced failed; the next mount does it");
-        }
-        result
-    }
-
-    fn finish_exchange(&self, orphan: &Arc<Inode>) -> Result<()> {
-        let checkpointed = self.journal.checkpoint()?;
-        self.space.release_quarantine(checkpointed);
-        let mut state = orphan.write()?;
-        self.finish_orphan(orphan, &mut state)
-    }
-
-    fn exchange(&self, inode: &Inode, orphan: &Inode, mode: AllocateMode, range: Range) -> Result<()> {
-        let mut exchange = Exchange {
-            inode,
-            orphan,
-            locks: LockSet::lock([inode, orphan])?,
+    fn exchange(&self, inodes: (&Inode, &Inode), range: (u64, u64, u64)) -> Result<()> {
+        let mut locks = LockSet::lock([inodes.0, inodes.1])?;
+        let Some(swap) = self.plan_exchange(&mut locks, inodes, range)? else {
+            return Ok(());
         };
-        let state = exchange.locks.state(inode)?;
-        // Again, because the file was not locked meanwhile.
-        self.prepare_range(inode, state)?;
-        let shift = self.plan_shift(inode, state, mode, range)?;
-        let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
-        let update = Update::new(self);
-        let map = ExtentMap::begin(self, inode, state)?;
-        let (old, _) = map.collect(&update, FileBlock(0), END_OF_FILES, usize::MAX)?;
-        let nodes = map.nodes(self)?;
-        map.finish(state);
-        drop(update);
-        self.publish_exchange(&mut exchange, shift, &old, nodes)
-    }
-
-    fn publish_exchange(
-        &self,
-        exchange: &mut Exchange<'_, '_>,
-        shift: Shift,
-        old: &[Extent],
-        old_nodes: Vec<BlockNo>,
-    ) -> Result<()> {
-        let (inode, orphan) = (exchange.inode, exchange.orphan);
-        let shifted = shift.apply(old);
-        let cut: u64 = shifted.cut.iter().map(|extent| extent.count).sum();
-        let old_count = old_nodes.len();
-        let mut gone = shifted.cut;
-        gone.extend(owned_by_nobody(old_nodes));
-
-        let blocks = self.take_for_trees(shifted.extents.len(), gone.len())?;
-        let orphan_state = exchange.locks.state(orphan)?;
-        self.record_pieces(
-            orphan,
-            orphan_state,
-            owned_by_orphan(blocks.iter().map(unwritten))
-                .map(Piece::taken)
-                .collect(),
-            (None, None),
-            EXTENTS_PER_RECORD,
+        let broken = self.break_two(
+            (inodes.0, swap.one, Fate::Kept),
+            (inodes.1, swap.other, Fate::Kept),
         )?;
-        let mut orphan_map = ExtentMap::begin(self, orphan, orphan_state)?;
-        gone.extend(owned_by_nobody(orphan_map.nodes(self)?));
-
-        let mut fresh = FreshNodes::new(self, blocks);
-        let state = exchange.locks.state(inode)?;
-        let mut map = ExtentMap::begin(self, inode, state)?;
-        let new_count = map.rebuild_outside(&mut fresh, shifted.extents)?;
-        let gone_blocks: u64 = gone.iter().map(|run| run.count).sum();
-        let orphan_nodes = orphan_map.rebuild_outside(&mut fresh, owned_by_orphan(gone).collect())?;
-        let left = fresh.finish()?;
-
-        let mut update = Update::new(self);
-        for run in left.into_inner() {
-            update.free_data(run)?;
+        match self.exchange_in_record(&mut locks, inodes, swap) {
+            Ok(Completeness::All) => return Ok(()),
+            Ok(Completeness::More) | Err(Error::Journal(JournalError::TooLarge { .. })) => {}
+            Err(error) => return Err(error),
         }
-        let mut orphan_line = Line::read(self, orphan)?;
-        orphan_line.add_blocks(difference(orphan_line.blocks(), gone_blocks + orphan_nodes));
-        orphan_map.store(&mut update)?;
-        orphan_line.store(&mut update, orphan);
-        let mut line = Line::read(self, inode)?;
-        let old_nodes = u64::try_from(old_count).unwrap_or(u64::MAX);
-        line.add_blocks(difference(cut + old_nodes, new_count));
-        line.set_size(shift.new_size);
-        map.store(&mut update)?;
-        self.finish_range(update, inode, state, line, map)?;
-        orphan_map.finish(exchange.locks.state(orphan)?);
-        Ok(())
+        drop(broken);
+        drop(locks);
+        self.with_orphan(|orphan| {
+            let mut locks = LockSet::lock([inodes.0, inodes.1, orphan])?;
+            // Again, because the files were not locked meanwhile.
+            let Some(swap) = self.plan_exchange(&mut locks, inodes, range)? else {
+                return Ok(());
+            };
+            let _broken = self.break_two(
+                (inodes.0, swap.one, Fate::Kept),
+                (inodes.1, swap.other, Fate::Kept),
+            )?;
+            let changes = self.exchanged(&mut locks, inodes, swap)?;
+            self.rebuild(&mut locks, orphan, changes, Vec::new())
+        })
     }
 
-    /// Takes blocks for the nodes of the file's tree of `extents`, and of the orphan's: of `gone` extents and of those
-    /// that its first nodes are. What is not used is freed with the exchange.
-    fn take_for_trees(&self, extents: usize, gone: usize) -> Result<Vec<BlockRange>> {
-        let of = |count: u64| tree::node_count(count, VALUE_BYTES);
-        let of_file = of(u64::try_from(extents).unwrap_or(u64::MAX));
-        let gone = u64::try_from(gone).unwrap_or(u64::MAX);
-        // At worst each block taken here is a run of its own.
-        let first_nodes = (of_file + of(gone)) / RUNS_PER_NODE + SPARE_NODES;
-        self.space.take_all(Request {
-            goal: BlockNo(0),
-            count: of_file + of(gone + first_nodes),
-            placement: Placement::Any,
-            priority: Priority::Ordinary,
+    /// What is to be exchanged; `None` if it is nothing.
+    fn plan_exchange(
+        &self,
+        locks: &mut LockSet<'_>,
+        (one, other): (&Inode, &Inode),
+        (offset, other_offset, len): (u64, u64, u64),
+    ) -> Result<Option<Swap>> {
+        for inode in [one, other] {
+            self.prepare_range(inode, locks.state(inode)?)?;
+        }
+        if !offset.is_multiple_of(BLOCK_BYTES) || !other_offset.is_multiple_of(BLOCK_BYTES) {
+            return Err(Error::Invalid("blocks are exchanged whole"));
+        }
+        let sizes = (self.inode_size(one)?, self.inode_size(other)?);
+        if offset > sizes.0 || other_offset > sizes.1 {
+            return Err(Error::Invalid("the range begins behind the file"));
+        }
+        let swap = if len == 0 {
+            self.plan_to_ends(locks, (one, other), (offset, other_offset), sizes)?
+        } else {
+            let end = |offset: u64, size: u64| {
+                let end = offset.checked_add(len).filter(|end| *end <= size);
+                end.ok_or(Error::Invalid("the range ends behind the file"))
+            };
+            let ends = (end(offset, sizes.0)?, end(other_offset, sizes.1)?);
+            if !len.is_multiple_of(BLOCK_BYTES) && ends != sizes {
+                return Err(Error::Invalid("blocks are exchanged whole"));
+            }
+            let blocks = |start, end: u64| (FileBlock::holding(start), FileBlock(end.div_ceil(BLOCK_BYTES)));
+            Swap {
+                one: blocks(offset, ends.0),
+                other: blocks(other_offset, ends.1),
+                sizes,
+            }
+        };
+        let is_overlap = swap.one.0 < swap.other.1 && swap.other.0 < swap.one.1;
+        if one.ino == other.ino && is_overlap {
+            return Err(Error::Invalid("the ranges overlap"));
+        }
+        Ok(Some(swap).filter(|swap| swap.one.0 < swap.one.1 || swap.other.0 < swap.other.1))
+    }
+
+    fn plan_to_ends(
+        &self,
+        locks: &mut LockSet<'_>,
+        (one, other): (&Inode, &Inode),
+        (offset, other_offset): (u64, u64),
+        sizes: (u64, u64),
+    ) -> Result<Swap> {
+        let new_size = |start: u64, rest: u64| {
+            let size = start.checked_add(rest).filter(|size| *size <= MAX_FILE_BYTES);
+            size.ok_or(Error::FileTooLarge)
+        };
+        let ranges = (FileBlock::holding(offset), FileBlock::holding(other_offset));
+        // What is allocated behind the ends moves too.
+        for (inode, from, to) in [(one, ranges.0, ranges.1), (other, ranges.1, ranges.0)] {
+            let last = self.last_mapped(inode, locks.state(inode)?)?;
+            if last > from && last.raw() - from.raw() > END_OF_FILES.raw() - to.raw() {
+                return Err(Error::FileTooLarge);
+            }
+        }
+        Ok(Swap {
+            one: (ranges.0, END_OF_FILES),
+            other: (ranges.1, END_OF_FILES),
+            sizes: (
+                new_size(offset, sizes.1 - other_offset)?,
+                new_size(other_offset, sizes.0 - offset)?,
+            ),
         })
+    }
+
+    /// Exchanges the extents in one record, if they are few; else nothing is changed.
+    fn exchange_in_record(
+        &self,
+        locks: &mut LockSet<'_>,
+        (one, other): (&Inode, &Inode),
+        swap: Swap,
+    ) -> Result<Completeness> {
+        let mut update = Update::new(self);
+        let mut maps = Maps::begin(self, locks, (one, other))?;
+        let (from, is_all) = maps
+            .source()
+            .collect(&update, swap.one.0, swap.one.1, IN_RECORD)?;
+        let (to, is_all_too) = maps
+            .target()
+            .collect(&update, swap.other.0, swap.other.1, IN_RECORD)?;
+        if [is_all, is_all_too].contains(&Completeness::More) {
+            maps.finish(locks, (one, other))?;
+            return Ok(Completeness::More);
+        }
+        let from: Vec<Extent> = moved(&from, swap.one, swap.other.0).collect();
+        let to: Vec<Extent> = moved(&to, swap.other, swap.one.0).collect();
+        maps.source().splice(&mut update, swap.one.0, swap.one.1, &to)?;
+        let mut delta = update.take_metadata_delta();
+        delta += count(&to) - count(&from);
+        let mut line = Line::read(self, one)?;
+        maps.target()
+            .splice(&mut update, swap.other.0, swap.other.1, &from)?;
+        let other_delta = update.take_metadata_delta() + count(&from) - count(&to);
+        if one.ino == other.ino {
+            delta += other_delta;
+        } else {
+            let mut line = Line::read(self, other)?;
+            line.add_blocks(other_delta);
+            line.set_size(swap.sizes.1);
+            locks.state(other)?.settle_times(&mut line);
+            line.touch_modified(now());
+            line.store(&mut update, other);
+        }
+        line.add_blocks(delta);
+        line.set_size(swap.sizes.0);
+        locks.state(one)?.settle_times(&mut line);
+        line.touch_modified(now());
+        line.store(&mut update, one);
+        maps.store(&mut update)?;
+        update.commit()?;
+        maps.finish(locks, (one, other))?;
+        for inode in [one, other] {
+            locks.state(inode)?.lazy = Default::default();
+        }
+        Ok(Completeness::All)
+    }
+
+    /// Both files with their extents exchanged.
+    fn exchanged<'i>(
+        &self,
+        locks: &mut LockSet<'_>,
+        (one, other): (&'i Inode, &'i Inode),
+        swap: Swap,
+    ) -> Result<Vec<Change<'i>>> {
+        let from = self.all_extents(one, locks.state(one)?)?;
+        if one.ino == other.ino {
+            let rest = outside(&from, swap.one);
+            let kept: Vec<Extent> = rest
+                .flat_map(|part| outside(&[part], swap.other).collect::<Vec<_>>())
+                .collect();
+            let forth = moved(&from, swap.one, swap.other.0);
+            let back = moved(&from, swap.other, swap.one.0);
+            let extents = joined(kept.into_iter().chain(forth).chain(back));
+            let new_size = swap.sizes.0;
+            return Ok(vec![Change {
+                inode: one,
+                extents,
+                new_size,
+            }]);
+        }
+        let to = self.all_extents(other, locks.state(other)?)?;
+        let of_one = outside(&from, swap.one).chain(moved(&to, swap.other, swap.one.0));
+        let of_other = outside(&to, swap.other).chain(moved(&from, swap.one, swap.other.0));
+        Ok(vec![
+            Change {
+                inode: one,
+                extents: joined(of_one),
+                new_size: swap.sizes.0,
+            },
+            Change {
+                inode: other,
+                extents: joined(of_other),
+                new_size: swap.sizes.1,
+            },
+        ])
     }
 }
 
-/// `extents` as the orphan's: one after another, never read. What is shared stays so.
-fn owned_by_orphan(extents: impl IntoIterator<Item = Extent>) -> impl Iterator<Item = Extent> {
-    extents.into_iter().scan(FileBlock(0), |at, extent| {
-        let first = *at;
-        *at = FileBlock(first.raw() + extent.count);
-        Some(Extent {
-            first,
-            flags: extent.flags | ExtentFlags::UNWRITTEN,
-            ..extent
+/// The parts of `extents` in a range, moved to where `to` is its first block.
+fn moved(extents: &[Extent], (first, end): Blocks, to: FileBlock) -> impl Iterator<Item = Extent> {
+    extents
+        .iter()
+        .filter_map(move |extent| clip(extent, first, end))
+        .map(move |part| Extent {
+            first: FileBlock(part.first.raw() - first.raw() + to.raw()),
+            ..part
         })
+}
+
+/// The parts of `extents` that are not in a range.
+fn outside(extents: &[Extent], (first, end): Blocks) -> impl Iterator<Item = Extent> {
+    extents.iter().flat_map(move |extent| {
+        let below = clip(extent, FileBlock(0), first);
+        below.into_iter().chain(clip(extent, end, END_OF_FILES))
     })
 }
 
-/// A run of blocks as an extent of no file.
-fn unwritten(run: &BlockRange) -> Extent {
-    Extent {
-        first: FileBlock(0),
-        start: run.start,
-        count: run.count,
-        flags: ExtentFlags::UNWRITTEN,
-    }
-}
-
-/// Blocks as few ascending extents of no file.
-fn owned_by_nobody(mut blocks: Vec<BlockNo>) -> impl Iterator<Item = Extent> {
-    blocks.sort_unstable();
-    let mut runs: Vec<BlockRange> = Vec::new();
-    for block in blocks {
-        match runs.last_mut() {
-            Some(last) if last.end() == block => last.count += 1,
-            _ => runs.push(BlockRange::new(block, 1)),
+/// `extents` in order, neighbours joined.
+fn joined(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
+    let mut sorted: Vec<Extent> = extents.collect();
+    sorted.sort_unstable_by_key(|extent| extent.first);
+    let mut joined: Vec<Extent> = Vec::with_capacity(sorted.len());
+    for extent in sorted {
+        match joined.last_mut() {
+            Some(last) if continues(last, &extent) => last.count += extent.count,
+            _ => joined.push(extent),
         }
     }
-    runs.into_iter().map(|run| unwritten(&run))
+    joined
 }
 
-/// What is to be added to `old` to make it `new`.
-fn difference(old: u64, new: u64) -> i64 {
-    new.cast_signed().wrapping_sub(old.cast_signed())
+fn count(extents: &[Extent]) -> i64 {
+    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
+    i64::try_from(blocks).unwrap_or(i64::MAX)
 }

@@ -10,10 +10,12 @@ mod copy;
 mod edges;
 mod exchange;
 mod layout;
+mod maps;
 mod open;
 mod pieces;
 mod punch;
 mod read;
+mod rebuild;
 mod seek;
 mod shift;
 mod truncate;
@@ -22,6 +24,7 @@ mod write;
 
 use std::sync::{Arc, OnceLock};
 
+use udax_dax::Mode;
 use udax_media::inode::FileKind;
 use udax_sync::atomic::AtomicBool;
 
@@ -39,6 +42,8 @@ pub struct File {
     pool: Arc<Pool>,
     inode: Arc<Inode>,
     flags: OpenFlags,
+    /// Whether operations wait for pins and leases.
+    wait: Mode,
     /// Something was read: the access time's age has been looked at.
     has_read: AtomicBool,
     /// What this handle's pins keep; since the first pin.
@@ -52,9 +57,28 @@ impl File {
             pool,
             inode,
             flags,
+            wait: Mode::wait(),
             has_read: AtomicBool::new(false),
             pin_owner: OnceLock::new(),
         }
+    }
+
+    /// The same open file as one more handle, whose operations wait for pins and leases as `mode` says. Without this
+    /// they wait however long it takes, as Linux's do; a deadline gives `Dax(Wait(TimedOut))`, a cancellation
+    /// `Dax(Wait(Cancelled))`, and `NoWait` gives `Dax(WouldBlock)`. An operation that gives up has changed nothing
+    /// that shows. An operation on two files waits for each one's pins as that one's handle says.
+    ///
+    /// Locks of other operations are waited for in any mode: nobody waits for a pin or a lease with one.
+    #[must_use]
+    pub fn waiting(&self, mode: Mode) -> Self {
+        self.inode.count_open();
+        let mut file = Self::new(Arc::clone(&self.pool), Arc::clone(&self.inode), self.flags);
+        file.wait = mode;
+        file
+    }
+
+    pub(crate) fn wait(&self) -> &Mode {
+        &self.wait
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

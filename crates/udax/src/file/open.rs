@@ -127,7 +127,7 @@ fn finish_open(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Result<
     }
     let file = File::new(Arc::clone(pool), inode, flags);
     if flags.contains(OpenFlags::TRUNCATE) && file.inode.kind == FileKind::Regular {
-        pool.truncate(&file.inode, 0)?;
+        pool.truncate(&file.inode, 0, &file.wait)?;
     }
     Ok(file)
 }

@@ -1,7 +1,7 @@
 //! Collapsing and inserting ranges: every extent behind the range moves.
 //!
 //! A file of few extents gets its new tree in the one record that frees what is cut out. For more ([`IN_RECORD`]) a
-//! record would not do: [`super::exchange`] builds the new tree beside the old one.
+//! record would not do: [`super::rebuild`] builds the new tree beside the old one.
 //!
 //! All under the inode's lock, alone.
 
@@ -11,11 +11,13 @@ use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::allocate::Range;
+use super::rebuild::Change;
 use crate::error::{Error, Result};
 use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap, clip};
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::{Inode, InodeState};
+use crate::namespace::locks::LockSet;
 use crate::options::AllocateMode;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -26,26 +28,26 @@ const IN_RECORD: usize = 1024;
 
 /// How a file's extents move.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shift {
+struct Shift {
     /// What is below stays.
-    pub(super) first: FileBlock,
+    first: FileBlock,
     /// What is from here on moves; between the two is cut out.
     rest: FileBlock,
     /// Where `rest` moves to.
     to: FileBlock,
-    pub(super) new_size: u64,
+    new_size: u64,
 }
 
 /// A file's extents after a shift, and what of the old ones is in none of them.
 #[derive(Debug, Default)]
-pub(super) struct Shifted {
-    pub(super) extents: Vec<Extent>,
-    pub(super) cut: Vec<Extent>,
+struct Shifted {
+    extents: Vec<Extent>,
+    cut: Vec<Extent>,
 }
 
 impl Shift {
     /// What becomes of `old`, all extents of the file.
-    pub(super) fn apply(self, old: &[Extent]) -> Shifted {
+    fn apply(self, old: &[Extent]) -> Shifted {
         let mut shifted = Shifted::default();
         shifted.extents.reserve(old.len() + 1);
         for extent in old {
@@ -82,11 +84,25 @@ impl Pool {
         }
         drop(broken);
         drop(state);
-        self.shift_by_exchange(inode, mode, range)
+        self.with_orphan(|orphan| {
+            let mut locks = LockSet::lock([inode, orphan])?;
+            let state = locks.state(inode)?;
+            // Again, because the file was not locked meanwhile.
+            self.prepare_range(inode, state)?;
+            let shift = self.plan_shift(inode, state, mode, range)?;
+            let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
+            let shifted = shift.apply(&self.all_extents(inode, state)?);
+            let change = Change {
+                inode,
+                extents: shifted.extents,
+                new_size: shift.new_size,
+            };
+            self.rebuild(&mut locks, orphan, vec![change], shifted.cut)
+        })
     }
 
     /// How the extents move, if the range and the file allow it.
-    pub(super) fn plan_shift(
+    fn plan_shift(
         &self,
         inode: &Inode,
         state: &mut InodeState,
@@ -133,7 +149,7 @@ impl Pool {
     }
 
     /// The end of the last extent.
-    fn last_mapped(&self, inode: &Inode, state: &mut InodeState) -> Result<FileBlock> {
+    pub(super) fn last_mapped(&self, inode: &Inode, state: &mut InodeState) -> Result<FileBlock> {
         let update = Update::new(self);
         let map = ExtentMap::begin(self, inode, state)?;
         let last = map.last(&update)?.map_or(FileBlock(0), |extent| extent.end());

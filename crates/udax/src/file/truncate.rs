@@ -28,13 +28,13 @@ impl File {
     /// Durable on return, atomic: one fence, two when the last block's end must be zeroed first.
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.check_writable()?;
-        self.pool.truncate(&self.inode, size)
+        self.pool.truncate(&self.inode, size, &self.wait)
     }
 }
 
 impl Pool {
-    /// Sets the size of `inode`.
-    pub(crate) fn truncate(&self, inode: &Inode, size: u64) -> Result<()> {
+    /// Sets the size of `inode`, waiting for pins as `mode` says.
+    pub(crate) fn truncate(&self, inode: &Inode, size: u64, mode: &Mode) -> Result<()> {
         self.check_writable()?;
         match inode.kind {
             FileKind::Regular => {}
@@ -44,7 +44,7 @@ impl Pool {
         if size > MAX_FILE_BYTES {
             return Err(Error::FileTooLarge);
         }
-        self.wait_and_retry(&Mode::wait(), || {
+        self.wait_and_retry(mode, || {
             self.retry_when_full(|| self.truncate_locked(inode, &mut *inode.write()?, size))
         })
     }

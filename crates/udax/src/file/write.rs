@@ -8,7 +8,7 @@
 use std::io::IoSlice;
 
 use smallvec::SmallVec;
-use udax_dax::{Mode, WriteTicket};
+use udax_dax::WriteTicket;
 use udax_journal::DataWriter;
 use udax_media::extent::Extent;
 use udax_media::inode::FileKind;
@@ -66,7 +66,7 @@ impl File {
         if self.inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only a regular file is written"));
         }
-        self.pool.wait_and_retry(&Mode::wait(), || {
+        self.pool.wait_and_retry(&self.wait, || {
             let mut state = self.inode.write()?;
             let start = match offset {
                 Some(offset) if !self.flags.contains(OpenFlags::APPEND) => offset,

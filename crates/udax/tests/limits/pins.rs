@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use udax::{Access, AllocateMode, Error, File, Filesystem, Label, Mode, OpenFlags, Pin, RenameMode, Request};
+use udax::{Access, AllocateMode, Error, File, Filesystem, Label, OpenFlags, Pin, RenameMode, Request};
 
 use crate::pool::{MIB, READ_WRITE, TestPool, new_inode, open};
 
-const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 
-fn pin(file: &File, first: u64, count: u64, access: Access) -> Pin {
-    file.pin(first * BLOCK, count * BLOCK, Request::new(access), &Mode::wait())
+pub(crate) fn pin(file: &File, first: u64, count: u64, access: Access) -> Pin {
+    file.pin(first * BLOCK, count * BLOCK, Request::new(access))
         .unwrap()
 }
 
-fn filled(fs: &Filesystem, name: &str, blocks: u64) -> File {
+pub(crate) fn filled(fs: &Filesystem, name: &str, blocks: u64) -> File {
     let file = open(fs, name);
     for block in 0..blocks {
         file.append(&[u8::try_from(block % 251).unwrap() + 1; 4096])
@@ -24,7 +24,7 @@ fn filled(fs: &Filesystem, name: &str, blocks: u64) -> File {
 }
 
 /// Waits for what another thread brings about; a bound only for what never comes.
-fn until(mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(30), "it never came");
@@ -99,7 +99,7 @@ fn holes_are_filled_and_shared_blocks_copied_for_a_pin() {
     assert_eq!(file.read_at(&mut bytes, 4 * BLOCK).unwrap(), 4096);
     assert_eq!(bytes, [5; 4096]);
     pool.check();
-    let beyond = file.pin(11 * BLOCK, BLOCK, Request::new(Access::Read), &Mode::wait());
+    let beyond = file.pin(11 * BLOCK, BLOCK, Request::new(Access::Read));
     assert!(matches!(beyond, Err(Error::Dax(_))), "{beyond:?}");
 }
 
@@ -133,10 +133,10 @@ fn an_unlinked_file_is_freed_after_its_last_pin() {
     pool.check();
 }
 
-type Change = (&'static str, fn(&Filesystem, &File) -> udax::Result<()>);
+pub(crate) type Change = (&'static str, fn(&Filesystem, &File) -> udax::Result<()>);
 
 /// Each changes blocks 8 to 11 of `/f`, and nothing below block 4.
-const CHANGES: [Change; 9] = [
+pub(crate) const CHANGES: [Change; 12] = [
     ("truncate", |_, file| file.truncate(8 * BLOCK)),
     ("punch", |_, file| {
         file.allocate(AllocateMode::PunchHole, 8 * BLOCK, 4 * BLOCK)
@@ -158,6 +158,17 @@ const CHANGES: [Change; 9] = [
     }),
     ("clone from", |fs, file| {
         file.clone_range(8 * BLOCK, &open(fs, "/source"), 0, 4 * BLOCK)
+    }),
+    ("exchange", |fs, file| {
+        file.exchange_range(8 * BLOCK, &open(fs, "/source"), 0, 4 * BLOCK)
+    }),
+    ("exchange with", |fs, file| {
+        open(fs, "/source").exchange_range(0, file, 8 * BLOCK, 4 * BLOCK)
+    }),
+    ("dedupe", |fs, file| {
+        let source = open(fs, "/source");
+        file.dedupe_range(8 * BLOCK, &source, 8 * BLOCK, 4 * BLOCK)
+            .map(drop)
     }),
     ("open to truncate", |fs, _| {
         let flags = READ_WRITE.union(OpenFlags::TRUNCATE);
@@ -259,12 +270,12 @@ fn a_pin_says_who_holds_it_and_does_not_wait_when_told() {
     let request = Request::new(Access::Write)
         .labelled(Label::new("transfer 7"))
         .long();
-    let held = file.pin(BLOCK, BLOCK, request, &Mode::wait()).unwrap();
+    let held = file.pin(BLOCK, BLOCK, request).unwrap();
     assert_eq!(fs.pins()[0].label, Label::new("transfer 7"));
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| file.truncate(0).unwrap());
         until(|| fs.dax_counters().busy_breaks > 0);
-        let refused = file.pin(BLOCK, BLOCK, Request::new(Access::Read), &Mode::NoWait);
+        let refused = file.try_pin(BLOCK, BLOCK, Request::new(Access::Read));
         assert!(matches!(refused, Err(Error::Dax(_))), "{refused:?}");
         drop(held);
         thread.join().unwrap();

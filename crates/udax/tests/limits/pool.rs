@@ -83,6 +83,14 @@ pub(crate) fn open(fs: &Filesystem, path: &str) -> File {
     fs.open_file(path, CREATE, new_inode()).unwrap()
 }
 
+/// Every byte of a file.
+pub(crate) fn content(file: &File) -> Vec<u8> {
+    let size = file.stat().unwrap().size;
+    let mut bytes = vec![1; usize::try_from(size).unwrap()];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+    bytes
+}
+
 /// All entries of a directory but `.` and `..`.
 pub(crate) fn entries(fs: &Filesystem, path: &str) -> udax::Result<Vec<DirEntry>> {
     let mut all = Vec::new();

@@ -6,16 +6,9 @@ use std::path::Path;
 use udax::{AllocateMode, Error, File, Filesystem, MountOptions};
 
 use crate::crash::{CopyingRecorder, open_recorded};
-use crate::pool::{MIB, READ_WRITE, TestPool, check, new_inode, open};
+use crate::pool::{MIB, READ_WRITE, TestPool, check, content, new_inode, open};
 
 const BLOCK: u64 = 4096;
-
-fn content(file: &File) -> Vec<u8> {
-    let size = file.stat().unwrap().size;
-    let mut bytes = vec![1; usize::try_from(size).unwrap()];
-    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
-    bytes
-}
 
 /// What a mount after a crash finds in `/f`; the pool must be sound before and after.
 fn content_after_crash(copy: &Path) -> Vec<u8> {

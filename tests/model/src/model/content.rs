@@ -169,6 +169,40 @@ impl Content {
         self.size += len;
     }
 
+    /// Exchanges blocks of this content with as many of another; with ranges that end at `u64::MAX`, the sizes too.
+    pub fn exchange(&mut self, ours: (u64, u64), other: &mut Self, theirs: (u64, u64)) {
+        let one = self.take(ours);
+        let two = other.take(theirs);
+        self.put(two, theirs.0, ours.0);
+        other.put(one, ours.0, theirs.0);
+        if ours.1 == u64::MAX {
+            let (rest, their_rest) = (self.size - ours.0 * BLOCK, other.size - theirs.0 * BLOCK);
+            self.size = ours.0 * BLOCK + their_rest;
+            other.size = theirs.0 * BLOCK + rest;
+        }
+    }
+
+    /// Exchanges two ranges of blocks that do not overlap.
+    pub fn exchange_within(&mut self, one: (u64, u64), other: (u64, u64)) {
+        let first = self.take(one);
+        let second = self.take(other);
+        self.put(second, other.0, one.0);
+        self.put(first, one.0, other.0);
+    }
+
+    fn take(&mut self, (first, end): (u64, u64)) -> BTreeMap<u64, Block> {
+        let mut taken = self.blocks.split_off(&first);
+        self.blocks.extend(taken.split_off(&end));
+        taken
+    }
+
+    fn put(&mut self, taken: BTreeMap<u64, Block>, from: u64, to: u64) {
+        let moved = taken
+            .into_iter()
+            .map(|(number, block)| (number - from + to, block));
+        self.blocks.extend(moved);
+    }
+
     /// Stores `len` bytes at `offset` of `source` (inside it) at `to_offset` here. Where the source has holes, the
     /// copy may have data or holes.
     pub fn copy_from(&mut self, source: &Self, offset: u64, to_offset: u64, len: u64) {

@@ -139,7 +139,9 @@ impl Model {
         match what {
             FileOperation::Read { offset, len } => self.read(id, flags, *offset, *len),
             FileOperation::ReadVectored { offset, lens } => self.read(id, flags, *offset, lens.iter().sum()),
-            FileOperation::Write { offset, data } => self.write(id, flags, *offset, &data.bytes()),
+            FileOperation::Write { offset, data } | FileOperation::StorePinned { offset, data } => {
+                self.write(id, flags, *offset, &data.bytes())
+            }
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 self.write(id, flags, *offset, &bytes)
@@ -392,6 +394,55 @@ impl Model {
         }
         inode.are_set_id_bits_uncertain |= inode.permissions & 0o6000 != 0;
         inode.overwrite(now);
+        Ok(Expected::Done)
+    }
+
+    pub(super) fn exchange(
+        &mut self,
+        (from_slot, offset): (usize, u64),
+        (to_slot, to_offset): (usize, u64),
+        len: u64,
+    ) -> Prediction {
+        let (from, to) = match (self.copied(from_slot, to_slot), self.copied(to_slot, from_slot)) {
+            (Ok(ids), Ok(_)) => ids,
+            (Err(fault), Err(other)) => return Err([fault, other].into_iter().collect()),
+            (Err(fault), _) | (_, Err(fault)) => return Err(fault),
+        };
+        let (mut one, mut other) = (self.content(from)?.clone(), self.content(to)?.clone());
+        let (end, to_end) = (offset.saturating_add(len), to_offset.saturating_add(len));
+        let is_whole = |at: u64| at.is_multiple_of(BLOCK);
+        let ends_both = end == one.size() && to_end == other.size();
+        let is_inside = if len == 0 {
+            offset <= one.size() && to_offset <= other.size()
+        } else {
+            end <= one.size() && to_end <= other.size()
+        };
+        let is_aligned = is_whole(offset) && is_whole(to_offset) && (is_whole(len) || ends_both);
+        let blocks = |at: u64, end: u64| {
+            let last = if len == 0 { u64::MAX } else { end.div_ceil(BLOCK) };
+            (at / BLOCK, last)
+        };
+        let (ours, theirs) = (blocks(offset, end), blocks(to_offset, to_end));
+        let is_overlap = from == to && ours.0 < theirs.1 && theirs.0 < ours.1;
+        if !is_inside || !is_aligned || is_overlap {
+            return Err(Errno::EINVAL.into());
+        }
+        let now = self.now;
+        if from == to {
+            one.exchange_within(ours, theirs);
+        } else {
+            one.exchange(ours, &mut other, theirs);
+        }
+        let mut changed = vec![(from, one)];
+        if from != to {
+            changed.push((to, other));
+        }
+        for (id, content) in changed {
+            let inode = self.inode_mut(id);
+            inode.body = Body::File(content);
+            inode.are_set_id_bits_uncertain |= inode.permissions & 0o6000 != 0;
+            inode.perhaps_modify(now);
+        }
         Ok(Expected::Done)
     }
 

@@ -1,0 +1,115 @@
+//! How long operations wait for pins: not, until a moment, until told otherwise.
+
+use std::time::{Duration, Instant};
+
+use udax::{Access, Cancel, DaxError, Error, File, Label, Mode, Request, Term, Until, WaitError};
+
+use crate::pins::{BLOCK, CHANGES, filled, pin, until};
+use crate::pool::{MIB, TestPool, content, open};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(30)
+}
+
+fn contents(file: &File) -> (Vec<u8>, u64) {
+    (content(file), file.stat().unwrap().blocks)
+}
+
+#[test]
+fn each_change_of_a_layout_gives_up_as_it_was_told_and_has_changed_nothing() {
+    // To open has no handle that could be told.
+    for (name, change) in CHANGES.iter().filter(|(name, _)| *name != "open to truncate") {
+        let pool = TestPool::new(32 * MIB);
+        let fs = pool.open();
+        let file = filled(&fs, "/f", 16);
+        let source = filled(&fs, "/source", 16);
+        let held = pin(&file, 9, 1, Access::Write);
+        let before = (contents(&file), contents(&source));
+
+        let refused = change(&fs, &file.waiting(Mode::NoWait));
+        let is_refused = matches!(refused, Err(Error::Dax(DaxError::WouldBlock { page: 9, .. })));
+        assert!(is_refused, "{name}: {refused:?}");
+        let refused = change(&fs, &file.waiting(Mode::deadline(soon())));
+        let is_late = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::TimedOut))));
+        assert!(is_late, "{name}: {refused:?}");
+
+        let cancel = Cancel::new();
+        std::thread::scope(|scope| {
+            let waiting = file.waiting(Mode::cancelled(cancel.clone()));
+            let busy = fs.dax_counters().busy_breaks;
+            let fs = &fs;
+            let thread = scope.spawn(move || change(fs, &waiting));
+            until(|| fs.dax_counters().busy_breaks > busy);
+            cancel.cancel();
+            let refused = thread.join().unwrap();
+            let is_cancelled = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::Cancelled))));
+            assert!(is_cancelled, "{name}: {refused:?}");
+        });
+        assert!(before == (contents(&file), contents(&source)), "{name}");
+        drop(held);
+        change(&fs, &file.waiting(Mode::NoWait)).unwrap();
+        drop((file, source, fs));
+        pool.check();
+    }
+}
+
+#[test]
+fn what_gives_up_on_a_pin_keeps_nobody_back() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let held = pin(&file, 9, 1, Access::Read);
+    assert!(file.waiting(Mode::NoWait).truncate(0).is_err());
+    drop(file.try_pin(0, 16 * BLOCK, Request::new(Access::Write)).unwrap());
+    drop(held);
+}
+
+#[test]
+fn the_holder_of_a_pin_gets_another_while_a_truncation_waits_for_the_first() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let first = pin(&file, 9, 1, Access::Write);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| file.truncate(0).unwrap());
+        until(|| fs.dax_counters().busy_breaks > 0);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let second = file.pin_deadline(9 * BLOCK, BLOCK, Request::new(Access::Write), deadline);
+        second.unwrap().write(0, &[1]).unwrap();
+        drop(first);
+        thread.join().unwrap();
+    });
+    assert_eq!(file.stat().unwrap().size, 0);
+}
+
+#[test]
+fn a_pin_and_a_lease_give_up_as_they_were_told() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let held = file
+        .lease(0, 4 * BLOCK, Label::new("reader"), Term::Short)
+        .unwrap();
+    let write = Request::new(Access::Write);
+    let refused = file.try_pin(0, BLOCK, write);
+    assert!(matches!(refused, Err(Error::Dax(DaxError::WouldBlock { .. }))));
+    let refused = file.pin_deadline(0, BLOCK, write, soon());
+    assert!(matches!(
+        refused,
+        Err(Error::Dax(DaxError::Wait(WaitError::TimedOut)))
+    ));
+    drop(held);
+    let held = file.try_pin(0, BLOCK, write).unwrap();
+    let until_soon = Until {
+        deadline: Some(soon()),
+        cancel: Some(Cancel::new()),
+    };
+    for mode in [Mode::NoWait, Mode::Until(until_soon)] {
+        let handle = file.waiting(mode);
+        let refused = handle.lease(0, 4 * BLOCK, Label::default(), Term::Short);
+        assert!(matches!(refused, Err(Error::Dax(_))), "{refused:?}");
+    }
+    drop(held);
+    assert_eq!(file.append(b"goes on").unwrap(), 16 * BLOCK);
+    drop(open(&fs, "/f"));
+}
