@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use command::Place;
 
 /// All that a user sees in `udax --help`.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "mkfs",
     "fsck",
     "info",
@@ -29,6 +29,7 @@ const COMMANDS: [&str; 20] = [
     "dump",
     "demo",
     "bench",
+    "stress",
     "man",
     "completions",
     "links",

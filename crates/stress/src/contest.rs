@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use udax::{DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
+use udax::{DaxError, DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
@@ -227,11 +227,13 @@ impl Contest {
         });
     }
 
-    /// The result of an operation: what a full pool refuses is counted, and what must not fail is a finding.
+    /// The result of an operation: what a full pool or too short a wait refuses is counted, and what must not fail is a finding.
     pub(crate) fn settle<T>(&self, operation: Operation, life: &Life, result: udax::Result<T>) -> Option<T> {
         match result {
             Ok(value) => return Some(value),
-            Err(Error::NoSpace { .. }) => self.tally.refuse(operation),
+            Err(Error::NoSpace { .. } | Error::Dax(DaxError::WouldBlock { .. } | DaxError::Wait(_))) => {
+                self.tally.refuse(operation);
+            }
             Err(error) => {
                 let what = format!("{} of file {}: {error} ({error:?})", operation.name(), life.slot);
                 self.find(Kind::Failed, what, self.history(life, None, None));

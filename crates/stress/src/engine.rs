@@ -174,9 +174,9 @@ impl Engine {
             _ if self.queue.is_empty() => Mode::wait(),
             _ => Mode::deadline(Instant::now() + SHORT_WAIT),
         };
+        let file = life.file.waiting(mode);
         let result = self.contest.timed(&self.actor, Operation::Pin, || {
-            life.file
-                .pin(first * BLOCK_LEN, count * BLOCK_LEN, request, &mode)
+            file.pin(first * BLOCK_LEN, count * BLOCK_LEN, request)
         });
         match result {
             Ok(pin) => Some(pin),

@@ -29,6 +29,7 @@ operations! {
     Collapse "collapse",
     Insert "insert",
     Clone "clone",
+    Exchange "exchange",
     Snapshot "snapshot",
     Dedupe "dedupe",
     Copy "copy",

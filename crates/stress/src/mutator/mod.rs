@@ -3,14 +3,17 @@
 //! `steward` changes strict files, one thread a file at a time, and keeps account of each block's owner; `wild` changes
 //! the others, all threads at once; `snapshot` keeps clones that nobody may change.
 
+mod pairs;
 mod snapshot;
 mod steward;
 mod wild;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use udax::{File, Mode};
 use udax_sync::atomic::{Ordering, fence};
 
 use crate::contest::{Actor, Contest, Look};
@@ -22,6 +25,8 @@ use snapshot::Snapshot;
 
 /// Blocks that are read or written at a time.
 const AT_ONCE: u64 = 64;
+/// How long an impatient operation waits.
+const SHORT: Duration = Duration::from_micros(500);
 
 /// A thread that changes files.
 pub(crate) struct Mutator {
@@ -88,6 +93,15 @@ impl Mutator {
             }
         }
         bytes
+    }
+
+    /// Sometimes, a handle whose operations do not wait, or not for long: what they cannot do must not be done at all.
+    fn impatient(&mut self, file: &File) -> Option<File> {
+        match self.random.random_range(0..12) {
+            0 => Some(file.waiting(Mode::NoWait)),
+            1 => Some(file.waiting(Mode::deadline(Instant::now() + SHORT))),
+            _ => None,
+        }
     }
 
     /// Reads some of a file and judges it.

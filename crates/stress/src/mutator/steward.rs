@@ -1,7 +1,5 @@
 //! Changes of strict files: each marks the blocks that change hands, does it, and says who owns them then.
 
-use std::sync::Arc;
-
 use rand::Rng;
 use udax::AllocateMode;
 use udax_sync::atomic::Ordering;
@@ -10,7 +8,7 @@ use super::{AT_ONCE, Mutator};
 use crate::contest::pool_block;
 use crate::expected::Seen;
 use crate::history::{Event, What};
-use crate::life::{Discipline, OpenLife, Slot};
+use crate::life::{OpenLife, Slot};
 use crate::report::Kind;
 use crate::stamp::{BLOCK_LEN, Owner, Rule};
 use crate::tally::{Operation, Tally};
@@ -19,12 +17,12 @@ use crate::tally::{Operation, Tally};
 const FEW: u64 = 4;
 
 /// A file whose steward this thread is, until it is dropped.
-struct Steward<'l> {
-    life: &'l OpenLife,
+pub(super) struct Steward<'l> {
+    pub(super) life: &'l OpenLife,
 }
 
 impl<'l> Steward<'l> {
-    fn of(life: &'l OpenLife) -> Option<Self> {
+    pub(super) fn of(life: &'l OpenLife) -> Option<Self> {
         if life.is_removed.load(Ordering::Relaxed) || !life.try_steward() {
             return None;
         }
@@ -33,21 +31,21 @@ impl<'l> Steward<'l> {
         (!life.is_removed.load(Ordering::Relaxed)).then_some(steward)
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.life.size.load(Ordering::Relaxed)
     }
 
-    fn set_bytes(&self, bytes: u64) {
+    pub(super) fn set_bytes(&self, bytes: u64) {
         self.life.size.store(bytes, Ordering::Relaxed);
     }
 
     /// Blocks that are wholly inside the file.
-    fn whole(&self) -> u64 {
+    pub(super) fn whole(&self) -> u64 {
         self.bytes() / BLOCK_LEN
     }
 
     /// What is known of blocks `first..end`.
-    fn seen(&self, first: u64, end: u64) -> Vec<Seen> {
+    pub(super) fn seen(&self, first: u64, end: u64) -> Vec<Seen> {
         (first..end)
             .filter_map(|block| self.life.cell(block))
             .map(|cell| cell.load())
@@ -55,7 +53,7 @@ impl<'l> Steward<'l> {
     }
 
     /// Blocks from `first` on are as these: after a change, or because it did not happen.
-    fn set(&self, first: u64, known: impl IntoIterator<Item = Seen>) {
+    pub(super) fn set(&self, first: u64, known: impl IntoIterator<Item = Seen>) {
         for (block, seen) in (first..).zip(known) {
             if let Some(cell) = self.life.cell(block) {
                 cell.set(seen.owner(), seen.may_be_zero());
@@ -64,7 +62,7 @@ impl<'l> Steward<'l> {
     }
 
     /// Blocks `first..end` are nobody's any more: holes, of a new owner.
-    fn clear(&self, slot: &Slot, first: u64, end: u64) {
+    pub(super) fn clear(&self, slot: &Slot, first: u64, end: u64) {
         let epoch = slot.next_epoch();
         for block in first..end {
             if let Some(cell) = self.life.cell(block) {
@@ -101,7 +99,7 @@ impl Mutator {
             14..16 => self.collapse(&steward, slot),
             16..18 => self.insert(&steward, slot),
             18 => self.snapshot(life, steward.whole()),
-            19..21 => self.clone_to_another(&steward),
+            19..21 => self.with_another(&steward),
             21 => {
                 let result = self
                     .contest
@@ -234,10 +232,12 @@ impl Mutator {
             cell.set(cell.load().owner(), true);
         }
         let before = steward.seen(kept, end);
+        let impatient = self.impatient(&life.file);
+        let file = impatient.as_ref().unwrap_or(&life.file);
         life.begin_change(kept, end);
         let result = self
             .contest
-            .timed(&self.actor, Operation::Truncate, || life.file.truncate(bytes));
+            .timed(&self.actor, Operation::Truncate, || file.truncate(bytes));
         if self.contest.settle(Operation::Truncate, life, result).is_none() {
             steward.set(kept, before);
             return;
@@ -324,67 +324,6 @@ impl Mutator {
         steward.set_bytes(steward.bytes() + count * BLOCK_LEN);
         steward.set(first + count, before);
         steward.clear(slot, first, first + count);
-    }
-
-    /// Lets another strict file share some blocks, in place of its own.
-    fn clone_to_another(&mut self, steward: &Steward<'_>) {
-        let contest = Arc::clone(&self.contest);
-        let place = self.random.random_range(0..contest.slots.len());
-        let Some(slot) = contest
-            .slots
-            .get(place)
-            .filter(|slot| slot.discipline == Discipline::Strict)
-        else {
-            return;
-        };
-        let Some(other) = slot.current() else { return };
-        // This thread is the steward of the first already: trying never waits.
-        let Some(target) = Steward::of(&other) else { return };
-        let Some((from, count)) = self.some_blocks(steward.whole(), 24) else {
-            return;
-        };
-        let to = self.random.random_range(0..=target.whole());
-        let count = count.min(slot.room.saturating_sub(to));
-        if count == 0 {
-            return;
-        }
-        let sources = steward.seen(from, from + count);
-        other.begin_change(to, to + count);
-        let result = contest.timed(&self.actor, Operation::Clone, || {
-            steward
-                .life
-                .file
-                .clone_range(from * BLOCK_LEN, &other.file, to * BLOCK_LEN, count * BLOCK_LEN)
-        });
-        let end = (to + count) * BLOCK_LEN;
-        if contest.settle(Operation::Clone, &other, result).is_none() {
-            // A part of it may have been done: nothing that it may have is known until all is cut away.
-            let bytes = other.file.truncate(to * BLOCK_LEN);
-            if contest.settle(Operation::Truncate, &other, bytes).is_some() {
-                target.clear(slot, to, other.blocks().max(to + count));
-                target.set_bytes(to * BLOCK_LEN);
-            }
-            return;
-        }
-        self.done(&other, What::Cloned, (to, count));
-        target.set_bytes(target.bytes().max(end));
-        target.set(to, sources);
-        if self.random.random_ratio(1, 3) {
-            self.dedupe(steward, (from, count), &target, to);
-        }
-    }
-
-    /// Asks to share what is shared, or may have been stored to since: neither file changes.
-    fn dedupe(&mut self, steward: &Steward<'_>, (from, count): (u64, u64), target: &Steward<'_>, to: u64) {
-        let result = self.contest.timed(&self.actor, Operation::Dedupe, || {
-            steward.life.file.dedupe_range(
-                from * BLOCK_LEN,
-                &target.life.file,
-                to * BLOCK_LEN,
-                count * BLOCK_LEN,
-            )
-        });
-        self.contest.settle(Operation::Dedupe, target.life, result);
     }
 }
 

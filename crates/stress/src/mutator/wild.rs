@@ -119,7 +119,7 @@ impl Mutator {
         };
         let to = self.random.random_range(0..=other.blocks().max(32)) * BLOCK_LEN;
         let (from, len) = (first * BLOCK_LEN, count * BLOCK_LEN);
-        match self.random.random_range(0..3) {
+        match self.random.random_range(0..4) {
             0 => {
                 let result = contest.timed(&self.actor, Operation::Copy, || {
                     life.file.copy_range(from, &other.file, to, len)
@@ -128,6 +128,13 @@ impl Mutator {
                 self.done(&other, What::Copied, (to / BLOCK_LEN, count));
             }
             1 => {
+                let result = contest.timed(&self.actor, Operation::Exchange, || {
+                    life.file.exchange_range(from, &other.file, to, len)
+                });
+                self.settle_wildly(Operation::Exchange, life, result);
+                self.done(&other, What::Exchanged, (to / BLOCK_LEN, count));
+            }
+            2 => {
                 let result = contest.timed(&self.actor, Operation::Clone, || {
                     life.file.clone_range(from, &other.file, to, len)
                 });
