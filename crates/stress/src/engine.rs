@@ -1,4 +1,5 @@
-//! Simulated DMA engines: threads with a queue of transfers, which store to pinned pages at their own time.
+//! DMA engines: threads with a queue of transfers, which store to pinned pages at their own time, by themselves or
+//! through a [`DmaRing`].
 //!
 //! A transfer is a pin and some bursts of stores with delays between them. Its file may be changed, replaced and
 //! unlinked meanwhile: the pages stay its own until the pin goes. Before each burst the engine looks at the pages:
@@ -14,10 +15,11 @@ use udax_sync::atomic::{Ordering, fence};
 use udax_sync::thread;
 
 use crate::contest::{Actor, Contest, Look};
+use crate::dma_ring::{DmaRing, MAX_FLIGHT_BLOCKS, MAX_RUNS, Patience, Run};
 use crate::history::{Event, What};
 use crate::life::{Glimpse, Life, OpenLife};
 use crate::report::Kind;
-use crate::stamp::{BLOCK, BLOCK_LEN, Rule, Writer};
+use crate::stamp::{BLOCK, BLOCK_LEN, Owner, Rule, Writer};
 use crate::tally::{Operation, Tally};
 
 /// Transfers that an engine has under way at most.
@@ -28,7 +30,7 @@ const SHORT_WAIT: Duration = Duration::from_millis(20);
 const REMEMBERED: usize = 3;
 
 /// A pin, and what is stored through it.
-struct Transfer {
+pub(crate) struct Transfer {
     life: Arc<Life>,
     pin: Pin,
     /// First block of the file.
@@ -41,8 +43,29 @@ struct Transfer {
     due: Instant,
 }
 
+impl Transfer {
+    fn blocks(&self) -> u64 {
+        u64::try_from(self.places.len()).unwrap_or(0)
+    }
+}
+
+impl AsMut<Pin> for Transfer {
+    fn as_mut(&mut self) -> &mut Pin {
+        &mut self.pin
+    }
+}
+
+/// What stores for an engine.
+pub(crate) enum Port {
+    /// Its own thread.
+    Thread,
+    /// The machine.
+    Ring(Box<DmaRing<Transfer>>),
+}
+
 /// A thread that acts as a DMA engine.
 pub(crate) struct Engine {
+    port: Port,
     contest: Arc<Contest>,
     actor: Arc<Actor>,
     random: SmallRng,
@@ -53,9 +76,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(contest: Arc<Contest>, actor: Arc<Actor>) -> Self {
+    pub(crate) fn new(contest: Arc<Contest>, actor: Arc<Actor>, port: Port) -> Self {
         let seed = contest.options.seed.wrapping_add(actor.number << 32);
         Self {
+            port,
             contest,
             actor,
             random: SmallRng::seed_from_u64(seed),
@@ -69,10 +93,11 @@ impl Engine {
     /// Goes on until the contest is over, and then finishes what is under way.
     pub(crate) fn run(mut self) {
         while !self.contest.is_over() {
-            if self.queue.len() < QUEUE && self.random.random_ratio(2, 3) {
+            if self.queue.len() + self.flying() < QUEUE && self.random.random_ratio(2, 3) {
                 self.start();
             }
             self.work();
+            self.land(Patience::None);
             let next = self.queue.iter().map(|transfer| transfer.due).min();
             let idle = next.map_or(Duration::ZERO, |due| {
                 due.saturating_duration_since(Instant::now())
@@ -83,8 +108,18 @@ impl Engine {
                 thread::yield_now();
             }
         }
+        while self.flying() > 0 {
+            self.land(Patience::One);
+        }
         while let Some(transfer) = self.queue.pop() {
             self.finish(transfer);
+        }
+    }
+
+    fn flying(&self) -> usize {
+        match &self.port {
+            Port::Thread => 0,
+            Port::Ring(ring) => ring.flying(),
         }
     }
 
@@ -96,7 +131,7 @@ impl Engine {
         }
         let place = self.random.random_range(0..self.contest.slots.len());
         let life = self.contest.slots.get(place)?.current()?;
-        if self.remembered.len() < REMEMBERED && self.random.random_ratio(1, 20) {
+        if self.remembered.len() < REMEMBERED && self.random.random_ratio(1, 8) {
             self.remembered.push(Arc::clone(&life));
         }
         Some(life)
@@ -243,15 +278,84 @@ impl Engine {
                 at += 1;
                 continue;
             }
-            let mut transfer = self.queue.swap_remove(at);
-            self.burst(&transfer);
-            transfer.bursts -= 1;
-            if transfer.bursts == 0 {
-                self.finish(transfer);
+            let transfer = self.queue.swap_remove(at);
+            self.look(&transfer, "a pin of");
+            if transfer.pin.access() == Access::Read {
+                self.go_on(transfer);
+            } else if let Port::Ring(_) = self.port {
+                self.take_off(transfer);
             } else {
-                transfer.due = now + self.delay();
-                self.queue.push(transfer);
+                self.burst(&transfer);
+                self.go_on(transfer);
             }
+        }
+    }
+
+    /// After a burst: waits for the next, or ends.
+    fn go_on(&mut self, mut transfer: Transfer) {
+        transfer.bursts -= 1;
+        if transfer.bursts == 0 {
+            self.finish(transfer);
+        } else {
+            transfer.due = Instant::now() + self.delay();
+            self.queue.push(transfer);
+        }
+    }
+
+    /// Lets the machine store to the first blocks of a transfer that may be stored to.
+    fn take_off(&mut self, transfer: Transfer) {
+        let (runs, owners) = runs(&transfer);
+        self.turn += 1;
+        let (writer, stamps) = (self.writer(), self.contest.stamps);
+        let Port::Ring(ring) = &mut self.port else { return };
+        if runs.is_empty() {
+            self.go_on(transfer);
+            return;
+        }
+        let (life, range) = (Arc::clone(&transfer.life), (transfer.first, transfer.blocks()));
+        let started = ring.take_off(transfer, &runs, |bytes| {
+            for (bytes, owner) in bytes.chunks_exact_mut(BLOCK).zip(&owners) {
+                stamps.fill(bytes, 0, *owner, writer);
+            }
+        });
+        match started {
+            Ok(()) => self.contest.note(&self.actor, &life, What::Stored, range),
+            Err((transfer, result)) => self.landed(transfer, result, 0),
+        }
+        Tally::add(
+            &self.contest.tally.stores,
+            u64::try_from(owners.len()).unwrap_or(0),
+        );
+        Tally::add(
+            &self.contest.tally.bytes,
+            u64::try_from(owners.len() * BLOCK).unwrap_or(0),
+        );
+    }
+
+    fn land(&mut self, patience: Patience) {
+        let Port::Ring(ring) = &mut self.port else { return };
+        if ring.flying() == 0 {
+            return;
+        }
+        for (transfer, result) in ring.land(patience) {
+            self.landed(transfer, result, 1);
+        }
+    }
+
+    /// The machine has stored, or not.
+    fn landed(&mut self, transfer: Transfer, result: std::io::Result<()>, flights: u64) {
+        Tally::add(&self.contest.tally.dma_reads, flights);
+        if let Err(error) = result {
+            let what = format!("a direct read into pages of {}: {error}", transfer.life.path);
+            self.contest.find(Kind::Failed, what, Vec::new());
+        }
+        self.go_on(transfer);
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            actor: self.actor.number,
+            turn: self.turn,
         }
     }
 
@@ -283,10 +387,6 @@ impl Engine {
 
     /// Stores to some blocks of a transfer, or to parts of them.
     fn burst(&mut self, transfer: &Transfer) {
-        self.look(transfer, "a pin of");
-        if transfer.pin.access() == Access::Read {
-            return;
-        }
         let mut bytes = std::mem::take(&mut self.buffer);
         for (glimpse, at) in transfer.glimpses.iter().zip(0..) {
             let is_chosen = self.random.random_ratio(3, 4);
@@ -294,10 +394,7 @@ impl Engine {
                 continue;
             };
             self.turn += 1;
-            let writer = Writer {
-                actor: self.actor.number,
-                turn: self.turn,
-            };
+            let writer = self.writer();
             // Whole blocks, and some lines of a block as they come from a network.
             let line = self.random.random_range(0..BLOCK / 64) * 64;
             let range = if self.random.random_ratio(3, 4) {
@@ -318,15 +415,15 @@ impl Engine {
             Tally::add(&self.contest.tally.bytes, u64::try_from(range.len()).unwrap_or(0));
         }
         self.buffer = bytes;
-        let count = u64::try_from(transfer.places.len()).unwrap_or(0);
+        let range = (transfer.first, transfer.blocks());
         self.contest
-            .note(&self.actor, &transfer.life, What::Stored, (transfer.first, count));
+            .note(&self.actor, &transfer.life, What::Stored, range);
     }
 
     /// Ends a transfer.
     fn finish(&mut self, transfer: Transfer) {
         self.look(&transfer, "the end of a pin of");
-        let count = u64::try_from(transfer.places.len()).unwrap_or(0);
+        let range = (transfer.first, transfer.blocks());
         if transfer.pin.access() == Access::Write {
             for (place, block) in transfer.places.iter().zip(transfer.first..) {
                 self.note_place(&transfer, What::Unpinned, (*place, block));
@@ -337,12 +434,8 @@ impl Engine {
                 let _ = transfer.pin.persist(0, transfer.pin.len());
             }
         }
-        self.contest.note(
-            &self.actor,
-            &transfer.life,
-            What::Unpinned,
-            (transfer.first, count),
-        );
+        self.contest
+            .note(&self.actor, &transfer.life, What::Unpinned, range);
     }
 }
 
@@ -355,4 +448,34 @@ fn pinned(rule: Rule) -> Rule {
         },
         any => any,
     }
+}
+
+/// The first blocks of a transfer whose owner is known, in runs that lie in a row in memory, and their owners.
+fn runs(transfer: &Transfer) -> (Vec<Run>, Vec<Owner>) {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut owners = Vec::new();
+    let mut last = None;
+    let known = transfer.glimpses.iter().zip(&transfer.places).zip(0..);
+    for ((glimpse, place), at) in known {
+        let Some(glimpse) = glimpse.filter(|glimpse| glimpse.rule().is_some()) else {
+            last = None;
+            continue;
+        };
+        if owners.len() == MAX_FLIGHT_BLOCKS {
+            break;
+        }
+        let is_full = runs.len() == MAX_RUNS;
+        match runs.last_mut() {
+            Some(run) if last.is_some_and(|last| last + 1 == *place) => run.blocks += 1,
+            _ if is_full => break,
+            _ => runs.push(Run {
+                at: at * BLOCK_LEN,
+                blocks: 1,
+                source: owners.len(),
+            }),
+        }
+        owners.push(glimpse.owner());
+        last = Some(*place);
+    }
+    (runs, owners)
 }

@@ -1,5 +1,6 @@
 //! How a contest is set up, and why one cannot be.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::stamp::MAX_SLOTS;
@@ -17,6 +18,16 @@ pub enum Witness {
     Bytes,
 }
 
+/// What the engines are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum EngineKind {
+    /// Threads that store.
+    #[default]
+    Simulated,
+    /// Real DMA: `O_DIRECT` reads through io_uring, from a file in this directory, into pinned pages.
+    IoUring(PathBuf),
+}
+
 /// How a contest is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -24,6 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// How long it goes on.
     pub duration: Duration,
+    /// What engines are.
+    pub engine: EngineKind,
     /// Threads that act as DMA engines.
     pub engines: usize,
     /// Threads that change files.
@@ -41,6 +54,7 @@ impl Default for Options {
         Self {
             seed: 1,
             duration: Duration::from_secs(10),
+            engine: EngineKind::default(),
             engines: 4,
             threads: 4,
             files: 12,
@@ -84,6 +98,14 @@ pub enum StressError {
     /// The pool could not be prepared, or looked at in the end.
     #[error(transparent)]
     Filesystem(#[from] udax::Error),
+    /// This machine does not do real DMA: what is missing, and why.
+    #[error("{what}: {source}; simulated engines need none")]
+    NoDma {
+        /// What is missing.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("no thread can be started: {0}")]
     Thread(#[source] std::io::Error),

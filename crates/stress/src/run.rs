@@ -9,9 +9,10 @@ use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::thread::{self, JoinHandle};
 
 use crate::contest::{Actor, Contest};
-use crate::engine::Engine;
+use crate::dma_ring::DmaRing;
+use crate::engine::{Engine, Port};
 use crate::mutator::{Mutator, judge_range};
-use crate::options::{Options, StressError};
+use crate::options::{EngineKind, Options, StressError};
 use crate::report::{DaxCounts, Kind, Report};
 
 /// How often the watchdog looks.
@@ -82,12 +83,14 @@ fn start(contest: &Arc<Contest>, running: &mut Vec<Running>) -> Result<(), Stres
         let actor = Actor::new(u64::try_from(number + 1).unwrap_or(0), name.clone());
         let actor = Arc::new(actor);
         let (contest, watched) = (Arc::clone(contest), Arc::clone(&actor));
-        let work = move || {
-            if is_engine {
-                Engine::new(contest, actor).run();
-            } else {
-                Mutator::new(contest, actor).run();
-            }
+        let port = if is_engine {
+            Some(make_port(&contest.options.engine, actor.number)?)
+        } else {
+            None
+        };
+        let work = move || match port {
+            Some(port) => Engine::new(contest, actor, port).run(),
+            None => Mutator::new(contest, actor).run(),
         };
         let handle = thread::Builder::new()
             .name(name)
@@ -99,6 +102,17 @@ fn start(contest: &Arc<Contest>, running: &mut Vec<Running>) -> Result<(), Stres
         });
     }
     Ok(())
+}
+
+/// What an engine stores through.
+fn make_port(kind: &EngineKind, number: u64) -> Result<Port, StressError> {
+    match kind {
+        EngineKind::Simulated => Ok(Port::Thread),
+        EngineKind::IoUring(directory) => match DmaRing::new(directory, number) {
+            Ok(ring) => Ok(Port::Ring(Box::new(ring))),
+            Err((what, source)) => Err(StressError::NoDma { what, source }),
+        },
+    }
 }
 
 /// Waits until it is over.

@@ -110,6 +110,8 @@ counters! {
     stores,
     /// Bytes that they stored.
     bytes,
+    /// Bursts that the machine stored by direct reads.
+    dma_reads,
     /// Transfers into files that had no name any more.
     unlinked_transfers,
     /// Blocks whose content was judged.

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udax::{Filesystem, FormatOptions, Owner};
 use udax_check::{CheckOptions, Silent};
 use udax_pmem::{Region, RegionOptions};
-use udax_stress::{Options, Report, Stop};
+use udax_stress::{EngineKind, Options, Report, Stop};
 use udax_sync::fault::{self, Fault};
 
 use crate::failure;
@@ -36,6 +36,9 @@ pub(crate) struct TruncateDma {
     /// How long it goes on
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seconds: u64,
+    /// What engines are: threads that store, or real DMA by direct reads of a file through io_uring
+    #[arg(long, value_enum, default_value_t = Engine::Simulated)]
+    engine: Engine,
     /// Threads that act as DMA engines
     #[arg(long, default_value_t = 4)]
     engines: usize,
@@ -58,10 +61,20 @@ pub(crate) struct TruncateDma {
     format: OutputArgs,
 }
 
+/// What engines are.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Engine {
+    Simulated,
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
 /// What is told.
 #[derive(Debug, Serialize)]
 struct Results {
     pool: String,
+    engine: Engine,
     engines: usize,
     threads: usize,
     files: u64,
@@ -118,6 +131,10 @@ impl TruncateDma {
         Options {
             seed: self.seed.unwrap_or_else(time),
             duration: Duration::from_secs(self.seconds),
+            engine: match self.engine {
+                Engine::Simulated => EngineKind::Simulated,
+                Engine::IoUring => EngineKind::IoUring(std::env::temp_dir()),
+            },
             engines: self.engines,
             threads: self.threads,
             files: self.files,
@@ -143,6 +160,7 @@ impl TruncateDma {
                 || format!("{} in memory", self.size),
                 |pool| crate::name::shown(pool).to_string(),
             ),
+            engine: self.engine,
             engines: options.engines,
             threads: options.threads,
             files: options.files,
@@ -161,8 +179,12 @@ impl TruncateDma {
         let fault = self
             .fault
             .map_or_else(String::new, |fault| format!(" --fault {}", fault.name()));
+        let engine = match self.engine {
+            Engine::Simulated => "",
+            Engine::IoUring => " --engine io_uring",
+        };
         format!(
-            "udax stress truncate-dma {pool} --seconds {} --engines {} --threads {} --files {} --seed {seed}{fault}",
+            "udax stress truncate-dma {pool}{engine} --seconds {} --engines {} --threads {} --files {} --seed {seed}{fault}",
             self.seconds, self.engines, self.threads, self.files
         )
     }
@@ -236,12 +258,13 @@ impl Results {
         }
         output.table(&table)?;
         let (dma, dax) = (&report.dma, &report.dax);
-        let mut table = output::table(&["", ""], 1);
+        let mut table = output::table(&["Counter", "Number"], 1);
         for (what, count) in [
             ("Transfers", dma.transfers),
             ("of them to files without a name", dma.unlinked_transfers),
             ("Stores by DMA", dma.stores),
             ("MiB stored by DMA", dma.bytes >> 20),
+            ("Bursts of direct reads through io_uring", dma.dma_reads),
             ("Blocks judged", dma.judged_blocks),
             (
                 "Blocks not judged, as they were changing hands",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use udax_stress::{Options, Report};
+use udax_stress::{EngineKind, Options, Report, StressError};
 use udax_test_stress::StressPool;
 
 const MIB: u64 = 1 << 20;
@@ -56,4 +56,31 @@ fn nor_when_the_pool_is_nearly_full() -> anyhow::Result<()> {
     };
     hold(&options, 16 * MIB)?;
     Ok(())
+}
+
+#[test]
+fn nor_does_real_dma() -> anyhow::Result<()> {
+    let options = Options {
+        seed: 4,
+        duration: Duration::from_secs(4),
+        engine: EngineKind::IoUring(std::env::temp_dir()),
+        ..Options::default()
+    };
+    let pool = StressPool::new(64 * MIB)?;
+    let report = match pool.contest(&options) {
+        Err(error) if matches!(error.downcast_ref(), Some(StressError::NoDma { .. })) => {
+            println!("skipped: {error}");
+            return Ok(());
+        }
+        report => report?,
+    };
+    for finding in &report.findings {
+        eprintln!("{finding}");
+    }
+    assert!(report.is_clean(), "{} findings", report.findings.len());
+    assert!(
+        report.dma.dma_reads > 20 && report.dma.bytes > 1 << 20,
+        "{report:#?}"
+    );
+    pool.check()
 }
