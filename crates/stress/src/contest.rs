@@ -1,64 +1,44 @@
 //! What all threads of a contest share: [`Contest`], and how it begins and ends.
 //!
-//! Locks: `findings` and each slot's `current` are leaves. No lock is held over an operation of the filesystem: what
+//! Locks: each slot's `current` is a leaf. No lock is held over an operation of the filesystem: what
 //! threads must know of each other is in atomics.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use udax::{DaxError, DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
-use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use udax_sync::{Mutex, Rank};
+use udax_sync::atomic::{AtomicU64, Ordering};
 
 use crate::history::{Event, What};
 use crate::life::{Discipline, Life, OpenLife, Slot};
 use crate::options::{Options, StressError, Witness};
 use crate::pool_blocks::PoolBlocks;
-use crate::report::{Finding, Kind};
-use crate::stamp::{BLOCK_LEN, MAX_BLOCKS, Rule, Stamps, Wrong};
-use crate::tally::{Operation, Tally};
+use crate::referee::{Actor, Referee};
+use crate::report::Kind;
+use crate::stamp::{BLOCK_LEN, MAX_BLOCKS, Rule};
+use crate::tally::Operation;
 
 /// The directory of the contest's files.
 const DIRECTORY: &str = "/udax-stress";
-/// Findings that are kept: the first ones say what is wrong.
-const MAX_FINDINGS: usize = 8;
 /// Lines of history in a finding.
 const MAX_HISTORY: usize = 24;
-
-/// A thread of the contest, as the watchdog sees it.
-#[derive(Debug)]
-pub(crate) struct Actor {
-    pub(crate) number: u64,
-    pub(crate) name: String,
-    /// Microseconds after the start at which it began what it does; 0: nothing that could take long.
-    since: AtomicU64,
-    doing: AtomicU64,
-}
-
-impl Actor {
-    pub(crate) fn new(number: u64, name: String) -> Self {
-        Self {
-            number,
-            name,
-            since: AtomicU64::new(0),
-            doing: AtomicU64::new(0),
-        }
-    }
-}
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Contest {
     pub(crate) filesystem: Filesystem,
-    pub(crate) options: Options,
-    pub(crate) stamps: Stamps,
+    referee: Referee,
     pub(crate) slots: Vec<Slot>,
     pub(crate) blocks: PoolBlocks,
-    pub(crate) tally: Tally,
-    start: Instant,
     lives: AtomicU64,
-    is_over: AtomicBool,
-    findings: Mutex<Vec<Finding>>,
+}
+
+impl Deref for Contest {
+    type Target = Referee;
+
+    fn deref(&self) -> &Referee {
+        &self.referee
+    }
 }
 
 impl Contest {
@@ -81,15 +61,10 @@ impl Contest {
         };
         let contest = Self {
             filesystem: filesystem.clone(),
-            options: options.clone(),
-            stamps: Stamps::new(options.seed),
+            referee: Referee::new(options),
             slots: (0..options.files).map(slot).collect(),
             blocks: PoolBlocks::new(watched),
-            tally: Tally::default(),
-            start: Instant::now(),
             lives: AtomicU64::new(0),
-            is_over: AtomicBool::new(false),
-            findings: Mutex::new(Rank::Leaf, Vec::new()),
         };
         contest.remove_directory()?;
         contest
@@ -144,73 +119,6 @@ impl Contest {
         }
     }
 
-    pub(crate) fn micros(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Whether threads are to end.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn take_findings(&self) -> Vec<Finding> {
-        std::mem::take(&mut *self.findings.lock())
-    }
-
-    pub(crate) fn has_findings(&self) -> bool {
-        !self.findings.lock().is_empty()
-    }
-
-    /// Notes a defect; the contest is over.
-    pub(crate) fn find(&self, kind: Kind, what: String, history: Vec<String>) {
-        let mut findings = self.findings.lock();
-        if findings.len() < MAX_FINDINGS {
-            findings.push(Finding {
-                kind,
-                seconds: self.start.elapsed().as_secs_f64(),
-                what,
-                history,
-            });
-        }
-        drop(findings);
-        self.end();
-    }
-
-    /// Does something that may take long, timed and watched.
-    pub(crate) fn timed<T>(&self, actor: &Actor, operation: Operation, work: impl FnOnce() -> T) -> T {
-        let begin = Instant::now();
-        actor.doing.store(operation.number(), Ordering::Relaxed);
-        actor.since.store(self.micros().max(1), Ordering::Relaxed);
-        let result = work();
-        actor.since.store(0, Ordering::Relaxed);
-        self.tally.note(operation, begin.elapsed());
-        result
-    }
-
-    /// Whether `actor` has been at one operation for longer than the contest's patience.
-    pub(crate) fn is_starved(&self, actor: &Actor) -> Option<String> {
-        let since = actor.since.load(Ordering::Relaxed);
-        let waited = Duration::from_micros(self.micros().saturating_sub(since));
-        if since == 0 || waited < self.options.patience {
-            return None;
-        }
-        let operation = Operation::of_number(actor.doing.load(Ordering::Relaxed));
-        let operation = operation.map_or("", Operation::name);
-        Some(format!(
-            "{} has waited {:.1} s in {operation}",
-            actor.name,
-            waited.as_secs_f64()
-        ))
-    }
-
     /// Notes something that happened to blocks of a file.
     pub(crate) fn note(&self, actor: &Actor, life: &Life, what: What, (first, count): (u64, u64)) {
         let owner = match life.glimpse(first) {
@@ -235,8 +143,12 @@ impl Contest {
                 self.tally.refuse(operation);
             }
             Err(error) => {
+                let kind = match error {
+                    Error::Corrupt(_) | Error::Inconsistent { .. } => Kind::Corrupt,
+                    _ => Kind::Failed,
+                };
                 let what = format!("{} of file {}: {error} ({error:?})", operation.name(), life.slot);
-                self.find(Kind::Failed, what, self.history(life, None, None));
+                self.find(kind, what, self.history(life, None, None));
             }
         }
         None
@@ -244,33 +156,13 @@ impl Contest {
 
     /// Judges the bytes of a block, or of its start; whether they are right.
     pub(crate) fn judge(&self, life: &Life, block: u64, bytes: &[u8], rule: Rule, look: Look<'_>) -> bool {
-        Tally::add(&self.tally.judged_blocks, 1);
-        let Some(wrong) = self.stamps.judge(bytes, rule) else {
+        let Some((kind, found)) = self.look(bytes, rule) else {
             return true;
-        };
-        let (kind, found) = match wrong {
-            Wrong::Stray { owner, actor, word } => (
-                Kind::Stray,
-                format!("word {word} is of {owner}, stored by thread {actor}"),
-            ),
-            Wrong::Garbage { value, word } => (Kind::Garbage, format!("word {word} is {value:#018x}")),
-            Wrong::Lost { word } => (Kind::Lost, format!("word {word} is zero")),
-        };
-        let expected = match rule {
-            Rule::Owned {
-                owner,
-                may_be_zero: false,
-            } => format!("{owner}"),
-            Rule::Owned {
-                owner,
-                may_be_zero: true,
-            } => format!("{owner}, or zeros"),
-            Rule::AnyOf(_) => "any file that is changed at will".to_owned(),
         };
         let at = look.pool_block.or_else(|| pool_block(look.file?, block));
         let lies = at.map_or_else(|| "nowhere".to_owned(), |at| format!("in block {at} of the pool"));
         let what = format!(
-            "{} block {block} of file {} ({}, {lies}) finds that {found}; it is of {expected}",
+            "{} block {block} of file {} ({}, {lies}) finds that {found}",
             look.how, life.slot, life.path
         );
         self.find(kind, what, self.history(life, Some(block), at));

@@ -87,6 +87,11 @@ impl<T: AsMut<Pin>> DmaRing<T> {
         self.flights.iter().flatten().count()
     }
 
+    /// Whether the kernel takes pinned pages as registered buffers.
+    pub(crate) fn has_buffers(&self) -> bool {
+        self.has_buffers
+    }
+
     /// Lets `fill` make the content of the flight's blocks, and begins to read them into `runs` of the holder's pin,
     /// which must be one for writing. Gives the holder back when that cannot begin.
     pub(crate) fn take_off(

@@ -14,10 +14,11 @@ use udax::{Access, DaxError, Error, Label, Mode, Pin, Request};
 use udax_sync::atomic::{Ordering, fence};
 use udax_sync::thread;
 
-use crate::contest::{Actor, Contest, Look};
+use crate::contest::{Contest, Look};
 use crate::dma_ring::{DmaRing, MAX_FLIGHT_BLOCKS, MAX_RUNS, Patience, Run};
 use crate::history::{Event, What};
 use crate::life::{Glimpse, Life, OpenLife};
+use crate::referee::Actor;
 use crate::report::Kind;
 use crate::stamp::{BLOCK, BLOCK_LEN, Owner, Rule, Writer};
 use crate::tally::{Operation, Tally};
@@ -337,7 +338,12 @@ impl Engine {
         if ring.flying() == 0 {
             return;
         }
-        for (transfer, result) in ring.land(patience) {
+        let landed = ring.land(patience);
+        if ring.has_buffers() {
+            let count = u64::try_from(landed.len()).unwrap_or(0);
+            Tally::add(&self.contest.tally.registered_reads, count);
+        }
+        for (transfer, result) in landed {
             self.landed(transfer, result, 1);
         }
     }

@@ -27,6 +27,7 @@ mod life;
 mod mutator;
 mod options;
 mod pool_blocks;
+mod referee;
 mod report;
 mod run;
 mod stamp;

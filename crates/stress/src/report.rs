@@ -23,6 +23,8 @@ pub enum Kind {
     SnapshotChanged,
     /// An operation or a pin waited longer than the contest's patience.
     Starved,
+    /// The pool's own structures are damaged.
+    Corrupt,
     /// An operation failed that must not.
     Failed,
     /// The filesystem's own counters tell of a defect.
@@ -40,6 +42,7 @@ impl fmt::Display for Kind {
             Self::TwoHolders => "block of two files",
             Self::SnapshotChanged => "changed snapshot",
             Self::Starved => "starvation",
+            Self::Corrupt => "damaged pool",
             Self::Failed => "failed operation",
             Self::Counted => "defect counted",
             Self::Panicked => "panic",
@@ -91,6 +94,8 @@ pub struct Report {
     pub dax: DaxCounts,
     /// What was done to files.
     pub operations: Vec<OperationCount>,
+    /// What is left out here, and what that means.
+    pub notes: Vec<String>,
     /// What is wrong; nothing, if all is well.
     pub findings: Vec<Finding>,
 }

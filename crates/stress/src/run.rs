@@ -8,11 +8,12 @@ use udax::{Counters, Filesystem};
 use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::thread::{self, JoinHandle};
 
-use crate::contest::{Actor, Contest};
+use crate::contest::Contest;
 use crate::dma_ring::DmaRing;
 use crate::engine::{Engine, Port};
 use crate::mutator::{Mutator, judge_range};
 use crate::options::{EngineKind, Options, StressError};
+use crate::referee::{Actor, Referee};
 use crate::report::{DaxCounts, Kind, Report};
 
 /// How often the watchdog looks.
@@ -34,10 +35,13 @@ impl Stop {
 }
 
 /// A thread, and what the watchdog knows of it.
-struct Running {
+pub(crate) struct Running {
     actor: Arc<Actor>,
     handle: JoinHandle<()>,
 }
+
+/// Says what a wait that does not end may wait for.
+pub(crate) type Held<'h> = dyn Fn() -> Vec<String> + 'h;
 
 /// Holds a contest in the directory `/udax-stress` of `filesystem`, which nobody else uses meanwhile.
 ///
@@ -55,9 +59,9 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
     if started.is_err() {
         contest.end();
     }
-    watch(&contest, &running, stop);
+    watch(&contest, &running, stop, &|| held_pins(&contest));
     contest.end();
-    let is_back = join(&contest, running);
+    let is_back = join(&contest, running, &|| held_pins(&contest));
     started?;
     let seconds = contest.elapsed().as_secs_f64();
     if is_back {
@@ -70,6 +74,7 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
         dma: contest.tally.dma(),
         dax,
         operations: contest.tally.operations(),
+        notes: Vec::new(),
         findings: contest.take_findings(),
     })
 }
@@ -79,9 +84,7 @@ fn start(contest: &Arc<Contest>, running: &mut Vec<Running>) -> Result<(), Stres
     let engines = contest.options.engines;
     for number in 0..engines + contest.options.threads {
         let is_engine = number < engines;
-        let name = format!("{} {}", if is_engine { "engine" } else { "mutator" }, number + 1);
-        let actor = Actor::new(u64::try_from(number + 1).unwrap_or(0), name.clone());
-        let actor = Arc::new(actor);
+        let actor = named_actor(number, is_engine);
         let (contest, watched) = (Arc::clone(contest), Arc::clone(&actor));
         let port = if is_engine {
             Some(make_port(&contest.options.engine, actor.number)?)
@@ -92,16 +95,24 @@ fn start(contest: &Arc<Contest>, running: &mut Vec<Running>) -> Result<(), Stres
             Some(port) => Engine::new(contest, actor, port).run(),
             None => Mutator::new(contest, actor).run(),
         };
-        let handle = thread::Builder::new()
-            .name(name)
-            .spawn(work)
-            .map_err(StressError::Thread)?;
-        running.push(Running {
-            actor: watched,
-            handle,
-        });
+        running.push(spawn(watched, work)?);
     }
     Ok(())
+}
+
+/// A thread's name and number, from 1.
+pub(crate) fn named_actor(number: usize, is_engine: bool) -> Arc<Actor> {
+    let name = format!("{} {}", if is_engine { "engine" } else { "mutator" }, number + 1);
+    Arc::new(Actor::new(u64::try_from(number + 1).unwrap_or(0), name))
+}
+
+/// Starts a thread.
+pub(crate) fn spawn(actor: Arc<Actor>, work: impl FnOnce() + Send + 'static) -> Result<Running, StressError> {
+    let handle = thread::Builder::new()
+        .name(actor.name.clone())
+        .spawn(work)
+        .map_err(StressError::Thread)?;
+    Ok(Running { actor, handle })
 }
 
 /// What an engine stores through.
@@ -116,13 +127,13 @@ fn make_port(kind: &EngineKind, number: u64) -> Result<Port, StressError> {
 }
 
 /// Waits until it is over.
-fn watch(contest: &Contest, running: &[Running], stop: &Stop) {
+pub(crate) fn watch(contest: &Referee, running: &[Running], stop: &Stop, held: &Held<'_>) {
     let end = Instant::now() + contest.options.duration;
     while Instant::now() < end && !stop.is_stopped() && !contest.is_over() {
         thread::sleep(TICK);
         for one in running {
             if let Some(what) = contest.is_starved(&one.actor) {
-                contest.find(Kind::Starved, what, held_pins(contest));
+                contest.find(Kind::Starved, what, held());
                 return;
             }
             if one.handle.is_finished() {
@@ -152,7 +163,7 @@ fn held_pins(contest: &Contest) -> Vec<String> {
 }
 
 /// Waits for all threads; whether all have come back.
-fn join(contest: &Contest, running: Vec<Running>) -> bool {
+pub(crate) fn join(contest: &Referee, running: Vec<Running>, held: &Held<'_>) -> bool {
     let end = Instant::now() + contest.options.patience;
     while Instant::now() < end && running.iter().any(|one| !one.handle.is_finished()) {
         thread::sleep(Duration::from_millis(1));
@@ -162,7 +173,7 @@ fn join(contest: &Contest, running: Vec<Running>) -> bool {
         if !handle.is_finished() {
             are_back = false;
             let what = format!("{} does not end", actor.name);
-            contest.find(Kind::Starved, what, held_pins(contest));
+            contest.find(Kind::Starved, what, held());
         } else if let Err(panic) = handle.join() {
             let what = format!("{}: {}", actor.name, message(&*panic));
             contest.find(Kind::Panicked, what, Vec::new());

@@ -112,6 +112,8 @@ counters! {
     bytes,
     /// Bursts that the machine stored by direct reads.
     dma_reads,
+    /// Bursts of them into buffers that were registered with the ring.
+    registered_reads,
     /// Transfers into files that had no name any more.
     unlinked_transfers,
     /// Blocks whose content was judged.

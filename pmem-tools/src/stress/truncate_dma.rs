@@ -265,6 +265,7 @@ impl Results {
             ("Stores by DMA", dma.stores),
             ("MiB stored by DMA", dma.bytes >> 20),
             ("Bursts of direct reads through io_uring", dma.dma_reads),
+            ("of them into registered buffers", dma.registered_reads),
             ("Blocks judged", dma.judged_blocks),
             (
                 "Blocks not judged, as they were changing hands",

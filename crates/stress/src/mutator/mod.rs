@@ -16,9 +16,10 @@ use rand::{Rng, SeedableRng};
 use udax::{File, Mode};
 use udax_sync::atomic::{Ordering, fence};
 
-use crate::contest::{Actor, Contest, Look};
+use crate::contest::{Contest, Look};
 use crate::history::What;
 use crate::life::{Discipline, Glimpse, Life, OpenLife, Slot};
+use crate::referee::Actor;
 use crate::stamp::{BLOCK, BLOCK_LEN, Writer};
 use crate::tally::{Operation, Tally};
 use snapshot::Snapshot;
