@@ -93,6 +93,7 @@ fn usage_of_the_commands() {
     Usage: udax dump [OPTIONS] <POOL> <COMMAND>
     Usage: udax demo [OPTIONS] [DIRECTORY]
     Usage: udax bench [OPTIONS]
+    Usage: udax stress <COMMAND>
     Usage: udax man <DIRECTORY>
     Usage: udax completions <SHELL>
     Usage: udax links <DIRECTORY>

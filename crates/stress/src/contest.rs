@@ -135,7 +135,8 @@ impl Contest {
         });
     }
 
-    /// The result of an operation: what a full pool or too short a wait refuses is counted, and what must not fail is a finding.
+    /// The result of an operation: what a full pool or too short a wait refuses is counted, and what must not fail is
+    /// a finding.
     pub(crate) fn settle<T>(&self, operation: Operation, life: &Life, result: udax::Result<T>) -> Option<T> {
         match result {
             Ok(value) => return Some(value),

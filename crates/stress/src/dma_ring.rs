@@ -289,7 +289,8 @@ fn source_offset(place: usize, block: usize) -> u64 {
     u64::try_from((place * MAX_FLIGHT_BLOCKS + block) * BLOCK).unwrap_or(0)
 }
 
-fn open_source(directory: &Path, number: u64) -> io::Result<File> {
+/// A file in `directory` without a name, for direct reads.
+pub(crate) fn open_source(directory: &Path, number: u64) -> io::Result<File> {
     let path = directory.join(format!("udax-stress-{}-{number}", std::process::id()));
     let file = OpenOptions::new()
         .read(true)

@@ -32,6 +32,11 @@ impl Seen {
         })
     }
 
+    /// Whether zeros are right, or unknown.
+    pub(crate) fn may_be_zero(self) -> bool {
+        self.0 & (ZERO | CHANGING) != 0
+    }
+
     pub(crate) fn owner(self) -> Owner {
         Owner::from_raw(self.0)
     }

@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod contest;
+mod directory;
 #[expect(unsafe_code, reason = "the kernel is given addresses of pinned pages")]
 mod dma_ring;
 mod engine;
@@ -33,6 +34,7 @@ mod run;
 mod stamp;
 mod tally;
 
+pub use directory::run_directory;
 pub use options::{EngineKind, Options, StressError, Witness};
 pub use report::{DaxCounts, Finding, Kind, Report};
 pub use run::{Stop, run};

@@ -98,6 +98,14 @@ pub enum StressError {
     /// The pool could not be prepared, or looked at in the end.
     #[error(transparent)]
     Filesystem(#[from] udax::Error),
+    /// The directory cannot be used.
+    #[error("{}: {source}", path.display())]
+    Directory {
+        /// The contest's own directory there.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// This machine does not do real DMA: what is missing, and why.
     #[error("{what}: {source}; simulated engines need none")]
     NoDma {

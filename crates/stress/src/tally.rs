@@ -123,6 +123,9 @@ counters! {
     /// Pins that the filesystem refused because it found that their pages had moved: each is a defect, which it noticed
     /// before a store went astray.
     moved_pins,
+    /// Reads of blocks of files that are not DAX that found an earlier owner's words of the same file, or zeros where
+    /// something was written: the kernel promises nothing else.
+    overtaken_blocks,
     /// Blocks of the pool that got another owner.
     recycled_blocks,
 }

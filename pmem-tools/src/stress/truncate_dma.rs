@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use comfy_table::Table;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -30,6 +31,9 @@ pub(crate) struct TruncateDma {
     /// Use this pool, in the directory /udax-stress, which is removed again. Default: a pool in memory
     #[arg(long, value_name = "POOL", conflicts_with = "size")]
     pool: Option<PathBuf>,
+    /// Use a directory of the kernel's filesystem: files in it are mapped, and direct reads go to the mappings
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["pool", "size", "engine", "fault"])]
+    dir: Option<PathBuf>,
     /// Size of the pool in memory (/dev/shm, or the directory for temporary files)
     #[arg(long, default_value = "128M")]
     size: Size,
@@ -73,7 +77,8 @@ enum Engine {
 /// What is told.
 #[derive(Debug, Serialize)]
 struct Results {
-    pool: String,
+    /// A pool or a directory.
+    place: String,
     engine: Engine,
     engines: usize,
     threads: usize,
@@ -93,9 +98,10 @@ impl TruncateDma {
             fault::inject(fault)?;
         }
         let stop = stop_on_signals()?;
-        let results = match &self.pool {
-            Some(pool) => self.hold(pool, &stop)?,
-            None => {
+        let results = match (&self.dir, &self.pool) {
+            (Some(directory), _) => self.hold_in_directory(directory, &stop)?,
+            (None, Some(pool)) => self.hold(pool, &stop)?,
+            (None, None) => {
                 let directory = memory_directory()?;
                 let pool = directory.path().join("pool");
                 let options = FormatOptions {
@@ -149,32 +155,50 @@ impl TruncateDma {
         let options = self.options();
         let report = udax_stress::run(&filesystem, &options, stop)
             .with_context(|| format!("{}: no contest", crate::name::shown(pool)))?;
-        let replay = self.replay(options.seed);
         let mut problems = Vec::new();
         if report.is_clean() {
             crate::pool::close(pool, filesystem)?;
             problems = check(pool)?;
         }
-        Ok(Results {
-            pool: self.pool.as_ref().map_or_else(
-                || format!("{} in memory", self.size),
-                |pool| crate::name::shown(pool).to_string(),
-            ),
-            engine: self.engine,
-            engines: options.engines,
-            threads: options.threads,
-            files: options.files,
+        let place = self.pool.as_ref().map_or_else(
+            || format!("{} in memory", self.size),
+            |pool| crate::name::shown(pool).to_string(),
+        );
+        Ok(self.results(place, report, problems))
+    }
+
+    /// Holds the contest on a directory of the kernel's.
+    fn hold_in_directory(&self, directory: &Path, stop: &Stop) -> Result<Results> {
+        let place = crate::name::shown(directory).to_string();
+        let report = udax_stress::run_directory(directory, &self.options(), stop)
+            .with_context(|| format!("{place}: no contest"))?;
+        Ok(self.results(place, report, Vec::new()))
+    }
+
+    fn results(&self, place: String, report: Report, problems: Vec<String>) -> Results {
+        let engine = if self.dir.is_some() {
+            Engine::IoUring
+        } else {
+            self.engine
+        };
+        Results {
+            replay: self.replay(report.seed),
+            place,
+            engine,
+            engines: self.engines,
+            threads: self.threads,
+            files: self.files,
             report,
             problems,
-            replay,
-        })
+        }
     }
 
     /// The command line that makes the same choices.
     fn replay(&self, seed: u64) -> String {
-        let pool = match &self.pool {
-            Some(pool) => format!("--pool {}", crate::name::shown(pool)),
-            None => format!("--size {}", self.size.0),
+        let pool = match (&self.dir, &self.pool) {
+            (Some(directory), _) => format!("--dir {}", crate::name::shown(directory)),
+            (None, Some(pool)) => format!("--pool {}", crate::name::shown(pool)),
+            (None, None) => format!("--size {}", self.size.0),
         };
         let fault = self
             .fault
@@ -244,7 +268,7 @@ impl Results {
         writeln!(
             output,
             "{}: {:.1} s, {} engines and {} threads on {} files, seed {}\n",
-            self.pool, report.seconds, self.engines, self.threads, self.files, report.seed
+            self.place, report.seconds, self.engines, self.threads, self.files, report.seed
         )?;
         let mut table = output::table(&["Operation", "Count", "Refused", "Mean µs", "Longest µs"], 1);
         for row in &report.operations {
@@ -257,7 +281,13 @@ impl Results {
             ]);
         }
         output.table(&table)?;
-        let (dma, dax) = (&report.dma, &report.dax);
+        writeln!(output)?;
+        output.table(&self.counters())?;
+        self.print_verdict(output)
+    }
+
+    fn counters(&self) -> Table {
+        let (dma, dax) = (&self.report.dma, &self.report.dax);
         let mut table = output::table(&["Counter", "Number"], 1);
         for (what, count) in [
             ("Transfers", dma.transfers),
@@ -281,13 +311,14 @@ impl Results {
         ] {
             table.add_row([what.to_owned(), count.to_string()]);
         }
-        writeln!(output)?;
-        output.table(&table)?;
-        self.print_verdict(output)
+        table
     }
 
     fn print_verdict(&self, output: &mut Output) -> std::io::Result<()> {
         writeln!(output)?;
+        for note in &self.report.notes {
+            writeln!(output, "{note}")?;
+        }
         for finding in &self.report.findings {
             writeln!(output, "{finding}\n")?;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use udax_stress::{EngineKind, Options, Report, StressError};
+use udax_stress::{EngineKind, Options, Report, Stop, StressError};
 use udax_test_stress::StressPool;
 
 const MIB: u64 = 1 << 20;
@@ -83,4 +83,29 @@ fn nor_does_real_dma() -> anyhow::Result<()> {
         "{report:#?}"
     );
     pool.check()
+}
+
+#[test]
+fn nor_on_a_filesystem_of_the_kernel() -> anyhow::Result<()> {
+    let options = Options {
+        seed: 5,
+        duration: Duration::from_secs(3),
+        ..Options::default()
+    };
+    let directory = tempfile::tempdir()?;
+    let report = match udax_stress::run_directory(directory.path(), &options, &Stop::default()) {
+        Err(error @ StressError::NoDma { .. }) => {
+            println!("skipped: {error}");
+            return Ok(());
+        }
+        report => report?,
+    };
+    println!("{:#?}", report.notes);
+    for finding in &report.findings {
+        eprintln!("{finding}");
+    }
+    assert!(report.is_clean(), "{} findings", report.findings.len());
+    assert!(report.dma.dma_reads > 20, "{report:#?}");
+    assert_eq!(std::fs::read_dir(directory.path())?.count(), 0);
+    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::expected::Seen;
 use crate::history::{Event, What};
 use crate::life::{OpenLife, Slot};
 use crate::report::Kind;
-use crate::stamp::{BLOCK_LEN, Owner, Rule};
+use crate::stamp::{BLOCK_LEN, Owner};
 use crate::tally::{Operation, Tally};
 
 /// Blocks that a file has at least before something is cut out of it.
@@ -175,7 +175,7 @@ impl Mutator {
             });
             if let Some(other) = self.contest.blocks.stranger(place, life.id) {
                 let what = format!(
-                    "block {place} of the pool was given to block {block} of {} while file number {other} has it pinned",
+                    "block {place} of the pool was given to block {block} of {}, but file number {other} has it pinned",
                     life.path
                 );
                 let history = self.contest.history(life, Some(block), Some(place));
@@ -324,17 +324,5 @@ impl Mutator {
         steward.set_bytes(steward.bytes() + count * BLOCK_LEN);
         steward.set(first + count, before);
         steward.clear(slot, first, first + count);
-    }
-}
-
-impl Seen {
-    fn may_be_zero(self) -> bool {
-        !matches!(
-            self.rule(),
-            Some(Rule::Owned {
-                may_be_zero: false,
-                ..
-            })
-        )
     }
 }
