@@ -248,7 +248,7 @@ impl Engine {
             self.note_place(transfer, What::Pinned, (*place, block));
             if let Some(other) = self.contest.blocks.enter(*place, transfer.life.id) {
                 let what = format!(
-                    "block {place} of the pool is pinned for writing as block {block} of {}, and by file number {other}",
+                    "block {place} of the pool is pinned for writing as block {block} of {}, and by file {other}",
                     transfer.life.path
                 );
                 let history = self.contest.history(&transfer.life, Some(block), Some(*place));

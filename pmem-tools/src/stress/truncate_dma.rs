@@ -203,13 +203,15 @@ impl TruncateDma {
         let fault = self
             .fault
             .map_or_else(String::new, |fault| format!(" --fault {}", fault.name()));
+        let threads = format!("--engines {} --threads {}", self.engines, self.threads);
+        let length = format!("--seconds {}", self.seconds);
         let engine = match self.engine {
             Engine::Simulated => "",
             Engine::IoUring => " --engine io_uring",
         };
         format!(
-            "udax stress truncate-dma {pool}{engine} --seconds {} --engines {} --threads {} --files {} --seed {seed}{fault}",
-            self.seconds, self.engines, self.threads, self.files
+            "udax stress truncate-dma {pool}{engine} {length} {threads} --files {} --seed {seed}{fault}",
+            self.files
         )
     }
 }
@@ -326,10 +328,7 @@ impl Results {
             writeln!(output, "the check finds {problem}")?;
         }
         if self.report.is_clean() && self.problems.is_empty() {
-            return writeln!(
-                output,
-                "0 stray writes, nothing starved; the check of the pool finds no problem"
-            );
+            return writeln!(output, "0 stray writes, nothing starved, no problem found");
         }
         writeln!(output, "Again: {}", self.replay)
     }

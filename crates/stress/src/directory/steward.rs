@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::fs::FallocateFlags;
 use udax_sync::atomic::{Ordering, fence};
+use udax_sync::thread;
 
 use super::DirectoryContest;
 use super::files::{MappedFile, ROOM, Slot};
@@ -17,6 +19,10 @@ use crate::history::{Event, What};
 use crate::referee::Actor;
 use crate::stamp::{BLOCK, BLOCK_LEN, Owner, Rule, Writer};
 use crate::tally::{Operation, Tally};
+
+/// How often a block is read again that was wrong, and how long after each other.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// A thread that changes files.
 pub(super) struct Mutator {
@@ -280,6 +286,9 @@ impl DirectoryContest {
                 continue;
             };
             if let Some((kind, found)) = self.look(bytes, rule) {
+                if !self.is_wrong_still(file, block, *seen) {
+                    continue;
+                }
                 let own = Rule::AnyOf(1 << file.slot);
                 if !self.is_dax && self.stamps.judge(bytes, own).is_none() {
                     Tally::add(&self.tally.overtaken_blocks, 1);
@@ -291,6 +300,26 @@ impl DirectoryContest {
                 return;
             }
         }
+    }
+}
+
+impl DirectoryContest {
+    /// Whether a block that was wrong is so when it is read again. The kernel's reads and writes of one page at a time
+    /// meet at any byte, so that a word may be half of an old one: what has gone astray stays.
+    fn is_wrong_still(&self, file: &MappedFile, block: u64, seen: Seen) -> bool {
+        let mut bytes = [0; BLOCK];
+        for _ in 0..LOOKS {
+            thread::sleep(BETWEEN_LOOKS);
+            let Ok(len) = file.file.read_at(&mut bytes, block * BLOCK_LEN) else {
+                return true;
+            };
+            let rule = file.cell(block).and_then(|cell| cell.confirm(seen));
+            let read = bytes.get(..len).unwrap_or_default();
+            if rule.is_none_or(|rule| self.stamps.judge(read, rule).is_none()) {
+                return false;
+            }
+        }
+        true
     }
 }
 

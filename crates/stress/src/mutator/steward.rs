@@ -175,7 +175,7 @@ impl Mutator {
             });
             if let Some(other) = self.contest.blocks.stranger(place, life.id) {
                 let what = format!(
-                    "block {place} of the pool was given to block {block} of {}, but file number {other} has it pinned",
+                    "block {place} of the pool is given to block {block} of {}, but file {other} has it pinned",
                     life.path
                 );
                 let history = self.contest.history(life, Some(block), Some(place));
