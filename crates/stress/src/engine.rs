@@ -207,7 +207,7 @@ impl Engine {
         // Who holds pins must not wait for ever: two engines could wait for each other through two truncations.
         let mode = match self.random.random_range(0..4) {
             0 => Mode::NoWait,
-            _ if self.queue.is_empty() => Mode::wait(),
+            _ if self.queue.is_empty() && self.flying() == 0 => Mode::wait(),
             _ => Mode::deadline(Instant::now() + SHORT_WAIT),
         };
         let file = life.file.waiting(mode);
