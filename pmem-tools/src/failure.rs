@@ -1,5 +1,6 @@
 //! How errors are told: one line that names the file, what failed, why, and what to do.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -90,33 +91,62 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>> {
     if let Some(error) = cause.downcast_ref::<udax::Error>() {
         return match error {
-            udax::Error::NoSpace { .. } => Some("remove files, or make the pool larger with 'udax grow'"),
-            udax::Error::Corrupt(error) => format_advice(error),
-            udax::Error::Region(error) => region_advice(error),
+            udax::Error::NoSpace { .. } => {
+                Some("remove files, or make the pool larger with 'udax grow'".into())
+            }
+            udax::Error::Corrupt(error) | udax::Error::NotPool(error) => format_advice(error),
+            udax::Error::Region(error) => region_advice(error).map(Cow::from),
             _ => None,
         };
     }
     if let Some(error) = cause.downcast_ref::<CheckError>() {
         return match error {
-            CheckError::Region(error) => region_advice(error),
-            CheckError::NoSuperblock { .. } => Some("it may be no udax pool at all: look with 'udax dump'"),
+            CheckError::Region(error) => region_advice(error).map(Cow::from),
+            CheckError::NoSuperblock(error) => format_advice(error),
             _ => None,
         };
     }
     if let Some(error) = cause.downcast_ref::<FormatError>() {
         return format_advice(error);
     }
-    cause.downcast_ref::<RegionError>().and_then(region_advice)
+    let error = cause.downcast_ref::<RegionError>()?;
+    region_advice(error).map(Cow::from)
 }
 
-fn format_advice(error: &FormatError) -> Option<&'static str> {
+fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
     match error {
         FormatError::Magic {
             what: "superblock", ..
-        } => Some("if this was never a udax pool, make one with 'udax mkfs'"),
+        } => Some(
+            "if this was never a udax pool, make one with 'udax mkfs'; if it was, both copies of its superblock \
+             are lost, and 'udax fsck' cannot make them anew: restore its first 4096 bytes from a copy made since \
+             it last grew, or all of it"
+                .into(),
+        ),
+        FormatError::Checksum {
+            what: "superblock", ..
+        }
+        | FormatError::Field {
+            what: "superblock", ..
+        } => Some(
+            "both copies of the pool's superblock are lost, and 'udax fsck' cannot make them anew: restore its \
+             first 4096 bytes from a copy made since it last grew, or all of it"
+                .into(),
+        ),
+        FormatError::TooSmall { .. } => Some(
+            "if it was a pool, it was cut short: restore it from a copy; else make one with 'udax mkfs --size 16M'"
+                .into(),
+        ),
+        FormatError::Cut { pool, .. } => Some(
+            format!(
+                "what was cut off is lost: restore the pool from a copy, or give it its length back with \
+                 'truncate -s {pool}' (a device: its old size) and save what is left with 'udax fsck -y'"
+            )
+            .into(),
+        ),
         _ => None,
     }
 }
@@ -132,6 +162,7 @@ fn region_advice(error: &RegionError) -> Option<&'static str> {
             io::ErrorKind::PermissionDenied => Some("run as a user who may read and write it"),
             _ => None,
         },
+        RegionError::Unreserved { .. } => Some("a process has no more addresses here: see 'ulimit -v'"),
         RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! `udax fsck`: checks a pool and mends it, with the exit statuses of fsck(8).
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,11 +8,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 use udax_check::{CheckOptions, Problem, Report};
-use udax_media::BLOCK_BYTES;
+use udax_media::{BLOCK_BYTES, InodeNo};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::failure;
+use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
+use crate::plural::{counted, records};
+use crate::pool::WriteArgs;
 use crate::progress::Progress;
 use crate::size::Size;
 
@@ -45,6 +49,8 @@ pub(crate) struct Fsck {
     #[arg(short = 'f', hide = true)]
     _full: bool,
     #[command(flatten)]
+    write: WriteArgs,
+    #[command(flatten)]
     format: OutputArgs,
     /// The file or device
     pool: PathBuf,
@@ -53,6 +59,8 @@ pub(crate) struct Fsck {
 #[derive(Serialize)]
 struct JsonProblem<'r> {
     place: String,
+    inode: Option<u64>,
+    path: Option<JsonName>,
     what: &'r str,
     repair: Option<&'r str>,
     lost: Option<&'r str>,
@@ -76,6 +84,7 @@ impl Fsck {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
         let options = RegionOptions {
             read_only: !self.repair,
+            msync: self.write.msync,
             ..RegionOptions::default()
         };
         let region = Region::open(&self.pool, options)
@@ -127,28 +136,32 @@ impl Fsck {
             }
             writeln!(output)?;
         }
+        for (ino, path) in paths(report) {
+            let path = path.map_or("has no path that is known".to_owned(), |path| {
+                format!("is {}", crate::name::escaped(path))
+            });
+            writeln!(output, "{pool}: inode {ino} {path}")?;
+        }
         if !report.was_clean {
             let replay = if self.repair { "replayed" } else { "to replay" };
             writeln!(
                 output,
-                "{pool}: not closed cleanly, {} journal records {replay}",
-                report.replayed
+                "{pool}: not closed cleanly, {} {replay}",
+                records(report.replayed)
             )?;
         }
+        let errors = counted(report.problems.len(), "error", "errors");
         let verdict = match status {
             0 => "clean".to_owned(),
-            CORRECTED => format!("{} errors, all mended", report.problems.len()),
-            _ if self.repair => format!("{} errors, not all of them mended", report.problems.len()),
-            _ => format!(
-                "{} errors, and damage may hide more; mend them with 'udax fsck -y'",
-                report.problems.len()
-            ),
+            CORRECTED => format!("{errors}, all mended"),
+            _ if self.repair => format!("{errors}, not all of them mended"),
+            _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
         };
         writeln!(
             output,
-            "{pool}: {verdict}: {} inodes, {} directories, {} of {} in use",
-            report.inodes,
-            report.directories,
+            "{pool}: {verdict}: {}, {}, {} of {} in use",
+            counted(report.inodes, "inode", "inodes"),
+            counted(report.directories, "directory", "directories"),
             Size(report.used_blocks * BLOCK_BYTES),
             Size(report.total_blocks * BLOCK_BYTES)
         )
@@ -159,11 +172,25 @@ impl<'r> JsonProblem<'r> {
     fn new(problem: &'r Problem) -> Self {
         Self {
             place: problem.place.to_string(),
+            inode: problem.inode.map(InodeNo::raw),
+            path: problem.path.as_deref().map(JsonName::new),
             what: &problem.what,
             repair: problem.repair.as_deref(),
             lost: problem.lost.as_deref(),
         }
     }
+}
+
+/// The damaged inodes, and where they are: an inode that lost its name in one step of a repair had it before.
+fn paths(report: &Report) -> BTreeMap<InodeNo, Option<&[u8]>> {
+    let mut paths = BTreeMap::new();
+    for problem in &report.problems {
+        if let Some(ino) = problem.inode {
+            let path: &mut Option<&[u8]> = paths.entry(ino).or_default();
+            *path = path.or(problem.path.as_deref());
+        }
+    }
+    paths
 }
 
 /// The exit status of fsck(8) for `report`.
@@ -185,6 +212,8 @@ mod tests {
     fn problem(repair: Option<&str>) -> Problem {
         Problem {
             place: Place::Block(BlockNo(7)),
+            inode: None,
+            path: None,
             what: "x".to_owned(),
             repair: repair.map(str::to_owned),
             lost: None,

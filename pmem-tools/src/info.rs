@@ -9,6 +9,7 @@ use udax_media::BLOCK_BYTES;
 use udax_pmem::Persistence;
 
 use crate::output::{self, Output, OutputArgs};
+use crate::plural::{counted, lanes, records};
 use crate::pool;
 use crate::size::Size;
 use crate::time::iso;
@@ -43,6 +44,8 @@ struct Facts {
     persistence: &'static str,
     was_clean: bool,
     replayed_records: u64,
+    /// What is wrong with copies of superblock and checkpoint: then what is left is the only one.
+    damaged_copies: Vec<String>,
 }
 
 impl Info {
@@ -72,6 +75,7 @@ impl Info {
             persistence: promise(filesystem.persistence()),
             was_clean: recovery.was_clean,
             replayed_records: recovery.records,
+            damaged_copies: pool::find_damaged_copies(&self.pool),
         };
         pool::close(&self.pool, filesystem)?;
         if self.format.is_json() {
@@ -99,7 +103,7 @@ impl Facts {
         let features = format!("{:#x} {:#x} {:#x}", self.compat, self.ro_compat, self.incompat);
         let state = match (self.was_clean, self.replayed_records) {
             (true, _) => "closed cleanly".to_owned(),
-            (false, records) => format!("was not closed cleanly, {records} journal records replayed"),
+            (false, count) => format!("not closed cleanly, {} to replay", records(count)),
         };
         for (what, value) in [
             ("Pool", self.pool.clone()),
@@ -110,7 +114,11 @@ impl Facts {
             ("Durable data", self.persistence.to_owned()),
             (
                 "Size",
-                format!("{} in {} segments", Size(self.bytes), self.segments),
+                format!(
+                    "{} in {}",
+                    Size(self.bytes),
+                    counted(self.segments, "segment", "segments")
+                ),
             ),
             ("Free", Size(self.free_bytes).to_string()),
             ("Available", Size(self.available_bytes).to_string()),
@@ -118,7 +126,7 @@ impl Facts {
             ("Block size", Size(u64::from(self.block_size)).to_string()),
             (
                 "Journal",
-                format!("{} in {} lanes", Size(self.journal_bytes), self.lanes),
+                format!("{} in {}", Size(self.journal_bytes), lanes(self.lanes)),
             ),
             ("Superblock generation", self.generation.to_string()),
             ("Features (compat, ro, incompat)", features),

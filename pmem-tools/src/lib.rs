@@ -30,6 +30,7 @@ mod mkfs;
 mod mv;
 mod name;
 mod output;
+mod plural;
 mod pool;
 mod pool_path;
 mod progress;

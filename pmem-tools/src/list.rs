@@ -9,7 +9,6 @@ use clap::Args;
 use serde::Serialize;
 use udax::{DirEntry, FileKind, Filesystem, Stat};
 
-use crate::copy::{InPool, Source as _};
 use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
 use crate::pool;
@@ -149,7 +148,7 @@ impl JsonFile {
     ) -> anyhow::Result<Self> {
         let stat = stat_in(filesystem, place, path)?;
         let target = match stat.kind {
-            FileKind::Symlink => Some(JsonName::new(&InPool(filesystem).link_target(path)?)),
+            FileKind::Symlink => Some(JsonName::new(&filesystem.read_link(path)?)),
             _ => None,
         };
         Ok(Self {

@@ -8,7 +8,7 @@ use clap::Args;
 use udax::{Error, FileKind, Filesystem, NewInode};
 
 use crate::failure;
-use crate::pool;
+use crate::pool::{self, WriteArgs};
 use crate::pool_path::{PoolPath, in_pool};
 
 /// Make directories in a pool
@@ -17,6 +17,8 @@ pub(crate) struct Mkdir {
     /// Also the directories above; what exists is no error
     #[arg(short, long)]
     parents: bool,
+    #[command(flatten)]
+    write: WriteArgs,
     /// The directories
     #[arg(required = true, value_name = "POOL:/PATH")]
     places: Vec<PoolPath>,
@@ -27,7 +29,7 @@ impl Mkdir {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let new = NewInode::with_permissions(0o777 & !umask());
         failure::for_each(&self.places, |place| {
-            pool::change(&place.pool, |filesystem| {
+            pool::change(&place.pool, self.write, |filesystem| {
                 if self.parents {
                     create_all(filesystem, place, new)
                 } else {

@@ -12,6 +12,8 @@ use udax_media::{BLOCK_BYTES, MIN_POOL_BYTES, Superblock};
 
 use crate::failure;
 use crate::output::{Output, OutputArgs};
+use crate::plural::lanes;
+use crate::pool::WriteArgs;
 use crate::size::Size;
 
 /// Make a pool in a file or on a device
@@ -33,6 +35,8 @@ pub(crate) struct Mkfs {
     /// The pool's identity. Default: random
     #[arg(long, short = 'U')]
     uuid: Option<uuid::Uuid>,
+    #[command(flatten)]
+    write: WriteArgs,
     #[command(flatten)]
     format: OutputArgs,
     /// The file or device
@@ -60,6 +64,7 @@ impl Mkfs {
             size: self.size.map(|size| size.0),
             label: self.label.clone(),
             force: self.force,
+            msync: self.write.msync,
             uuid: self.uuid,
             owner: Owner::current(),
             recorder: None,
@@ -67,7 +72,7 @@ impl Mkfs {
         self.check_plan(&options)?;
         let superblock = Filesystem::format(&self.pool, &options).map_err(|error| match error {
             // What was asked for, not what is there, is wrong: fsck would not help.
-            udax::Error::Corrupt(error) => self.refused(error),
+            udax::Error::Corrupt(error) | udax::Error::NotPool(error) => self.refused(error),
             error => self.refused(error),
         })?;
         let made = Made::new(shown, &superblock);
@@ -135,12 +140,12 @@ impl<'s> Made<'s> {
         };
         writeln!(
             output,
-            "{}: pool {}{label} of {}, journal {} in {} lanes",
+            "{}: pool {}{label} of {}, journal {} in {}",
             self.pool,
             self.uuid,
             Size(self.bytes),
             Size(self.journal_bytes),
-            self.lanes
+            lanes(self.lanes)
         )
     }
 }

@@ -1,12 +1,13 @@
 //! `udax mv`: renames files and directories of a pool.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
-use udax::{FileKind, RenameMode};
+use udax::{Error, FileKind, Filesystem, RenameMode};
 
-use crate::pool;
+use crate::pool::{self, WriteArgs};
 use crate::pool_path::{PoolPath, in_pool};
 
 /// Rename a file or directory of a pool, or move it into a directory
@@ -17,6 +18,8 @@ pub(crate) struct Move {
     /// Fail when the new name is taken
     #[arg(short, long)]
     no_clobber: bool,
+    #[command(flatten)]
+    write: WriteArgs,
     /// The old name
     #[arg(value_name = "POOL:/FROM")]
     from: PoolPath,
@@ -39,7 +42,7 @@ impl Move {
         } else {
             RenameMode::Replace
         };
-        pool::change(&self.from.pool, |filesystem| {
+        pool::change(&self.from.pool, self.write, |filesystem| {
             let is_dir = filesystem
                 .stat(&self.to.path)
                 .is_ok_and(|stat| stat.kind == FileKind::Directory);
@@ -47,10 +50,22 @@ impl Move {
                 Some(name) if is_dir => self.to.path.join(name),
                 _ => self.to.path.clone(),
             };
-            filesystem
-                .rename(&self.from.path, &to, mode)
-                .with_context(|| format!("{}: cannot rename to {}", self.from, in_pool(&self.to.pool, &to)))
+            let renamed = filesystem.rename(&self.from.path, &to, mode);
+            renamed.map_err(|error| self.explain(filesystem, &to, error))
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Names the one of the two names that is wrong.
+    fn explain(&self, filesystem: &Filesystem, to: &Path, error: Error) -> anyhow::Error {
+        let shown = in_pool(&self.to.pool, to);
+        if filesystem.stat_link(&self.from.path).is_err() {
+            return anyhow!(error).context(format!("{}: cannot rename to {shown}", self.from));
+        }
+        let error = match to.parent().map(|parent| filesystem.stat(parent)) {
+            Some(Err(Error::NotFound)) => anyhow!(error).context("its directory does not exist"),
+            _ => error.into(),
+        };
+        error.context(format!("{shown}: cannot be the new name of {}", self.from))
     }
 }

@@ -9,7 +9,7 @@ use udax::{Error, FileKind, Filesystem};
 
 use crate::copy::{InPool, Source as _};
 use crate::failure;
-use crate::pool;
+use crate::pool::{self, WriteArgs};
 use crate::pool_path::{PoolPath, in_pool};
 
 /// Remove files of a pool, and with -r directories with all that is in them
@@ -21,6 +21,8 @@ pub(crate) struct Remove {
     /// What does not exist is no error
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    write: WriteArgs,
     /// What to remove. A symbolic link is removed itself
     #[arg(required = true, value_name = "POOL:/PATH")]
     places: Vec<PoolPath>,
@@ -41,7 +43,9 @@ impl Remove {
             if place.is_root() {
                 bail!("{place}: the root directory cannot be removed: make the pool anew with 'udax mkfs'");
             }
-            pool::change(&place.pool, |filesystem| self.remove(filesystem, place))
+            pool::change(&place.pool, self.write, |filesystem| {
+                self.remove(filesystem, place)
+            })
         })
     }
 
@@ -66,7 +70,7 @@ fn remove_tree(filesystem: &Filesystem, place: &PoolPath) -> Result<()> {
             Step::Any(path) => match filesystem.unlink(&path) {
                 Ok(()) => {}
                 Err(Error::IsDirectory | Error::NotPermitted(_)) => {
-                    let names = InPool(filesystem)
+                    let names = InPool::new(filesystem, &place.pool)
                         .names(&path)
                         .with_context(|| format!("{}: cannot read", in_pool(&place.pool, &path)))?;
                     let children: Vec<Step> = names.iter().map(|name| Step::Any(path.join(name))).collect();

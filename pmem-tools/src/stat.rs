@@ -58,7 +58,7 @@ impl Stat {
         let stat = filesystem
             .stat_link(&place.path)
             .with_context(|| format!("{place}: cannot look"))?;
-        let xattrs = InPool(filesystem)
+        let xattrs = InPool::new(filesystem, &place.pool)
             .xattrs(&place.path)
             .with_context(|| format!("{place}: cannot read the extended attributes"))?;
         if self.format.is_json() {

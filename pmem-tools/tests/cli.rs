@@ -63,6 +63,26 @@ fn every_command_has_help_that_explains_its_arguments() {
 }
 
 #[test]
+fn help_of_put_and_get_says_what_becomes_of_what_exists_and_gives_examples() {
+    let place = Place::new();
+    for command in ["put", "get"] {
+        let help = place.run([command, "--help"]).success();
+        for part in [
+            "What exists",
+            "its own kind only",
+            "Links and special files:",
+            "Permissions:",
+            "Examples:\n  udax ",
+        ] {
+            assert!(help.contains(part), "{command}: no {part:?} in {help}");
+        }
+        // Not wrapped anew by a terminal of the usual width.
+        let (_, after) = help.split_once("What exists").unwrap();
+        assert!(after.lines().all(|line| line.chars().count() <= 80), "{after}");
+    }
+}
+
+#[test]
 fn usage_of_the_commands() {
     let place = Place::new();
     let usages: Vec<String> = COMMANDS
@@ -89,7 +109,7 @@ fn usage_of_the_commands() {
     Usage: udax rm [OPTIONS] <POOL:/PATH>...
     Usage: udax mv [OPTIONS] <POOL:/FROM> <POOL:/TO>
     Usage: udax df [OPTIONS] <POOL>...
-    Usage: udax grow <POOL> <SIZE>
+    Usage: udax grow [OPTIONS] <POOL> <SIZE>
     Usage: udax dump [OPTIONS] <POOL> <COMMAND>
     Usage: udax demo [OPTIONS] [DIRECTORY]
     Usage: udax bench [OPTIONS]
@@ -109,6 +129,12 @@ fn man_writes_a_page_for_every_command() {
         assert!(
             page(&format!("udax-{command}.1")).contains(".SH SYNOPSIS"),
             "{command}"
+        );
+    }
+    for what in ["superblock", "journal", "inode", "tree", "free"] {
+        assert!(
+            page(&format!("udax-dump-{what}.1")).contains(".SH SYNOPSIS"),
+            "{what}"
         );
     }
     assert!(page("udax.1").contains("udax"));

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 
 use command::Place;
 
@@ -277,7 +278,7 @@ fn mkdir_mv_and_rm() {
         .fails_with(&["pool:/c/new", "file exists"]);
     place
         .run(["mv", "pool:/a", "pool:/a/b"])
-        .fails_with(&["pool:/a", "cannot rename"]);
+        .fails_with(&["pool:/a", "invalid argument"]);
     place
         .run(["mv", "pool:/a", "elsewhere:/a"])
         .fails_with(&["another pool"]);
@@ -394,11 +395,25 @@ fn get_replaces_files_but_no_links_fifos_and_devices() {
         0,
     )
     .unwrap();
+    // A hard link is no exception, nor are links and nodes that come.
+    fs::create_dir(place.path("d")).unwrap();
+    fs::write(place.path("d/a"), "two names").unwrap();
+    fs::hard_link(place.path("d/a"), place.path("d/fifo")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", place.path("d/l")).unwrap();
+    place.run(["put", "d/.", "pool:/"]).success();
+    place.run(["put", "d/l", "pool:/"]).success();
     place
         .run(["get", "pool:/f", "link"])
-        .fails_with(&["symbolic link"]);
-    place.run(["get", "pool:/f", "fifo"]).fails_with(&["fifo"]);
-    assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
+        .fails_with(&["link: a symbolic link"]);
+    for source in ["pool:/f", "pool:/l"] {
+        place
+            .run(["get", source, "fifo"])
+            .fails_with(&["udax: fifo: a fifo"]);
+    }
+    place
+        .run(["get", "pool:/fifo", "link"])
+        .fails_with(&["link: a symbolic link"]);
+    assert_eq!(fs::read_link(place.path("link")).unwrap(), Path::new("precious"));
     assert_eq!(fs::read_to_string(place.path("precious")).unwrap(), "precious");
     assert!(!fs::symlink_metadata(&fifo).unwrap().is_file());
     place.run(["get", "pool:/f", "precious"]).success();
@@ -456,4 +471,131 @@ fn a_full_standard_output_is_named() {
     assert_eq!(ran.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&ran.stderr);
     assert!(stderr.contains("standard output"), "{stderr}");
+}
+
+#[test]
+fn get_replaces_what_is_of_the_same_kind() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("d")).unwrap();
+    symlink("new", place.path("d/link")).unwrap();
+    let make_fifo = |name: &str| {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            place.path(name),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+    };
+    make_fifo("d/fifo");
+    // A link may take the place of a file, as with cp -a.
+    symlink("new", place.path("d/was a file")).unwrap();
+    place.run(["put", "d", "pool:/"]).success();
+    fs::create_dir(place.path("to")).unwrap();
+    symlink("old", place.path("to/link")).unwrap();
+    make_fifo("to/fifo");
+    fs::write(place.path("to/was a file"), "old").unwrap();
+    place.run(["get", "pool:/d/.", "to"]).success();
+    for link in ["to/link", "to/was a file"] {
+        assert_eq!(fs::read_link(place.path(link)).unwrap(), Path::new("new"));
+    }
+    odd_tree::assert_same(
+        &odd_tree::snapshot(&place.path("d")),
+        &odd_tree::snapshot(&place.path("to")),
+    );
+}
+
+#[test]
+fn another_name_of_what_was_not_copied_is_not_made() {
+    let place = Place::with_pool("16M");
+    fs::create_dir(place.path("d")).unwrap();
+    fs::write(place.path("d/first"), "content").unwrap();
+    fs::hard_link(place.path("d/first"), place.path("d/second")).unwrap();
+    place.run(["put", "d", "pool:/"]).success();
+    fs::create_dir(place.path("to")).unwrap();
+    symlink("precious", place.path("to/first")).unwrap();
+    let ran = place.run(["get", "pool:/d/.", "to"]);
+    ran.status(1);
+    let stderr = ran.stderr();
+    assert!(stderr.contains("to/first: a symbolic link"), "{stderr}");
+    assert!(stderr.contains("second: another name"), "{stderr}");
+    assert!(fs::symlink_metadata(place.path("to/second")).is_err());
+}
+
+#[test]
+fn a_missing_destination_is_named_and_not_the_source() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    symlink("f", place.path("l")).unwrap();
+    fs::create_dir(place.path("d")).unwrap();
+    place.run(["put", "f", "l", "d", "pool:/"]).success();
+    for name in ["f", "l", "d"] {
+        place
+            .run(["put", name, "pool:/no/x"])
+            .fails_with(&["udax: pool:/no/x: cannot create: its directory does not exist"]);
+        place
+            .run(["get", &in_pool(&format!("/{name}")), "no/x"])
+            .fails_with(&["udax: no/x: cannot create: its directory does not exist"]);
+        place
+            .run(["mv", &in_pool(&format!("/{name}")), "pool:/no/x"])
+            .fails_with(&[
+                "udax: pool:/no/x: cannot be the new name of pool:/",
+                "its directory does not exist",
+            ]);
+    }
+    place
+        .run(["mv", "pool:/f/x", "pool:/y"])
+        .fails_with(&["udax: pool:/f/x: cannot rename"]);
+    place
+        .run(["mv", "pool:/d", "pool:/f"])
+        .fails_with(&["udax: pool:/f: cannot be the new name of pool:/d"]);
+    place
+        .run(["get", "pool:/no", "x"])
+        .fails_with(&["udax: pool:/no: no such file"]);
+}
+
+/// Runs `udax` with `arguments` and sends `signal` once it has read some of the data; whether that came too late.
+fn interrupt(place: &Place, arguments: &[&str], signal: rustix::process::Signal) -> bool {
+    let mut child = place.command();
+    let child = child.args(arguments).stdout(std::process::Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let has_begun = |id: u32| {
+        let counts = fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
+        let moved = counts.lines().take(2).filter_map(|line| line.split(' ').nth(1));
+        moved.filter_map(|bytes| bytes.parse::<u64>().ok()).sum::<u64>() > 4 << 20
+    };
+    while !has_begun(child.id()) && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal);
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn a_new_file_has_its_name_only_when_it_is_whole() {
+    const TRIES: usize = 50;
+    let place = Place::with_pool("256M");
+    fs::write(place.path("large"), vec![1; 64 << 20]).unwrap();
+    let was_interrupted = |put: &dyn Fn() -> bool| (0..TRIES).any(|_| !put());
+    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::TERM] {
+        assert!(was_interrupted(&|| {
+            let is_late = interrupt(&place, &["put", "large", "pool:/large"], signal);
+            let listed = place.run(["ls", "-a", "pool:/"]).success();
+            place.run(["rm", "-f", "pool:/large"]).success();
+            assert!(listed == ".\n..\n" || is_late, "{listed}");
+            is_late
+        }));
+        place.run(["fsck", "-n", "pool"]).success();
+    }
+    place.run(["put", "large", "pool:/large"]).success();
+    fs::create_dir(place.path("to")).unwrap();
+    assert!(was_interrupted(&|| {
+        let get = ["get", "pool:/large", "to/large"];
+        let is_late = interrupt(&place, &get, rustix::process::Signal::TERM);
+        let left = fs::read_dir(place.path("to")).unwrap().count();
+        assert_eq!(left, usize::from(is_late));
+        let _ = fs::remove_file(place.path("to/large"));
+        is_late
+    }));
 }

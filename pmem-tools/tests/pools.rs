@@ -4,7 +4,8 @@
 mod command;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use command::Place;
@@ -169,15 +170,100 @@ fn no_command_believes_what_is_no_pool() {
 }
 
 #[test]
-fn a_cut_pool_is_an_error_not_a_crash() {
+fn a_pool_cut_short_says_so_and_what_is_left_can_be_saved() {
     let place = Place::with_pool("16M");
+    fs::write(place.path("file"), "content").unwrap();
+    place.run(["put", "file", "pool:/"]).success();
     let file = OpenOptions::new().write(true).open(place.path("pool")).unwrap();
-    for length in [15 << 20, 4096 * 3, 4096, 100, 0] {
+    for length in [15 << 20, 4096] {
         file.set_len(length).unwrap();
-        place.run(["ls", "pool"]).fails_with(&["pool"]);
+        let parts = [
+            "pool: cannot",
+            "the pool has 16777216 bytes",
+            &format!("only {length} of them"),
+            "truncate -s 16777216",
+        ];
+        for arguments in [
+            ["ls", "pool"].as_slice(),
+            &["info", "pool"],
+            &["df", "pool"],
+            &["put", "file", "pool:/"],
+        ] {
+            place.run(arguments).fails_with(&parts);
+        }
+        let ran = place.run(["fsck", "-n", "pool"]);
+        ran.status(8);
+        assert!(ran.stderr().contains(parts[1]), "{}", ran.stderr());
+        place.run(["dump", "pool", "free"]).fails_with(&parts[1..]);
         let ran = place.run(["dump", "pool", "superblock"]);
-        assert_eq!(ran.status(1), ran.stdout(), "{length}");
+        assert!(ran.status(1).contains(parts[1]), "{}", ran.stdout());
+        if length == 15 << 20 {
+            file.set_len(16 << 20).unwrap();
+            place.run(["fsck", "-y", "pool"]).success();
+            assert_eq!(place.run(["cat", "pool:/file"]).success(), "content");
+        }
     }
+}
+
+#[test]
+fn a_file_too_small_for_a_pool_is_told_the_smallest_size() {
+    let place = Place::new();
+    for length in [0, 5, 4096, 3 << 20] {
+        fs::write(place.path("small"), vec![b'x'; length]).unwrap();
+        let parts = [
+            &*format!("{length} bytes are too few for a pool"),
+            "16 MiB",
+            "udax mkfs",
+        ];
+        for arguments in [
+            ["info", "small"].as_slice(),
+            &["ls", "small:/"],
+            &["cat", "small:/x"],
+            &["mkdir", "small:/x"],
+            &["grow", "small", "1G"],
+            &["dump", "small", "free"],
+        ] {
+            place.run(arguments).fails_with(&parts);
+        }
+        let ran = place.run(["fsck", "small"]);
+        ran.status(8);
+        assert!(
+            parts.iter().all(|part| ran.stderr().contains(part)),
+            "{}",
+            ran.stderr()
+        );
+        let shown = place.run(["dump", "small", "superblock"]).status(1);
+        assert!(!shown.contains("outside the mapping"), "{shown}");
+    }
+}
+
+#[test]
+fn who_lost_both_superblocks_is_not_sent_in_a_circle() {
+    let place = Place::with_pool("16M");
+    let first = fs::read(place.path("pool")).unwrap()[..4096].to_vec();
+    damage(&place, 100, 8);
+    damage(&place, 511 * 4096 + 100, 8);
+    for arguments in [
+        ["ls", "pool"].as_slice(),
+        &["fsck", "-y", "pool"],
+        &["dump", "pool", "free"],
+    ] {
+        let ran = place.run(arguments);
+        let stderr = ran.stderr();
+        assert!(
+            stderr.contains("both copies") && stderr.contains("restore"),
+            "{stderr}"
+        );
+        assert!(
+            !stderr.contains("run fsck") && !stderr.contains("'udax mkfs'"),
+            "{stderr}"
+        );
+    }
+    // The advice is good.
+    let file = OpenOptions::new().write(true).open(place.path("pool")).unwrap();
+    file.write_all_at(&first, 0).unwrap();
+    place.run(["fsck", "-y", "pool"]).status(1);
+    place.run(["fsck", "-n", "pool"]).success();
 }
 
 #[test]
@@ -347,4 +433,206 @@ fn mkfs_names_the_smallest_size() {
         .run(["mkfs", "empty"])
         .fails_with(&["too small", "--size 16M"]);
     place.run(["mkfs", "--size", "16M", "empty"]).success();
+}
+
+/// A pool whose writer was killed.
+fn unclean_pool() -> Place {
+    let place = Place::with_pool("64M");
+    let mut writer = place
+        .command()
+        .args(["demo-writer", "pool"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pipe = writer.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut pipe, &mut [0; 1]).unwrap();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    place
+}
+
+const READERS: [&[&str]; 6] = [
+    &["info", "pool"],
+    &["ls", "-l", "pool:/"],
+    &["tree", "pool:/"],
+    &["df", "pool"],
+    &["stat", "pool:/"],
+    &["get", "pool:/", "out"],
+];
+
+#[test]
+fn reading_commands_change_no_byte_of_an_unclean_pool() {
+    let place = unclean_pool();
+    let before = fs::read(place.path("pool")).unwrap();
+    for arguments in READERS {
+        let ran = place.run(arguments);
+        ran.success();
+        assert!(ran.stderr().contains("replayed in memory"), "{}", ran.stderr());
+        assert!(before == fs::read(place.path("pool")).unwrap(), "{arguments:?}");
+    }
+    let json = place.run(["info", "--json", "pool"]).json();
+    assert_eq!(json["was_clean"], false, "{json}");
+    // What is read is what recovery makes of it.
+    let listed = place.run(["tree", "pool:/"]).success();
+    place.run(["mkdir", "-p", "pool:/"]).success();
+    assert_eq!(place.run(["tree", "pool:/"]).success(), listed);
+    assert_eq!(place.run(["info", "--json", "pool"]).json()["was_clean"], true);
+}
+
+#[test]
+fn reading_commands_read_a_file_that_they_may_not_write() {
+    let place = unclean_pool();
+    fs::set_permissions(place.path("pool"), PermissionsExt::from_mode(0o444)).unwrap();
+    fs::set_permissions(place.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let program = place.path("udax");
+    fs::copy(env!("CARGO_BIN_EXE_udax"), &program).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.args(arguments).current_dir(place.path(""));
+        if is_root {
+            // Root may write everything.
+            command.uid(65534).gid(65534);
+        }
+        command.output().unwrap()
+    };
+    for _ in 0..2 {
+        for arguments in &READERS[..5] {
+            let ran = run(arguments);
+            let stderr = String::from_utf8_lossy(&ran.stderr);
+            assert!(ran.status.success(), "{arguments:?}: {stderr}");
+        }
+        // The second time a clean one.
+        fs::set_permissions(place.path("pool"), PermissionsExt::from_mode(0o644)).unwrap();
+        place.run(["fsck", "-y", "pool"]).success();
+        fs::set_permissions(place.path("pool"), PermissionsExt::from_mode(0o444)).unwrap();
+    }
+    let ran = run(&["mkdir", "pool:/x"]);
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(stderr.contains("run as a user who may"), "{stderr}");
+}
+
+#[test]
+fn a_lost_copy_is_warned_of_until_it_is_restored() {
+    // A superblock; a line of a checkpoint block.
+    for at in [511 * 4096 + 100, 4096 + 20, 510 * 4096 + 64 + 20] {
+        let place = Place::with_pool("16M");
+        place.run(["mkdir", "pool:/a"]).success();
+        place.run(["mkdir", "pool:/b"]).success();
+        damage(&place, at, 4);
+        for arguments in [["info", "pool"].as_slice(), &["ls", "pool"], &["df", "pool"]] {
+            let ran = place.run(arguments);
+            ran.success();
+            let stderr = ran.stderr();
+            assert!(stderr.contains("one of two copies is lost"), "{at}: {stderr}");
+            assert!(stderr.contains("udax fsck -y"), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        }
+        let json = place.run(["info", "--json", "pool"]).json();
+        assert_eq!(json["damaged_copies"].as_array().unwrap().len(), 1, "{json}");
+        place.run(["fsck", "-y", "pool"]).status(1);
+        let ran = place.run(["info", "--json", "pool"]);
+        assert_eq!(ran.json()["damaged_copies"].as_array().unwrap().len(), 0);
+        assert_eq!(ran.stderr(), "");
+    }
+}
+
+#[test]
+fn a_pool_may_grow_beyond_what_is_reserved_by_default() {
+    let place = Place::with_pool("16M");
+    // The limit on the size of files comes after that on addresses, and is told as what it is.
+    let script = "trap '' XFSZ; ulimit -f 1000000; exec \"$0\" grow pool 100G";
+    let ran = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_udax")])
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(stderr.contains("File too large"), "{stderr}");
+    assert!(!stderr.contains("has 68719476736 bytes"), "{stderr}");
+    assert_eq!(fs::metadata(place.path("pool")).unwrap().len(), 16 << 20);
+}
+
+#[test]
+fn commands_that_write_take_msync_and_explain_it() {
+    let place = Place::new();
+    fs::write(place.path("f"), "content").unwrap();
+    for arguments in [
+        ["mkfs", "--size", "16M", "pool"].as_slice(),
+        &["put", "f", "pool:/"],
+        &["mkdir", "pool:/d"],
+        &["mv", "pool:/f", "pool:/d"],
+        &["rm", "pool:/d/f"],
+        &["grow", "pool", "32M"],
+        &["fsck", "-y", "pool"],
+    ] {
+        let (command, rest) = arguments.split_first().unwrap();
+        place.run([command, &"--msync"].into_iter().chain(rest)).success();
+        let help = place.run([command, "--help"]).success();
+        assert!(
+            help.contains("--msync") && help.contains("power failure"),
+            "{help}"
+        );
+    }
+    assert_eq!(place.run(["ls", "pool:/"]).success(), "d\n");
+}
+
+#[test]
+fn one_is_told_as_one() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("f"), "content").unwrap();
+    let put = place.run(["put", "f", "pool:/"]).success();
+    assert!(
+        put.starts_with("1 file, 0 directories, 0 links, 0 others"),
+        "{put}"
+    );
+    let fsck = place.run(["fsck", "-n", "pool"]).success();
+    assert!(fsck.contains("2 inodes, 1 directory,"), "{fsck}");
+    assert!(place.run(["info", "pool"]).success().contains("in 1 segment\n"));
+    damage(&place, 100, 8);
+    let fsck = place.run(["fsck", "-n", "pool"]).status(4);
+    assert!(fsck.contains(": 1 error, and"), "{fsck}");
+}
+
+#[test]
+fn fsck_ends_with_the_paths_of_what_is_damaged() {
+    let place = Place::with_pool("16M");
+    place.run(["mkdir", "-p", "pool:/a/b c"]).success();
+    fs::write(place.path("file"), vec![7; 10_000]).unwrap();
+    place.run(["put", "file", "pool:/a/b c/odd\nname"]).success();
+    place.run(["put", "file", "pool:/sound"]).success();
+    let damage_inode = |path: &str| {
+        let ino = place.run(["stat", "--json", path]).json()["inode"].to_string();
+        let json = place.run(["dump", "--json", "pool", "inode", &ino]).json();
+        damage(&place, json[0]["byte"].as_u64().unwrap() + 200, 1);
+        ino
+    };
+    let file = damage_inode("pool:/a/b c/odd\nname");
+    let report = place.run(["fsck", "-n", "pool"]).status(4);
+    let end = format!("\npool: inode {file} is /a/b c/odd\\nname\npool: ");
+    let (_, verdict) = report.split_once(&end).unwrap_or_else(|| panic!("{report}"));
+    assert!(verdict.contains("errors, and damage may hide more"), "{report}");
+    assert!(
+        report.contains(" is /a/b c\n"),
+        "of the directory that names it: {report}"
+    );
+    assert!(!report.contains("sound"), "{report}");
+    let json = place.run(["fsck", "-n", "--json", "pool"]).json();
+    let problems = json["problems"].as_array().unwrap();
+    let of_file = problems
+        .iter()
+        .find(|problem| problem["inode"].as_u64() == file.parse().ok());
+    assert_eq!(of_file.unwrap()["path"]["name"], "/a/b c/odd\nname");
+    // Also when the path is mended away.
+    let mended = place.run(["fsck", "-y", "pool"]).status(1);
+    assert!(mended.contains(&end), "{mended}");
+    place.run(["fsck", "-n", "pool"]).success();
+
+    let directory = damage_inode("pool:/a/b c");
+    let report = place.run(["fsck", "-n", "pool"]).status(4);
+    assert!(
+        report.contains(&format!("pool: inode {directory} is /a/b c\n")),
+        "{report}"
+    );
 }

@@ -111,6 +111,8 @@ pub(crate) struct Finding {
     pub(crate) remedy: &'static str,
     /// The inode that the repair changes; `None` when it changes what belongs to the pool.
     pub(crate) subject: Option<InodeNo>,
+    /// The path of the inode that it is about, as far as it is known.
+    pub(crate) path: Option<Vec<u8>>,
     /// Whether it is about bitmaps and counters, which follow from the rest.
     pub(crate) is_space: bool,
 }
@@ -124,7 +126,16 @@ impl Finding {
             lost: None,
             remedy,
             subject: None,
+            path: None,
             is_space: false,
+        }
+    }
+
+    /// The inode that it is about.
+    pub(crate) fn inode(&self) -> Option<InodeNo> {
+        match self.place {
+            Place::Inode(ino) => Some(ino),
+            Place::Block(_) | Place::Byte(_) => self.subject,
         }
     }
 
@@ -132,6 +143,8 @@ impl Finding {
     pub(crate) fn into_problem(self, is_mended: impl FnOnce(&Self) -> bool) -> Problem {
         let repair = is_mended(&self).then(|| self.remedy.to_owned());
         Problem {
+            inode: self.inode(),
+            path: self.path,
             place: self.place,
             what: self.what,
             repair,
@@ -164,6 +177,7 @@ impl Findings {
             lost,
             remedy: mend.words(),
             subject: Some(ino),
+            path: None,
             is_space: false,
         });
         mend.add_to(self.plan.edits.entry(ino.raw()).or_default());

@@ -27,9 +27,11 @@ pub(crate) fn read_superblocks(region: &Region) -> Result<Superblocks, CheckErro
     let mut found = Superblocks {
         believed: match (read_superblock(region, 0), read_superblock(region, 1)) {
             (Ok(first), Ok(second)) if second.generation > first.generation => second,
-            (Ok(first), _) => first,
-            (Err(_), Ok(second)) => second,
-            (Err(first), Err(second)) => return Err(CheckError::NoSuperblock { first, second }),
+            (Ok(one), _) | (_, Ok(one)) => one,
+            (Err(first), Err(second)) => {
+                let why = FormatError::of_superblocks(first, second, region.len());
+                return Err(CheckError::NoSuperblock(why));
+            }
         },
         stale: Vec::new(),
         findings: Vec::new(),
@@ -63,16 +65,14 @@ fn read_superblock(region: &Region, copy: usize) -> Result<Superblock, FormatErr
     let mut bytes = [0; BLOCK_SIZE];
     match region.read_block(block, &mut bytes) {
         Ok(()) => Superblock::decode(&bytes, copy, region.len()),
+        Err(RegionError::OutOfBounds { .. }) => Err(FormatError::TooSmall { found: region.len() }),
         Err(error) => Err(FormatError::Field {
             what: "superblock",
             place: Place::Block(block),
-            field: match error {
-                RegionError::OutOfBounds { .. } => "length of the region",
-                _ => "byte that cannot be read",
-            },
+            field: "byte that cannot be read",
             value: match error {
                 RegionError::Media { at } => at,
-                _ => region.len(),
+                _ => block.offset().raw(),
             },
         }),
     }

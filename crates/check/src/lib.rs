@@ -123,6 +123,18 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     Ok(report)
 }
 
+/// What is wrong with the copies of what the pool keeps twice, the superblock and the checkpoint: the pool can be used,
+/// but the next loss may be all of it. Reads six blocks and changes nothing.
+///
+/// # Errors
+/// [`CheckError::NoSuperblock`]; a media error is no error but a problem.
+pub fn check_copies(region: &Region) -> Result<Vec<Problem>, CheckError> {
+    let superblocks = head::read_superblocks(region)?;
+    let checkpoints = head::read_checkpoints(region, &superblocks.believed);
+    let findings = superblocks.findings.into_iter().chain(checkpoints.findings);
+    Ok(findings.map(|finding| finding.into_problem(|_| false)).collect())
+}
+
 /// What recovery would make of the pool; `None`, and a finding, when the journal is damaged.
 fn replay_in_memory(
     region: &Region,

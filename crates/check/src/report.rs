@@ -1,12 +1,16 @@
 //! What a check says.
 
-use udax_media::Place;
+use udax_media::{InodeNo, Place};
 
 /// A violation of the format or of an agreement between structures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
     pub place: Place,
+    /// The inode that it is about; `None` when it is about what belongs to the pool.
+    pub inode: Option<InodeNo>,
+    /// A path of that inode, where names lead to it; of a longer one `...` and the last 4096 bytes.
+    pub path: Option<Vec<u8>>,
     /// What is wrong, in words.
     pub what: String,
     /// What was done about it; `None` when nothing was.
@@ -68,14 +72,9 @@ pub enum CheckError {
     /// The journal could not be replayed.
     #[error(transparent)]
     Journal(#[from] udax_journal::JournalError),
-    /// No superblock could be believed.
-    #[error("no valid superblock: {first}; copy: {second}")]
-    NoSuperblock {
-        /// What is wrong with the first.
-        first: udax_media::FormatError,
-        /// What is wrong with its copy.
-        second: udax_media::FormatError,
-    },
+    /// Neither superblock can be believed, or the pool has more bytes than there are.
+    #[error("{0}")]
+    NoSuperblock(udax_media::FormatError),
     /// The pool has features that this version must not write.
     #[error("the pool has unknown ro_compat feature bits {bits:#x}: a newer version of udax must repair it")]
     NotWritable {

@@ -1,12 +1,14 @@
 //! One look over the whole pool: everything that is wrong, and the facts that a repair needs.
 //!
 //! The phases follow each other, each in parallel over chunks of inodes or bitmap groups:
-//! pool trees, inodes, directories, links, owners (only when blocks have several), free map.
+//! pool trees, inodes, directories, links, owners (only when blocks have several), free map, paths (only of what is
+//! damaged).
 
 mod directories;
 mod inodes;
 mod links;
 mod owners;
+mod paths;
 mod pool_trees;
 pub(crate) mod space;
 
@@ -165,6 +167,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
+        scanner.name_findings(&mut findings);
     }
     Scan {
         findings,

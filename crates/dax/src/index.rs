@@ -6,7 +6,7 @@
 #[cfg_attr(loom, path = "index/model.rs")]
 mod store;
 
-pub(crate) use store::{Index, Writer};
+pub(crate) use store::{Index, Looks, Writer};
 
 use crate::{Entry, PageRange};
 

@@ -3,6 +3,7 @@
 //! [`PinList`] is in shards by thread, each with slots that are used again: a pin costs one short lock and, once the
 //! shard has grown, no allocation. Locks: shards are leaves.
 
+use std::fmt;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -25,6 +26,17 @@ impl Label {
     /// A label without a number.
     pub fn new(name: &'static str) -> Self {
         Self { name, number: 0 }
+    }
+}
+
+impl fmt::Display for Label {
+    /// Its name, and its number unless that is 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name, self.number) {
+            ("", 0) => f.write_str("somebody"),
+            (name, 0) => f.write_str(name),
+            (name, number) => write!(f, "{name} {number}"),
+        }
     }
 }
 
@@ -53,6 +65,28 @@ pub struct Listed {
     pub term: Term,
     /// How long it has been held, to some milliseconds.
     pub age: Duration,
+}
+
+impl fmt::Display for Listed {
+    /// In one line, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = match self.access {
+            Access::Read => "read",
+            Access::Write => "write",
+        };
+        let term = match self.term {
+            Term::Short => "",
+            Term::Long => ", for a long term",
+        };
+        write!(
+            f,
+            "file {}, {}: pinned to {access} by {} for {:.3} s{term}",
+            self.file,
+            self.pages,
+            self.label,
+            self.age.as_secs_f64()
+        )
+    }
 }
 
 /// The time, as of the last tick of the kernel's clock: reading the exact time would cost a third of a pin.

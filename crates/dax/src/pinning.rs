@@ -13,7 +13,7 @@ use udax_sync::atomic::{Ordering, fence};
 
 use crate::fault::{Entered, Fault};
 use crate::frames::Reach;
-use crate::index::{Mark, Slot};
+use crate::index::{Looks, Mark, Slot};
 use crate::list::{self, Note};
 use crate::pin::{Held, Pin};
 use crate::statistics::Statistics;
@@ -196,6 +196,7 @@ impl Mapping {
     #[inline]
     fn hold_quickly(&self, pages: PageRange, held: &mut Held) -> Result<Quick, DaxError> {
         let page = pages.first();
+        let _looks = Looks::enter();
         let Some(slot) = self.index.load(page) else {
             return Ok(Quick::No);
         };

@@ -1,5 +1,7 @@
 //! Ranges of a file's pages: [`PageRange`], with an end that may be the last page there can be.
 
+use std::fmt;
+
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
@@ -8,6 +10,16 @@ pub const PAGE: u64 = 4096;
 pub struct PageRange {
     first: u64,
     last: u64,
+}
+
+impl fmt::Display for PageRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.first, self.last) {
+            (first, last) if first == last => write!(f, "page {first}"),
+            (first, u64::MAX) => write!(f, "pages from {first}"),
+            (first, last) => write!(f, "pages {first} to {last}"),
+        }
+    }
 }
 
 impl PageRange {

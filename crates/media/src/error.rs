@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::MIN_POOL_BYTES;
 use crate::kinds::{BlockNo, ByteOffset, InodeNo};
 
 /// Where in a pool something is.
@@ -65,6 +66,20 @@ pub enum FormatError {
         /// The value read.
         value: u64,
     },
+    /// Fewer bytes than the smallest pool has.
+    #[error("{found} bytes are too few for a pool: the smallest has {MIN_POOL_BYTES} (16 MiB)")]
+    TooSmall {
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The file was cut short, or the device is a smaller one.
+    #[error("the pool has {pool} bytes, but only {found} of them are there")]
+    Cut {
+        /// Bytes that the superblock says.
+        pool: u64,
+        /// Bytes there are.
+        found: u64,
+    },
     /// A feature this version does not know.
     #[error("superblock: unknown {set} feature bits {bits:#x}; a newer version of udax is needed")]
     UnknownFeature {
@@ -73,4 +88,15 @@ pub enum FormatError {
         /// The unknown bits.
         bits: u64,
     },
+}
+
+impl FormatError {
+    /// Why there is no pool in `region_bytes` where both superblocks fail: that bytes are missing explains the rest.
+    pub fn of_superblocks(first: Self, second: Self, region_bytes: u64) -> Self {
+        match (first, second) {
+            (cut @ Self::Cut { .. }, _) | (_, cut @ Self::Cut { .. }) => cut,
+            _ if region_bytes < MIN_POOL_BYTES => Self::TooSmall { found: region_bytes },
+            (first, _) => first,
+        }
+    }
 }

@@ -310,10 +310,10 @@ impl Superblock {
             return Err(bad("pool size in bytes", bytes));
         }
         if bytes > region_bytes {
-            return Err(bad(
-                "pool size in bytes, more than the device or file holds",
-                bytes,
-            ));
+            return Err(FormatError::Cut {
+                pool: bytes,
+                found: region_bytes,
+            });
         }
         if self.lane_count == 0 || self.lane_count > MAX_LANES {
             return Err(bad("lane count", u64::from(self.lane_count)));

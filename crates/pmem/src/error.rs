@@ -48,6 +48,16 @@ pub enum RegionError {
         /// Bytes asked for.
         needed: u64,
     },
+    /// It cannot grow so far in place.
+    #[error("{path}: opened with room for {reserved} bytes, {needed} are needed: open it again with more")]
+    Unreserved {
+        /// The file or device.
+        path: String,
+        /// Bytes of address space that were reserved.
+        reserved: u64,
+        /// Bytes asked for.
+        needed: u64,
+    },
     /// Another process or handle has the file or device open.
     #[error("{path}: in use{holder}")]
     Busy {
@@ -84,7 +94,7 @@ impl RegionError {
             Self::OutOfBounds { .. } | Self::Misaligned { .. } => Errno::EINVAL,
             Self::Media { .. } => Errno::EIO,
             Self::ReadOnly { .. } => Errno::EROFS,
-            Self::TooSmall { .. } => Errno::ENOSPC,
+            Self::TooSmall { .. } | Self::Unreserved { .. } => Errno::ENOSPC,
             Self::Busy { .. } => Errno::EBUSY,
             Self::Io { source, .. } => source.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         }

@@ -32,8 +32,28 @@ pub(crate) struct Mapping {
     len: AtomicU64,
     source: Option<Source>,
     growth: Mutex<()>,
-    protection: ProtFlags,
+    access: Access,
     is_synchronous: bool,
+}
+
+/// What may be done with the mapped bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// They are read.
+    Read,
+    /// They are read and written.
+    Write,
+    /// As `Write`, but what is written stays in this process's memory.
+    Private,
+}
+
+impl Access {
+    fn protection(self) -> ProtFlags {
+        match self {
+            Self::Read => ProtFlags::PROT_READ,
+            Self::Write | Self::Private => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        }
+    }
 }
 
 // SAFETY: the range is owned by the object; it is accessed by instructions that allow for other threads.
@@ -57,7 +77,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `Io`: what mmap gives.
-    pub(crate) fn new(source: Option<Source>, len: u64, reserve: u64, protection: ProtFlags) -> Result<Self> {
+    pub(crate) fn new(source: Option<Source>, len: u64, reserve: u64, access: Access) -> Result<Self> {
         let granule = granule(source.as_ref());
         let io = |errno| map_error(source.as_ref(), errno);
         let alignment = granule.max(HUGE);
@@ -80,7 +100,7 @@ impl Mapping {
             len: AtomicU64::new(0),
             source,
             growth: Mutex::new(Rank::Leaf, ()),
-            protection,
+            access,
             is_synchronous: false,
         };
         mapping.is_synchronous = mapping.probe_synchronous();
@@ -124,7 +144,7 @@ impl Mapping {
     /// Makes it `len` bytes long, the file too. Already longer is no error.
     ///
     /// # Errors
-    /// `TooSmall`: beyond the reserved addresses or the device, or the file was cut short; `Io`: no space.
+    /// `Unreserved`; `TooSmall`: beyond the device, or the file was cut short; `Io`: no space.
     pub(crate) fn grow(&self, len: u64) -> Result<()> {
         let _growing = self.growth.lock();
         let old = self.len();
@@ -132,9 +152,9 @@ impl Mapping {
             return Ok(());
         }
         if len > self.reserved {
-            return Err(RegionError::TooSmall {
-                path: format!("{}: reserved addresses", self.name()),
-                len: self.reserved,
+            return Err(RegionError::Unreserved {
+                path: self.name(),
+                reserved: self.reserved,
                 needed: len,
             });
         }
@@ -175,7 +195,7 @@ impl Mapping {
     /// # Errors
     /// What madvise gives.
     pub(crate) fn populate(&self) -> std::result::Result<(), Errno> {
-        let advice = if self.protection.contains(ProtFlags::PROT_WRITE) {
+        let advice = if self.access.protection().contains(ProtFlags::PROT_WRITE) {
             MmapAdvise::MADV_POPULATE_WRITE
         } else {
             MmapAdvise::MADV_POPULATE_READ
@@ -217,14 +237,15 @@ impl Mapping {
             None => {
                 let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED | MapFlags::MAP_NORESERVE;
                 // SAFETY: over our own reservation, where nothing is accessed yet.
-                unsafe { mmap_anonymous(address, len, self.protection, flags) }?;
+                unsafe { mmap_anonymous(address, len, self.access.protection(), flags) }?;
                 true
             }
             Some(source) => {
-                let flags = if self.is_synchronous {
-                    MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC
-                } else {
-                    MapFlags::MAP_SHARED
+                let flags = match self.access {
+                    // Not reserved: most of a large pool is never copied.
+                    Access::Private => MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+                    _ if self.is_synchronous => MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC,
+                    _ => MapFlags::MAP_SHARED,
                 };
                 let offset = i64::try_from(start).map_err(|_| Errno::EOVERFLOW)?;
                 // The kernel does not refuse such an offset for a DAX device, and maps something else.
@@ -233,7 +254,16 @@ impl Mapping {
                 }
                 let flags = flags | MapFlags::MAP_FIXED;
                 // SAFETY: over our own reservation, where nothing is accessed yet.
-                unsafe { mmap(address, len, self.protection, flags, source.file(), offset) }?;
+                unsafe {
+                    mmap(
+                        address,
+                        len,
+                        self.access.protection(),
+                        flags,
+                        source.file(),
+                        offset,
+                    )
+                }?;
                 matches!(source.kind(), Kind::File { is_memory: true, .. })
             }
         };
@@ -254,8 +284,13 @@ impl Mapping {
         }
         let flags = MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC;
         let Ok(page) = size(PAGE) else { return false };
+        // Of a private mapping the medium is asked all the same: its promise is what is told.
+        let protection = match self.access {
+            Access::Private => ProtFlags::PROT_READ,
+            access => access.protection(),
+        };
         // SAFETY: at an address that the kernel chooses; nothing is accessed.
-        let Ok(probe) = (unsafe { mmap(None, page, self.protection, flags, source.file(), 0) }) else {
+        let Ok(probe) = (unsafe { mmap(None, page, protection, flags, source.file(), 0) }) else {
             return false;
         };
         // SAFETY: just mapped here, and nobody else knows it.

@@ -38,6 +38,10 @@ pub enum Backend {
 pub struct RegionOptions {
     /// Map without write permission, and share the lock with other readers.
     pub read_only: bool,
+    /// Keep what is stored in this process's memory, and change nothing of the file, which is opened and locked as with
+    /// `read_only` (that counts, where both are set). DAX devices refuse it. What is said of durability is what the
+    /// medium would promise.
+    pub private: bool,
     /// On a file that is not DAX: let fences msync, so that they survive a power failure. Ignored where msync cannot
     /// help: on tmpfs and on anonymous memory.
     pub msync: bool,
@@ -56,6 +60,7 @@ impl Default for RegionOptions {
     fn default() -> Self {
         Self {
             read_only: false,
+            private: false,
             msync: false,
             emulate_flush: true,
             reserve: DEFAULT_RESERVE,

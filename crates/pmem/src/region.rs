@@ -13,13 +13,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::mman::ProtFlags;
 use udax_sync::{Mutex, Rank};
 
 use crate::access::{self, Outcome};
 use crate::domain::{self, SYSFS};
 use crate::engine::Engine;
-use crate::mapping::Mapping;
+use crate::mapping::{Access, Mapping};
 use crate::msync::PendingPages;
 use crate::options::{Persistence, RegionOptions};
 use crate::recorder::Recorder;
@@ -44,6 +43,7 @@ pub struct Region {
     /// Only where fences msync.
     pending: Option<PendingPages>,
     is_read_only: bool,
+    is_private: bool,
     failures: Mutex<BTreeSet<u64>>,
     recorder: Option<Arc<dyn Recorder>>,
 }
@@ -56,7 +56,7 @@ impl Region {
     /// `Busy`: somebody has it open for writing, or open at all while we want to write; `Io`: it cannot be opened or
     /// mapped, or is neither a regular file nor a DAX device.
     pub fn open(path: &Path, options: RegionOptions) -> Result<Self> {
-        let mode = if options.read_only {
+        let mode = if options.read_only || options.private {
             Mode::Read
         } else {
             Mode::Write
@@ -73,10 +73,10 @@ impl Region {
     /// Unless stores survive only the process, the file's name, length and blocks are durable on return.
     ///
     /// # Errors
-    /// As [`Region::open`], `ReadOnly` with that option, `TooSmall` for a device, and `Io` without space: then the
-    /// file is as before.
+    /// As [`Region::open`], `ReadOnly` with that option or `private`, `TooSmall` for a device, and `Io` without space:
+    /// then the file is as before.
     pub fn create(path: &Path, len: u64, options: RegionOptions) -> Result<Self> {
-        if options.read_only {
+        if options.read_only || options.private {
             return Err(RegionError::ReadOnly {
                 path: path.display().to_string(),
             });
@@ -124,12 +124,12 @@ impl Region {
             let path = source.as_ref().map_or("anonymous memory".as_ref(), Source::path);
             RegionError::io(path, "install the SIGBUS handler", errno)
         })?;
-        let protection = if options.read_only {
-            ProtFlags::PROT_READ
-        } else {
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
+        let access = match (options.read_only, options.private) {
+            (true, _) => Access::Read,
+            (false, true) => Access::Private,
+            (false, false) => Access::Write,
         };
-        let mapping = Mapping::new(source, len, options.reserve, protection)?;
+        let mapping = Mapping::new(source, len, options.reserve, access)?;
         let persistence = find_persistence(&mapping, options.msync);
         let flushes = match persistence {
             Persistence::Flush => true,
@@ -142,6 +142,7 @@ impl Region {
             persistence,
             pending: (persistence == Persistence::Msync).then(PendingPages::new),
             is_read_only: options.read_only,
+            is_private: options.private,
             failures: Mutex::new(Rank::Leaf, BTreeSet::new()),
             recorder: options.recorder,
         })
@@ -167,10 +168,10 @@ impl Region {
     /// As [`Region::create`].
     ///
     /// # Errors
-    /// `TooSmall`: a device, or beyond [`RegionOptions::reserve`], or the file was cut short; `ReadOnly`; `Io`: no
-    /// space. Then the region has not changed.
+    /// `Unreserved`: beyond [`RegionOptions::reserve`]; `TooSmall`: beyond the device, or the file was cut short;
+    /// `ReadOnly`, also when private; `Io`: no space. Then the region has not changed.
     pub fn grow(&self, len: u64) -> Result<()> {
-        if self.is_read_only {
+        if self.is_read_only || self.is_private {
             return Err(self.read_only_error());
         }
         if len <= self.len() {

@@ -11,6 +11,8 @@ fn main() -> udax::Result<()> {
         pool,
         &FormatOptions {
             size,
+            // The pool of the last run is there.
+            force: true,
             ..FormatOptions::default()
         },
     )?;

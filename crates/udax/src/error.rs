@@ -96,6 +96,9 @@ pub enum Error {
     /// `EUCLEAN`: what is on the medium does not follow the format.
     #[error("corrupt pool: {0}; run fsck")]
     Corrupt(#[from] FormatError),
+    /// `EUCLEAN`: neither superblock can be believed, or the pool has more bytes than there are: the check cannot help.
+    #[error("{0}")]
+    NotPool(FormatError),
     /// `EUCLEAN`: structures disagree.
     #[error("corrupt pool: {place}: {what}; run fsck")]
     Inconsistent {
@@ -168,7 +171,7 @@ impl Error {
             Self::NoSuchRange => Errno::ENXIO,
             Self::AttributeTooLarge { .. } => Errno::E2BIG,
             Self::Busy(_) => Errno::EBUSY,
-            Self::Corrupt(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
+            Self::Corrupt(_) | Self::NotPool(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
             Self::NotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,

@@ -58,8 +58,9 @@ impl Filesystem {
     /// Opens the pool in the file or on the device `path`: replays its journal, finishes orphans.
     ///
     /// # Errors
-    /// `Region(Busy)` when another process has it open; `Corrupt` when superblocks, journal or roots are damaged or
-    /// need a newer version; `Journal(Unclean)` read-only, when there may be something to replay.
+    /// `Region(Busy)` when another process has it open; `NotPool` when no superblock can be believed, or a newer
+    /// version is needed, or bytes of the pool are missing; `Corrupt` when journal or roots are damaged;
+    /// `Journal(Unclean)` read-only, when there may be something to replay.
     pub fn open(path: &Path, options: &MountOptions) -> Result<Self> {
         Ok(Self {
             pool: mount::open(path, options)?,
@@ -126,7 +127,8 @@ impl Filesystem {
         }
     }
 
-    /// Makes lazy times durable and completes the journal in place (`syncfs`). Everything else is durable already.
+    /// Makes durable what was stored through pins, and lazy times, and completes the journal in place (`syncfs`).
+    /// Everything else is durable already.
     ///
     /// # Errors
     /// A media error.

@@ -39,8 +39,8 @@ pub use file::File;
 pub use filesystem::Filesystem;
 pub use options::*;
 pub use udax_dax::{
-    Access, Cancel, Counters, DaxError, Label, Listed, Mode, Piece, Pin, ReadLease, Request, Term, Until,
-    WaitError,
+    Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
+    Until, WaitError,
 };
 pub use udax_media::inode::FileKind;
 pub use udax_media::{InodeNo, Timestamp};

@@ -10,10 +10,10 @@ use udax_media::inode::FileKind;
 use udax_media::node::TreeRoot;
 use udax_media::segment::{MAX_SEGMENTS, Segment};
 use udax_media::{
-    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Geometry, InodeNo, MAX_POOL_BYTES, Place, Superblock,
-    roots, seal,
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, FormatError, Geometry, InodeNo, MAX_POOL_BYTES,
+    MIN_POOL_BYTES, Place, Superblock, roots, seal,
 };
-use udax_pmem::{Region, RegionOptions};
+use udax_pmem::{DEFAULT_RESERVE, Region, RegionOptions};
 use udax_sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ use crate::update::Update;
 /// Makes a pool in the file or on the device `path`.
 pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock> {
     let region_options = RegionOptions {
+        msync: options.msync,
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };
@@ -146,7 +147,9 @@ fn write_block(region: &Region, at: BlockNo, bytes: &[u8; BLOCK_SIZE]) -> Result
 pub(crate) fn open(path: &Path, options: &MountOptions) -> Result<Arc<Pool>> {
     let region_options = RegionOptions {
         read_only: options.read_only,
+        private: options.private,
         msync: options.msync,
+        reserve: options.reserve.max(DEFAULT_RESERVE),
         recorder: options.recorder.clone(),
         ..RegionOptions::default()
     };
@@ -162,7 +165,7 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     let region = Arc::new(region);
     let superblock = read_superblock(&region)?;
     if !superblock.is_writable() && !options.read_only {
-        return Err(Error::Corrupt(udax_media::FormatError::UnknownFeature {
+        return Err(Error::Corrupt(FormatError::UnknownFeature {
             set: "ro_compat",
             bits: superblock.ro_compat & !udax_media::superblock::KNOWN_RO_COMPAT,
         }));
@@ -183,31 +186,24 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
 
 /// The valid superblock with the highest generation; both copies are read.
 pub(crate) fn read_superblock(region: &Region) -> Result<Superblock> {
-    let mut best: Option<Superblock> = None;
-    let mut failure: Option<Error> = None;
-    for (copy, block) in SUPERBLOCKS.into_iter().enumerate() {
+    let read = |copy: usize| {
         let mut bytes = [0; BLOCK_SIZE];
-        let decoded = match region.read(block.offset().raw(), &mut bytes) {
-            Ok(()) => Superblock::decode(&bytes, copy, region.len()).map_err(Error::from),
-            // The other copy may be readable.
-            Err(error) => Err(error.into()),
-        };
-        match decoded {
-            Ok(superblock) => {
-                if best
-                    .as_ref()
-                    .is_none_or(|best| best.generation < superblock.generation)
-                {
-                    best = Some(superblock);
-                }
-            }
-            Err(error) => failure = Some(failure.unwrap_or(error)),
+        region.read(SUPERBLOCKS[copy].offset().raw(), &mut bytes)?;
+        Superblock::decode(&bytes, copy, region.len()).map_err(Error::NotPool)
+    };
+    match (read(0), read(1)) {
+        (Ok(first), Ok(second)) if second.generation > first.generation => Ok(second),
+        // The other copy may be readable.
+        (Ok(one), _) | (_, Ok(one)) => Ok(one),
+        (Err(Error::NotPool(first)), Err(Error::NotPool(second))) => Err(Error::NotPool(
+            FormatError::of_superblocks(first, second, region.len()),
+        )),
+        (Err(Error::NotPool(cut @ FormatError::Cut { .. })), _)
+        | (_, Err(Error::NotPool(cut @ FormatError::Cut { .. }))) => Err(Error::NotPool(cut)),
+        _ if region.len() < MIN_POOL_BYTES => {
+            Err(Error::NotPool(FormatError::TooSmall { found: region.len() }))
         }
-    }
-    match (best, failure) {
-        (Some(superblock), _) => Ok(superblock),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(Error::Invalid("no superblock")),
+        (Err(error), Err(_)) => Err(error),
     }
 }
 

@@ -14,6 +14,8 @@ pub struct FormatOptions {
     pub label: String,
     /// Overwrite what looks like data.
     pub force: bool,
+    /// As [`MountOptions::msync`].
+    pub msync: bool,
     /// The pool's identity; `None` for a random one.
     pub uuid: Option<uuid::Uuid>,
     /// Owner of the root directory.
@@ -25,8 +27,13 @@ pub struct FormatOptions {
 /// How a pool is opened.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    /// Change nothing. Needs a pool that was closed cleanly.
+    /// Change nothing. Needs a pool that was closed cleanly; `private` shows any.
     pub read_only: bool,
+    /// Change nothing on the medium: what is replayed and written stays in this process's memory, and is gone when the
+    /// pool is closed. For looking at a pool that was not closed cleanly. DAX devices refuse it.
+    pub private: bool,
+    /// The most bytes that the pool can grow to without being opened again. 0: 64 GiB, or its size if that is more.
+    pub reserve: u64,
     /// On a file that is not on persistent memory: let fences msync, so that they survive a power failure.
     pub msync: bool,
     /// Take all page faults of the pool at once, so that operations take none ([`udax_pmem::Region::populate`]): for

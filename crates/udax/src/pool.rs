@@ -104,7 +104,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Makes lazy times durable and completes the journal in place.
+    /// Makes durable what was stored through pins, and lazy times, and completes the journal in place.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
         for inode in self.inodes.collect() {

@@ -92,7 +92,7 @@ impl<T> XArray<T> {
     #[track_caller]
     pub fn write(&self) -> Writer<'_, T> {
         // The pin comes first: making it may run destructors.
-        let pin = Pin::new();
+        let pin = Pin::of_writer();
         Writer::new(self, self.writers.lock(), pin)
     }
 

@@ -54,4 +54,10 @@ pub use array::XArray;
 pub use cursor::Cursor;
 pub use entry::{Entry, Found, MAX_ORDER, MAX_VALUE, Mark};
 pub use error::{ExchangeError, SplitError, StoreError};
+pub use reclaim::ReadSection;
 pub use writer::Writer;
+
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

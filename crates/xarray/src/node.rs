@@ -319,7 +319,12 @@ impl Node {
         // SAFETY: the node is from a box, and the caller has the only pointer that is still used.
         let node = unsafe { Box::from_raw(node.as_ptr()) };
         #[cfg(loom)]
-        node.life.with_mut(|_| ());
+        {
+            // loom panics if a read is not ordered before this. The memory stays, so that it can say so of later reads.
+            node.life.with_mut(|_| ());
+            std::mem::forget(node);
+        }
+        #[cfg(not(loom))]
         drop(node);
     }
 

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use std::fmt;
+
 use crossbeam_epoch::Guard;
 
 use crate::node::Node;
@@ -13,10 +15,39 @@ use crate::word::{Kind, Word};
 /// While it lives, nothing that could be reached when it was made is freed.
 pub(crate) struct Pin(Guard);
 
+/// Several looks together: while it lives, no look of this thread at any array passes a barrier of its own, which is
+/// most of what a look costs. What is unlinked meanwhile is not freed before it is gone: do not wait with one.
+pub struct ReadSection {
+    _pin: Pin,
+}
+
+impl ReadSection {
+    /// Begins one; they nest.
+    #[inline]
+    #[must_use]
+    pub fn enter() -> Self {
+        Self { _pin: Pin::new() }
+    }
+}
+
+impl fmt::Debug for ReadSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadSection").finish_non_exhaustive()
+    }
+}
+
 impl Pin {
     #[inline]
     pub(crate) fn new() -> Self {
         Self(crossbeam_epoch::pin())
+    }
+
+    /// A writer's. Under loom it also frees what can go, which a thread does once in 128 pins: no model has so many.
+    pub(crate) fn of_writer() -> Self {
+        let pin = Self::new();
+        #[cfg(loom)]
+        pin.0.flush();
+        pin
     }
 
     /// Frees a node, not what its slots hold, or gives the count back that an entry holds: later.

@@ -1,4 +1,6 @@
 //! Random operations on an index and on a `BTreeMap` that says what each must do.
+//!
+//! `PROPTEST_CASES=1000000 cargo test -p udax-xarray --test model` tries longer than CI does.
 
 use std::collections::BTreeMap;
 
@@ -138,7 +140,7 @@ fn compare(index: &XArray, model: &Model) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_index_does_what_its_model_does(operations in prop::collection::vec(an_operation(), 1..60)) {

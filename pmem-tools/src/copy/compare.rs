@@ -33,7 +33,7 @@ pub(crate) fn compare<S: Source, T: Source>(
         match result {
             Ok(()) if item.link_to.is_some() => tally.count_hard_link(),
             Ok(()) => tally.count(item.attributes.kind),
-            Err(error) => tally.fail(&item.target, &error),
+            Err(error) => tally.fail(&target.shown(&item.target), &error),
         }
     });
 }

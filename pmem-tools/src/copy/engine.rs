@@ -1,16 +1,19 @@
 //! Carries a plan out: directories first, then everything else in parallel, then hard links, and last the
 //! attributes of directories, which the work inside them would have changed.
+//!
+//! Lock: rank Leaf, around the indices of what failed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use udax::FileKind;
 use udax_sync::atomic::{AtomicUsize, Ordering};
+use udax_sync::{Mutex, Rank};
 
 use super::plan::{Item, Plan};
 use super::tally::Tally;
-use super::tree::{Kept, Source, Target};
+use super::tree::{Kept, Source, Target, Thing};
 
 /// Bytes copied at a time: a huge page, so that a large file's blocks can be allocated as such.
 const CHUNK: usize = 2 << 20;
@@ -20,7 +23,19 @@ struct Copy<'c, S, T> {
     target: &'c T,
     plan: &'c Plan,
     tally: &'c Tally,
+    /// Items that were not copied: further names of them cannot be made.
+    failed: Mutex<HashSet<usize>>,
 }
+
+/// Why something was not copied.
+#[derive(Debug)]
+struct Failed {
+    /// The side and path that it is about, for messages.
+    path: String,
+    error: anyhow::Error,
+}
+
+type Step<R> = Result<R, Failed>;
 
 /// Copies `plan` from `source` to `target` in `threads` threads. Failures are in `tally`.
 pub(crate) fn copy<S: Source, T: Target>(source: &S, target: &T, plan: &Plan, threads: usize, tally: &Tally) {
@@ -29,6 +44,7 @@ pub(crate) fn copy<S: Source, T: Target>(source: &S, target: &T, plan: &Plan, th
         target,
         plan,
         tally,
+        failed: Mutex::new(Rank::Leaf, HashSet::new()),
     };
     let missing = copy.create_dirs();
     copy.copy_leaves(&missing, threads);
@@ -52,7 +68,7 @@ pub(crate) fn read_all<T: Source>(target: &T, plan: &Plan, threads: usize, tally
             };
             match read_file(target, item, buffer, tally) {
                 Ok(()) => tally.count(FileKind::Regular),
-                Err(error) => tally.fail(&item.target, &error),
+                Err(error) => tally.fail(&target.shown(&item.target), &error),
             }
         },
     );
@@ -113,7 +129,7 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             match self.create_dir(&item.target) {
                 Ok(()) => self.tally.count(FileKind::Directory),
                 Err(error) => {
-                    self.tally.fail(&item.target, &error);
+                    self.tally.fail(&self.target.shown(&item.target), &error);
                     missing.insert(item.target.clone());
                 }
             }
@@ -128,7 +144,7 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
         match self.target.kind(path) {
             Ok(Some(FileKind::Directory)) => Ok(()),
             Ok(Some(_)) => Err(error.context("a file is where a directory must be")),
-            _ => Err(error.context("cannot make the directory")),
+            _ => Err(self.why_not_created(path, error)),
         }
     }
 
@@ -138,95 +154,98 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             let Some(item) = self.plan.items.get(index) else {
                 return;
             };
-            if is_below(missing, item) {
-                return;
+            let copied = if is_below(missing, item) {
+                None
+            } else {
+                Some(self.copy_leaf(item, buffer))
+            };
+            match copied {
+                Some(Ok(())) => return self.tally.count(item.attributes.kind),
+                Some(Err(failed)) => self.tally.fail(&failed.path, &failed.error),
+                None => {}
             }
-            match self.copy_leaf(item, buffer) {
-                Ok(()) => self.tally.count(item.attributes.kind),
-                Err(error) => self.tally.fail(&item.source, &error),
-            }
+            self.failed.lock().insert(index);
         });
     }
 
-    fn copy_leaf(&self, item: &Item, buffer: &mut Vec<u8>) -> Result<()> {
-        match item.attributes.kind {
-            FileKind::Regular => self.copy_file(item, buffer)?,
+    fn copy_leaf(&self, item: &Item, buffer: &mut Vec<u8>) -> Step<()> {
+        self.check_place(item)?;
+        let content;
+        let thing = match item.attributes.kind {
             FileKind::Symlink => {
-                let content = self
-                    .source
-                    .link_target(&item.source)
-                    .context("cannot read the link")?;
-                self.replace(&item.target, |path| self.target.create_link(&content, path))?;
+                content = self.of_source(
+                    item,
+                    "cannot read the link",
+                    self.source.link_target(&item.source),
+                )?;
+                Thing::Link(&content)
             }
-            FileKind::Directory => {}
-            kind @ (FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice) => {
-                let rdev = match kind {
-                    FileKind::CharDevice | FileKind::BlockDevice => item.attributes.rdev,
-                    _ => 0,
-                };
-                self.replace(&item.target, |path| self.target.create_node(path, kind, rdev))?;
-            }
-        }
-        self.finish(item)
-    }
-
-    fn copy_file(&self, item: &Item, buffer: &mut Vec<u8>) -> Result<()> {
-        let from = self.source.open(&item.source).context("cannot open")?;
-        let error = match self.target.create_file(&item.target) {
-            Ok(to) => return self.fill(&from, (to, &item.target), item, buffer),
-            Err(error) => error,
+            kind @ (FileKind::CharDevice | FileKind::BlockDevice) => Thing::Node(kind, item.attributes.rdev),
+            kind @ (FileKind::Fifo | FileKind::Socket) => Thing::Node(kind, 0),
+            FileKind::Regular | FileKind::Directory => return self.copy_file(item, buffer),
         };
-        match self.target.kind(&item.target) {
-            Ok(Some(FileKind::Regular)) => {}
-            Ok(Some(kind)) => return Err(error.context(in_the_way(kind))),
-            _ => return Err(error.context("cannot create")),
-        }
-        // The old file stays until the new one is whole.
-        let beside = beside(&item.target);
-        let to = self.target.create_file(&beside).context("cannot create")?;
-        self.fill(&from, (to, &beside), item, buffer)?;
-        let replaced = self.target.replace(&beside, &item.target);
-        if replaced.is_err() {
-            let _ = self.target.remove(&beside);
-        }
-        replaced.context("cannot replace what is there")
+        let new = self.create(item, thing)?;
+        self.finish(item, &new)?;
+        self.publish(item, new)
     }
 
-    /// Copies the content to a new file; removes it if that fails: half a file is worse than none.
-    fn fill(
-        &self,
-        from: &S::File,
-        (to, path): (T::File, &Path),
-        item: &Item,
-        buffer: &mut Vec<u8>,
-    ) -> Result<()> {
-        let copied = self.copy_content(from, &to, item, buffer);
-        drop(to);
-        if copied.is_err() {
-            let _ = self.target.remove(path);
-        }
-        copied
+    fn copy_file(&self, item: &Item, buffer: &mut Vec<u8>) -> Step<()> {
+        let from = self.of_source(item, "cannot open", self.source.open(&item.source))?;
+        let new = self.create(item, Thing::File)?;
+        self.copy_content(&from, &new, item, buffer)?;
+        self.finish(item, &new)?;
+        self.publish(item, new)
     }
 
-    fn copy_content(&self, from: &S::File, to: &T::File, item: &Item, buffer: &mut Vec<u8>) -> Result<()> {
+    /// Whether what is there may be replaced: a file by anything, and what is no file by what is of its own kind.
+    fn check_place(&self, item: &Item) -> Step<()> {
+        let there = self.of_target(item, "cannot look", self.target.kind(&item.target))?;
+        match there {
+            None | Some(FileKind::Regular) => Ok(()),
+            Some(kind) if kind == item.attributes.kind && kind != FileKind::Directory => Ok(()),
+            Some(kind) => Err(self.failed_target(item, anyhow!(in_the_way(kind)))),
+        }
+    }
+
+    fn create(&self, item: &Item, thing: Thing<'_>) -> Step<T::New> {
+        let created = self.target.create(&item.target, thing);
+        created.map_err(|error| self.failed_target(item, self.why_not_created(&item.target, error)))
+    }
+
+    /// A missing directory is the reason that a user can do something about.
+    fn why_not_created(&self, path: &Path, error: anyhow::Error) -> anyhow::Error {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match parent.map(|parent| self.target.kind(parent)) {
+            Some(Ok(None)) => error.context("cannot create: its directory does not exist"),
+            _ => error.context("cannot create"),
+        }
+    }
+
+    fn publish(&self, item: &Item, new: T::New) -> Step<()> {
+        self.of_target(
+            item,
+            "cannot replace what is there",
+            self.target.publish(new, &item.target),
+        )
+    }
+
+    fn copy_content(&self, from: &S::File, to: &T::New, item: &Item, buffer: &mut Vec<u8>) -> Step<()> {
         let size = item.attributes.size;
         let mut end = 0;
         if item.attributes.allocated >= size {
-            end = self.copy_run(from, to, 0..size, buffer)?;
+            end = self.copy_run((from, to), item, 0..size, buffer)?;
         } else {
             let mut offset = 0;
             while offset < size
-                && let Some(run) = self
-                    .source
-                    .data_run(from, offset)
-                    .context("cannot find the data")?
+                && let Some(run) =
+                    self.of_source(item, "cannot find the data", self.source.data_run(from, offset))?
             {
                 offset = run.end.min(size).max(offset + 1);
-                end = self.copy_run(from, to, run.start..run.end.min(size), buffer)?;
+                end = self.copy_run((from, to), item, run.start..run.end.min(size), buffer)?;
             }
         }
         if end < size {
-            self.target.set_size(to, size).context("cannot set the size")?;
+            self.of_target(item, "cannot set the size", self.target.set_size(to, size))?;
         }
         Ok(())
     }
@@ -234,11 +253,11 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
     /// Copies a run of data; gives the offset of its end, less than asked when the file has become shorter.
     fn copy_run(
         &self,
-        from: &S::File,
-        to: &T::File,
+        (from, to): (&S::File, &T::New),
+        item: &Item,
         run: std::ops::Range<u64>,
         buffer: &mut Vec<u8>,
-    ) -> Result<u64> {
+    ) -> Step<u64> {
         if buffer.is_empty() {
             buffer.resize(CHUNK, 0);
         }
@@ -248,16 +267,16 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             let aligned = CHUNK - usize::try_from(offset).unwrap_or(0) % CHUNK;
             let wanted = usize::try_from(run.end - offset).unwrap_or(CHUNK).min(aligned);
             let part = buffer.get_mut(..wanted).unwrap_or_default();
-            let read = self
-                .source
-                .read_at(from, part, offset)
-                .with_context(|| format!("cannot read at byte {offset}"))?;
+            let read = self.source.read_at(from, part, offset);
+            let read = read.with_context(|| format!("cannot read at byte {offset}"));
+            let read = read.map_err(|error| self.failed_source(item, error))?;
             if read == 0 {
                 break;
             }
-            self.target
-                .write_at(to, part.get(..read).unwrap_or_default(), offset)
-                .with_context(|| format!("cannot write at byte {offset}"))?;
+            let part = part.get(..read).unwrap_or_default();
+            let written = self.target.write_at(to, part, offset);
+            let written = written.with_context(|| format!("cannot write at byte {offset}"));
+            written.map_err(|error| self.failed_target(item, error))?;
             let read = u64::try_from(read).unwrap_or(0);
             offset += read;
             self.tally.add_bytes(read);
@@ -267,17 +286,29 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
 
     fn link_names(&self, missing: &HashSet<PathBuf>) {
         for item in &self.plan.items {
-            let Some(first) = item.link_to.and_then(|index| self.plan.items.get(index)) else {
+            let Some(index) = item.link_to.filter(|_| !is_below(missing, item)) else {
                 continue;
             };
-            if is_below(missing, item) {
-                continue;
-            }
-            match self.replace(&item.target, |path| self.target.hard_link(&first.target, path)) {
+            match self.link_name(item, index) {
                 Ok(()) => self.tally.count_hard_link(),
-                Err(error) => self.tally.fail(&item.source, &error),
+                Err(failed) => self.tally.fail(&failed.path, &failed.error),
             }
         }
+    }
+
+    fn link_name(&self, item: &Item, index: usize) -> Step<()> {
+        let first = self
+            .plan
+            .items
+            .get(index)
+            .filter(|_| !self.failed.lock().contains(&index));
+        let Some(first) = first else {
+            let error = anyhow!("another name of the same file, which was not copied");
+            return Err(self.failed_source(item, error));
+        };
+        self.check_place(item)?;
+        let new = self.create(item, Thing::Name(&first.target))?;
+        self.publish(item, new)
     }
 
     fn finish_dirs(&self, missing: &HashSet<PathBuf>) {
@@ -286,70 +317,67 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
             if missing.contains(&item.target) {
                 continue;
             }
-            if let Err(error) = self.finish(item) {
-                self.tally.fail(&item.target, &error);
+            if let Err(failed) = self.finish(item, &self.target.directory(&item.target)) {
+                self.tally.fail(&failed.path, &failed.error);
             }
         }
     }
 
     /// Owner, extended attributes, mode and times, in the order in which none undoes another.
-    fn finish(&self, item: &Item) -> Result<()> {
-        let path = &item.target;
-        self.target
-            .set_owner(path, &item.attributes)
-            .context("cannot set the owner")?;
-        let xattrs = self
-            .source
-            .xattrs(&item.source)
-            .context("cannot read the extended attributes")?;
+    fn finish(&self, item: &Item, new: &T::New) -> Step<()> {
+        let owned = self.target.set_owner(new, &item.attributes);
+        self.of_target(item, "cannot set the owner", owned)?;
+        let xattrs = self.source.xattrs(&item.source);
+        let xattrs = self.of_source(item, "cannot read the extended attributes", xattrs)?;
         for xattr in xattrs {
-            let kept = self
-                .target
-                .set_xattr(path, &xattr)
-                .with_context(|| format!("cannot set the attribute {}", crate::name::escaped(&xattr.name)))?;
-            if kept == Kept::No {
+            let kept = self.target.set_xattr(new, &xattr).with_context(|| {
+                let name = crate::name::escaped(&xattr.name);
+                format!("cannot set the attribute {name}")
+            });
+            if kept.map_err(|error| self.failed_target(item, error))? == Kept::No {
                 self.tally.drop_xattr();
             }
         }
-        self.target
-            .set_mode_and_times(path, &item.attributes)
-            .context("cannot set mode and times")
+        let set = self.target.set_mode_and_times(new, &item.attributes);
+        self.of_target(item, "cannot set mode and times", set)
     }
 
-    /// Makes something that is no regular file at `path`, in place of what is there already.
-    fn replace<R>(&self, path: &Path, make: impl Fn(&Path) -> Result<R>) -> Result<R> {
-        let error = match make(path) {
-            Ok(made) => return Ok(made),
-            Err(error) => error,
-        };
-        match self.target.kind(path) {
-            Ok(Some(kind @ FileKind::Directory)) => Err(error.context(in_the_way(kind))),
-            Ok(Some(_)) => {
-                self.target.remove(path).context("cannot replace what is there")?;
-                make(path).context("cannot create")
-            }
-            _ => Err(error.context("cannot create")),
+    fn of_source<R>(&self, item: &Item, what: &'static str, result: Result<R>) -> Step<R> {
+        result
+            .context(what)
+            .map_err(|error| self.failed_source(item, error))
+    }
+
+    fn of_target<R>(&self, item: &Item, what: &'static str, result: Result<R>) -> Step<R> {
+        result
+            .context(what)
+            .map_err(|error| self.failed_target(item, error))
+    }
+
+    fn failed_source(&self, item: &Item, error: anyhow::Error) -> Failed {
+        Failed {
+            path: self.source.shown(&item.source),
+            error,
+        }
+    }
+
+    fn failed_target(&self, item: &Item, error: anyhow::Error) -> Failed {
+        Failed {
+            path: self.target.shown(&item.target),
+            error,
         }
     }
 }
 
-/// Why a file cannot go where something of this kind is.
+/// Why something of this kind is not replaced.
 fn in_the_way(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Directory => "a directory is where a file must be",
-        FileKind::Symlink => "a symbolic link is where a file must be: it is neither followed nor replaced",
+        FileKind::Symlink => "a symbolic link is there, which is neither followed nor replaced",
         FileKind::CharDevice | FileKind::BlockDevice => "a device is there, which is not replaced",
         FileKind::Fifo | FileKind::Socket => "a fifo or socket is there, which is not replaced",
         FileKind::Regular => "a file is there",
     }
-}
-
-/// Another name in the same directory, which nobody else uses.
-fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    let name = name.get(..name.len().min(200)).unwrap_or_default();
-    let name = [b".", name, format!(".udax-{}", std::process::id()).as_bytes()].concat();
-    path.with_file_name(crate::name::path(&name))
 }
 
 /// Whether the directory that `item` goes to could not be made.

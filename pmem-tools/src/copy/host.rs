@@ -6,14 +6,15 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use udax::{FileKind, Owner, Timestamp};
 
-use super::tree::{Attributes, Kept, Source, Target, Xattr};
+use super::tree::{Attributes, Kept, Source, Target, Thing, Xattr, beside};
+use crate::scratch::Scratch;
 
 const SET_ID_BITS: u32 = 0o6000;
 
@@ -27,8 +28,8 @@ pub(crate) struct Host {
 
 impl Host {
     fn check_not_pool(&self, path: &Path) -> Result<()> {
-        let found = fs::symlink_metadata(path)?;
-        if self.pool == Some((found.dev(), found.ino())) {
+        let found = fs::symlink_metadata(path);
+        if found.is_ok_and(|found| self.pool == Some((found.dev(), found.ino()))) {
             bail!("this is the pool itself");
         }
         Ok(())
@@ -50,6 +51,10 @@ impl Host {
 
 impl Source for Host {
     type File = File;
+
+    fn shown(&self, path: &Path) -> String {
+        crate::name::shown(path)
+    }
 
     fn attributes(&self, path: &Path) -> Result<Attributes> {
         let found = fs::symlink_metadata(path)?;
@@ -151,8 +156,55 @@ impl Source for Host {
     }
 }
 
+/// Something new under a name of its own, which is removed unless it is published, or a directory.
+#[derive(Debug)]
+pub(crate) struct New {
+    path: PathBuf,
+    scratch: Option<Scratch>,
+    file: Option<File>,
+}
+
+impl New {
+    fn file(&self) -> Result<&File> {
+        self.file.as_ref().context("is no regular file")
+    }
+}
+
+fn make(path: &Path, thing: Thing<'_>) -> io::Result<Option<File>> {
+    match thing {
+        Thing::File => {
+            let mut options = OpenOptions::new();
+            return options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+                .map(Some);
+        }
+        Thing::Link(content) => std::os::unix::fs::symlink(crate::name::path(content), path)?,
+        Thing::Node(kind, rdev) => {
+            let file_type = match kind {
+                FileKind::Fifo => FileType::Fifo,
+                FileKind::Socket => FileType::Socket,
+                FileKind::CharDevice => FileType::CharacterDevice,
+                FileKind::BlockDevice => FileType::BlockDevice,
+                FileKind::Regular | FileKind::Directory | FileKind::Symlink => {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+            };
+            rustix::fs::mknodat(CWD, path, file_type, Mode::RUSR | Mode::WUSR, rdev)?;
+        }
+        Thing::Name(existing) => fs::hard_link(existing, path)?,
+    }
+    Ok(None)
+}
+
 impl Target for Host {
-    type File = File;
+    type New = New;
+
+    fn shown(&self, path: &Path) -> String {
+        crate::name::shown(path)
+    }
 
     fn kind(&self, path: &Path) -> Result<Option<FileKind>> {
         match fs::symlink_metadata(path) {
@@ -166,78 +218,55 @@ impl Target for Host {
         Ok(rustix::fs::mkdirat(CWD, path, Mode::RWXU)?)
     }
 
-    fn create_file(&self, path: &Path) -> Result<File> {
-        Ok(OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?)
+    fn directory(&self, path: &Path) -> New {
+        New {
+            path: path.to_owned(),
+            scratch: None,
+            file: None,
+        }
     }
 
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> Result<()> {
-        Ok(file.write_all_at(bytes, offset)?)
-    }
-
-    fn set_size(&self, file: &File, size: u64) -> Result<()> {
-        Ok(file.set_len(size)?)
-    }
-
-    fn create_link(&self, content: &[u8], path: &Path) -> Result<()> {
-        Ok(std::os::unix::fs::symlink(crate::name::path(content), path)?)
-    }
-
-    fn create_node(&self, path: &Path, kind: FileKind, rdev: u64) -> Result<()> {
-        let file_type = match kind {
-            FileKind::Fifo => FileType::Fifo,
-            FileKind::Socket => FileType::Socket,
-            FileKind::CharDevice => FileType::CharacterDevice,
-            FileKind::BlockDevice => FileType::BlockDevice,
-            FileKind::Regular | FileKind::Directory | FileKind::Symlink => bail!("is no node"),
-        };
-        Ok(rustix::fs::mknodat(
-            CWD,
+    fn create(&self, path: &Path, thing: Thing<'_>) -> Result<New> {
+        let path = beside(path);
+        let (scratch, file) = Scratch::make(path.clone(), |path| make(path, thing))?;
+        Ok(New {
             path,
-            file_type,
-            Mode::RUSR | Mode::WUSR,
-            rdev,
-        )?)
+            scratch: Some(scratch),
+            file,
+        })
     }
 
-    fn hard_link(&self, existing: &Path, path: &Path) -> Result<()> {
-        Ok(fs::hard_link(existing, path)?)
+    fn write_at(&self, new: &New, bytes: &[u8], offset: u64) -> Result<()> {
+        Ok(new.file()?.write_all_at(bytes, offset)?)
     }
 
-    fn replace(&self, from: &Path, to: &Path) -> Result<()> {
-        self.check_not_pool(to)?;
-        Ok(fs::rename(from, to)?)
+    fn set_size(&self, new: &New, size: u64) -> Result<()> {
+        Ok(new.file()?.set_len(size)?)
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.check_not_pool(path)?;
-        Ok(fs::remove_file(path)?)
-    }
-
-    fn set_owner(&self, path: &Path, attributes: &Attributes) -> Result<()> {
+    fn set_owner(&self, new: &New, attributes: &Attributes) -> Result<()> {
         if self.is_root {
-            std::os::unix::fs::lchown(path, Some(attributes.owner.uid), Some(attributes.owner.gid))?;
+            std::os::unix::fs::lchown(&new.path, Some(attributes.owner.uid), Some(attributes.owner.gid))?;
         }
         Ok(())
     }
 
-    fn set_xattr(&self, path: &Path, xattr: &Xattr) -> Result<Kept> {
-        match rustix::fs::lsetxattr(path, xattr.name.as_slice(), &xattr.value, XattrFlags::empty()) {
+    fn set_xattr(&self, new: &New, xattr: &Xattr) -> Result<Kept> {
+        let (name, flags) = (xattr.name.as_slice(), XattrFlags::empty());
+        match rustix::fs::lsetxattr(&new.path, name, &xattr.value, flags) {
             Ok(()) => Ok(Kept::Yes),
             Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(Kept::No),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn set_mode_and_times(&self, path: &Path, attributes: &Attributes) -> Result<()> {
+    fn set_mode_and_times(&self, new: &New, attributes: &Attributes) -> Result<()> {
         if attributes.kind != FileKind::Symlink {
             // Under another owner a set-id bit would give away that owner's rights.
             let may_set_id = self.is_root || attributes.owner == Owner::current();
             let lost = if may_set_id { 0 } else { SET_ID_BITS };
-            fs::set_permissions(path, fs::Permissions::from_mode(attributes.permissions & !lost))?;
+            let permissions = fs::Permissions::from_mode(attributes.permissions & !lost);
+            fs::set_permissions(&new.path, permissions)?;
         }
         let times = Timestamps {
             last_access: timespec(attributes.atime),
@@ -245,10 +274,20 @@ impl Target for Host {
         };
         Ok(rustix::fs::utimensat(
             CWD,
-            path,
+            &new.path,
             &times,
             AtFlags::SYMLINK_NOFOLLOW,
         )?)
+    }
+
+    fn publish(&self, new: New, path: &Path) -> Result<()> {
+        self.check_not_pool(path)?;
+        fs::rename(&new.path, path)?;
+        // Of two names of one file rename(2) keeps both: what is no file of its own is removed where it was.
+        if let (Some(_), Some(scratch)) = (new.file, new.scratch) {
+            scratch.keep();
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::tree::{Target as _, Thing};
 use super::{Host, Plan, Root, Summary, Tally, compare, copy};
 use crate::progress::Progress;
 
@@ -138,6 +139,8 @@ fn the_pool_is_neither_copied_nor_replaced() {
     let plan = Plan::collect(&host, vec![root], u64::MAX, &tally);
     assert_eq!(tally.finish().failed, 1);
     assert_eq!(plan.items.len(), 1);
-    assert!(super::tree::Target::remove(&host, &pool).is_err());
+    let new = host.create(&pool, Thing::File).unwrap();
+    assert!(host.publish(new, &pool).is_err());
+    assert_eq!(fs::read_dir(&dirs.from).unwrap().count(), 1, "only the pool");
     assert_eq!(fs::read(&pool).unwrap(), b"precious");
 }

@@ -56,7 +56,7 @@ impl Plan {
                     open.extend(children.into_iter().rev());
                     plan.push(next, attributes, &mut names, limit);
                 }
-                Err(error) => tally.fail(&next.source, &error),
+                Err(error) => tally.fail(&source.shown(&next.source), &error),
             }
         }
         plan

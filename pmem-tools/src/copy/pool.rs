@@ -3,36 +3,52 @@
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use udax::{
     Error, File, FileKind, Filesystem, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Stat,
     XattrMode,
 };
 use udax_media::BLOCK_BYTES;
 
-use super::tree::{Attributes, Kept, Source, Target, Xattr};
+use super::tree::{Attributes, Kept, Source, Target, Thing, Xattr, beside};
+use crate::pool_path::in_pool;
 
 /// Entries asked for at a time.
 const DIRECTORY_BATCH: usize = 1024;
 
 /// An open pool.
 #[derive(Debug)]
-pub(crate) struct InPool<'f>(pub(crate) &'f Filesystem);
+pub(crate) struct InPool<'f> {
+    filesystem: &'f Filesystem,
+    /// Its file or device, for messages.
+    pool: &'f Path,
+}
+
+impl<'f> InPool<'f> {
+    /// The pool in the file or on the device `pool`.
+    pub(crate) fn new(filesystem: &'f Filesystem, pool: &'f Path) -> Self {
+        Self { filesystem, pool }
+    }
+}
 
 impl Source for InPool<'_> {
     type File = File;
 
+    fn shown(&self, path: &Path) -> String {
+        in_pool(self.pool, path)
+    }
+
     fn attributes(&self, path: &Path) -> Result<Attributes> {
-        Ok(attributes_of(&self.0.stat_link(path)?))
+        Ok(attributes_of(&self.filesystem.stat_link(path)?))
     }
 
     fn names(&self, path: &Path) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         let mut cookie = 0;
         loop {
-            let entries = self.0.read_dir(path, cookie, DIRECTORY_BATCH)?;
+            let entries = self.filesystem.read_dir(path, cookie, DIRECTORY_BATCH)?;
             let Some(last) = entries.last() else { break };
             cookie = last.cookie;
             names.extend(
@@ -47,13 +63,13 @@ impl Source for InPool<'_> {
     }
 
     fn link_target(&self, path: &Path) -> Result<Vec<u8>> {
-        Ok(self.0.read_link(path)?)
+        Ok(self.filesystem.read_link(path)?)
     }
 
     fn xattrs(&self, path: &Path) -> Result<Vec<Xattr>> {
         let mut xattrs = Vec::new();
-        for name in self.0.list_xattrs(path)? {
-            let value = self.0.xattr(path, &name)?;
+        for name in self.filesystem.list_xattrs(path)? {
+            let value = self.filesystem.xattr(path, &name)?;
             xattrs.push(Xattr { name, value });
         }
         xattrs.sort_unstable();
@@ -62,7 +78,7 @@ impl Source for InPool<'_> {
 
     fn open(&self, path: &Path) -> Result<File> {
         let flags = OpenFlags::READ | OpenFlags::NO_FOLLOW;
-        Ok(self.0.open_file(path, flags, unowned(0))?)
+        Ok(self.filesystem.open_file(path, flags, unowned(0))?)
     }
 
     fn read_at(&self, file: &File, to: &mut [u8], offset: u64) -> Result<usize> {
@@ -78,11 +94,82 @@ impl Source for InPool<'_> {
     }
 }
 
-impl Target for InPool<'_> {
-    type File = File;
+/// Something new, or a directory.
+#[derive(Debug)]
+pub(crate) enum New<'f> {
+    /// A regular file without a name: a crash leaves nothing of it.
+    Nameless(File),
+    /// Has its own name already: there was nothing.
+    Named(PathBuf),
+    /// Has another name beside what it will replace.
+    Beside(Beside<'f>),
+}
+
+/// A name beside another, removed at the end.
+#[derive(Debug)]
+pub(crate) struct Beside<'f> {
+    filesystem: &'f Filesystem,
+    path: PathBuf,
+}
+
+impl Beside<'_> {
+    fn replace(self, path: &Path) -> Result<(), Error> {
+        self.filesystem.rename(&self.path, path, RenameMode::Replace)
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        // Mostly gone by now; but of two names of one file a rename keeps both.
+        let _ = self.filesystem.unlink(&self.path);
+    }
+}
+
+impl New<'_> {
+    fn file(&self) -> Result<&File> {
+        match self {
+            Self::Nameless(file) => Ok(file),
+            Self::Named(_) | Self::Beside(_) => bail!("is no regular file"),
+        }
+    }
+}
+
+impl<'f> InPool<'f> {
+    fn make(&self, path: &Path, thing: Thing<'_>) -> Result<(), Error> {
+        match thing {
+            Thing::Link(content) => self.filesystem.symlink(content, path, unowned(0o777)).map(drop),
+            Thing::Node(kind, rdev) => self
+                .filesystem
+                .make_node(path, kind, rdev, unowned(0o600))
+                .map(drop),
+            Thing::Name(existing) => self.filesystem.link(existing, path),
+            Thing::File => Err(Error::Invalid("a file is made without a name")),
+        }
+    }
+
+    fn make_beside(
+        &self,
+        path: &Path,
+        make: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<Beside<'f>, Error> {
+        let path = beside(path);
+        make(&path)?;
+        Ok(Beside {
+            filesystem: self.filesystem,
+            path,
+        })
+    }
+}
+
+impl<'f> Target for InPool<'f> {
+    type New = New<'f>;
+
+    fn shown(&self, path: &Path) -> String {
+        in_pool(self.pool, path)
+    }
 
     fn kind(&self, path: &Path) -> Result<Option<FileKind>> {
-        match self.0.stat_link(path) {
+        match self.filesystem.stat_link(path) {
             Ok(stat) => Ok(Some(stat.kind)),
             Err(Error::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
@@ -90,16 +177,33 @@ impl Target for InPool<'_> {
     }
 
     fn create_dir(&self, path: &Path) -> Result<()> {
-        self.0.create_dir(path, unowned(0o700))?;
+        self.filesystem.create_dir(path, unowned(0o700))?;
         Ok(())
     }
 
-    fn create_file(&self, path: &Path) -> Result<File> {
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
-        Ok(self.0.open_file(path, flags, unowned(0o600))?)
+    fn directory(&self, path: &Path) -> New<'f> {
+        New::Named(path.to_owned())
     }
 
-    fn write_at(&self, file: &File, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    fn create(&self, path: &Path, thing: Thing<'_>) -> Result<New<'f>> {
+        if let Thing::File = thing {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            let flags = OpenFlags::WRITE | OpenFlags::TEMPORARY;
+            let file = self.filesystem.open_file(parent, flags, unowned(0o600))?;
+            return Ok(New::Nameless(file));
+        }
+        match self.make(path, thing) {
+            Ok(()) => Ok(New::Named(path.to_owned())),
+            Err(Error::Exists) => {
+                let beside = self.make_beside(path, |path| self.make(path, thing))?;
+                Ok(New::Beside(beside))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_at(&self, new: &New<'f>, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        let file = new.file()?;
         while !bytes.is_empty() {
             let written = file.write_at(bytes, offset)?;
             if written == 0 {
@@ -111,49 +215,31 @@ impl Target for InPool<'_> {
         Ok(())
     }
 
-    fn set_size(&self, file: &File, size: u64) -> Result<()> {
-        Ok(file.truncate(size)?)
-    }
-
-    fn create_link(&self, content: &[u8], path: &Path) -> Result<()> {
-        self.0.symlink(content, path, unowned(0o777))?;
-        Ok(())
-    }
-
-    fn create_node(&self, path: &Path, kind: FileKind, rdev: u64) -> Result<()> {
-        self.0.make_node(path, kind, rdev, unowned(0o600))?;
-        Ok(())
-    }
-
-    fn hard_link(&self, existing: &Path, path: &Path) -> Result<()> {
-        Ok(self.0.link(existing, path)?)
-    }
-
-    fn replace(&self, from: &Path, to: &Path) -> Result<()> {
-        Ok(self.0.rename(from, to, RenameMode::Replace)?)
-    }
-
-    fn remove(&self, path: &Path) -> Result<()> {
-        Ok(self.0.unlink(path)?)
+    fn set_size(&self, new: &New<'f>, size: u64) -> Result<()> {
+        Ok(new.file()?.truncate(size)?)
     }
 
     /// Nothing: the pool sets the owner together with mode and times, in one record.
-    fn set_owner(&self, _: &Path, _: &Attributes) -> Result<()> {
+    fn set_owner(&self, _: &New<'f>, _: &Attributes) -> Result<()> {
         Ok(())
     }
 
-    fn set_xattr(&self, path: &Path, xattr: &Xattr) -> Result<Kept> {
-        match self
-            .0
-            .set_xattr(path, &xattr.name, &xattr.value, XattrMode::Either)
-        {
+    fn set_xattr(&self, new: &New<'f>, xattr: &Xattr) -> Result<Kept> {
+        let (name, value, mode) = (&xattr.name, &xattr.value, XattrMode::Either);
+        let set = match new {
+            New::Nameless(file) => file.set_xattr(name, value, mode),
+            New::Named(path) | New::Beside(Beside { path, .. }) => {
+                self.filesystem.set_xattr(path, name, value, mode)
+            }
+        };
+        match set {
             Ok(()) => Ok(Kept::Yes),
             Err(Error::NotSupported(_) | Error::NotPermitted(_)) => Ok(Kept::No),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn set_mode_and_times(&self, path: &Path, attributes: &Attributes) -> Result<()> {
+    fn set_mode_and_times(&self, new: &New<'f>, attributes: &Attributes) -> Result<()> {
         let permissions = (attributes.kind != FileKind::Symlink).then_some(attributes.permissions);
         let set = SetAttributes {
             permissions,
@@ -162,8 +248,28 @@ impl Target for InPool<'_> {
             atime: Some(SetTime::To(attributes.atime)),
             mtime: Some(SetTime::To(attributes.mtime)),
         };
-        self.0.set_attributes(path, set)?;
+        match new {
+            New::Nameless(file) => file.set_attributes(set)?,
+            New::Named(path) | New::Beside(Beside { path, .. }) => {
+                self.filesystem.set_attributes(path, set)?
+            }
+        };
         Ok(())
+    }
+
+    fn publish(&self, new: New<'f>, path: &Path) -> Result<()> {
+        match new {
+            New::Nameless(file) => match self.filesystem.link_file(&file, path) {
+                Err(Error::Exists) => {
+                    // A file cannot be linked over another: a second name, for a moment.
+                    let beside = self.make_beside(path, |path| self.filesystem.link_file(&file, path))?;
+                    Ok(beside.replace(path)?)
+                }
+                linked => Ok(linked?),
+            },
+            New::Beside(beside) => Ok(beside.replace(path)?),
+            New::Named(_) => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a copy or comparison did, and what failed.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -8,6 +7,7 @@ use udax::FileKind;
 use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
+use crate::plural::counted;
 use crate::progress::Progress;
 use crate::size::{Size, float};
 
@@ -101,10 +101,10 @@ impl Tally {
         self.dropped_xattrs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `path` failed.
-    pub(crate) fn fail(&self, path: &Path, error: &anyhow::Error) {
+    /// `path`, as messages name it, failed.
+    pub(crate) fn fail(&self, path: &str, error: &anyhow::Error) {
         let failure = Failure {
-            path: crate::name::shown(path),
+            path: path.to_owned(),
             what: crate::failure::line(error),
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
@@ -149,19 +149,19 @@ impl Summary {
     /// One sentence.
     pub(crate) fn sentence(&self) -> String {
         let mut text = format!(
-            "{} files, {} directories, {} links, {} others, {} in {:.2} s ({:.2} GB/s)",
-            self.files,
-            self.directories,
-            self.links,
-            self.others,
+            "{}, {}, {}, {}, {} in {:.2} s ({:.2} GB/s)",
+            counted(self.files, "file", "files"),
+            counted(self.directories, "directory", "directories"),
+            counted(self.links, "link", "links"),
+            counted(self.others, "other", "others"),
             Size(self.bytes),
             self.seconds,
             self.rate()
         );
         if self.dropped_xattrs > 0 {
             text.push_str(&format!(
-                "; {} extended attributes could not be kept",
-                self.dropped_xattrs
+                "; {} could not be kept",
+                counted(self.dropped_xattrs, "extended attribute", "extended attributes")
             ));
         }
         if self.failed > 0 {

@@ -148,7 +148,13 @@ impl Run {
         self.outcome.persistence = filesystem.persistence();
         filesystem.create_dir(TREE, NewInode::with_permissions(0o755))?;
         let tally = Tally::new(Progress::of_bytes(self.plan.bytes));
-        copy::copy(&self.host, &InPool(&filesystem), &self.plan, self.threads, &tally);
+        copy::copy(
+            &self.host,
+            &InPool::new(&filesystem, self.pool.path()),
+            &self.plan,
+            self.threads,
+            &tally,
+        );
         let summary = tally.finish();
         self.outcome.count_failures("put", summary.failed);
         self.outcome.steps.push(Step::of_summary("put", &summary));
@@ -210,12 +216,12 @@ impl Run {
             ..MountOptions::default()
         };
         let filesystem = self.open(&options)?;
-        let verified = promise::verify(&filesystem, promised)?;
+        let pool = InPool::new(&filesystem, self.pool.path());
+        let verified = promise::verify(&pool, promised)?;
         self.outcome.promised = promised;
         self.outcome.count_failures("promised files", verified.broken);
         self.outcome.steps.push(verified.step);
 
-        let pool = InPool(&filesystem);
         let tally = Tally::new(Progress::of_bytes(self.plan.bytes));
         copy::read_all(&pool, &self.plan, self.threads, &tally);
         let summary = tally.finish();

@@ -126,11 +126,11 @@ pub(super) struct Verified {
 }
 
 /// Checks that the first `promised` files are there and whole, and that at most the next one is too.
-pub(super) fn verify(filesystem: &Filesystem, promised: u64) -> Result<Verified> {
+pub(super) fn verify(pool: &InPool<'_>, promised: u64) -> Result<Verified> {
     let started = Instant::now();
     let (mut broken, mut bytes) = (0, 0);
     for number in 0..promised {
-        match read(filesystem, number) {
+        match read(pool, number) {
             Ok(found) if found == content(number) => bytes += u64::try_from(found.len()).unwrap_or(0),
             Ok(_) => {
                 failure::tell(&format!("promised file {number} has another content"));
@@ -142,11 +142,11 @@ pub(super) fn verify(filesystem: &Filesystem, promised: u64) -> Result<Verified>
             }
         }
     }
-    for name in InPool(filesystem).names(Path::new(DIRECTORY))? {
+    for name in pool.names(Path::new(DIRECTORY))? {
         let number = name.to_str().and_then(|name| name.parse::<u64>().ok());
         let is_expected = match number {
             Some(number) if number < promised => true,
-            Some(number) if number == promised => read(filesystem, number)? == content(number),
+            Some(number) if number == promised => read(pool, number)? == content(number),
             _ => false,
         };
         if !is_expected {
@@ -165,8 +165,7 @@ pub(super) fn verify(filesystem: &Filesystem, promised: u64) -> Result<Verified>
     })
 }
 
-fn read(filesystem: &Filesystem, number: u64) -> Result<Vec<u8>> {
-    let pool = InPool(filesystem);
+fn read(pool: &InPool<'_>, number: u64) -> Result<Vec<u8>> {
     let path = path_of(number);
     let size = pool.attributes(&path)?.size;
     let file = pool.open(&path)?;

@@ -7,7 +7,8 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
 use udax_media::seal::Seed;
 use udax_media::{
-    BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Superblock,
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, MIN_POOL_BYTES, Place,
+    Superblock,
 };
 use udax_pmem::{Region, RegionError, RegionOptions};
 
@@ -84,10 +85,15 @@ impl Medium {
     /// Reads superblock copy `copy`.
     pub(crate) fn superblock(&self, copy: usize) -> anyhow::Result<Superblock> {
         let block = SUPERBLOCKS.get(copy).copied().unwrap_or_default();
-        let bytes = self
-            .read_block(block)
-            .with_context(|| format!("superblock at block {block} (byte {})", block.offset()))?;
         let len = self.region.len();
+        let bytes = match self.read_block(block) {
+            Err(RegionError::OutOfBounds { .. }) => {
+                let place = Place::Block(block);
+                return Err(anyhow::Error::new(FormatError::TooSmall { found: len })
+                    .context(format!("superblock at {place}")));
+            }
+            read => read.with_context(|| format!("superblock at block {block} (byte {})", block.offset()))?,
+        };
         Ok(Superblock::decode(&bytes, copy, len)?)
     }
 
@@ -116,11 +122,19 @@ impl Medium {
     pub(crate) fn frame(&self) -> anyhow::Result<Frame> {
         let superblock = match (self.superblock(0), self.superblock(1)) {
             (Ok(first), Ok(second)) if second.generation > first.generation => second,
-            (Ok(first), _) => first,
-            (Err(_), Ok(second)) => second,
+            (Ok(one), _) | (_, Ok(one)) => one,
             (Err(first), Err(second)) => {
-                let second = second.to_string();
-                return Err(first.context(format!("no superblock can be believed; copy: {second}; first")));
+                // That bytes are missing is what explains the rest.
+                let is_cut =
+                    |error: &anyhow::Error| matches!(error.downcast_ref(), Some(FormatError::Cut { .. }));
+                let found = self.region.len();
+                let why = match () {
+                    () if is_cut(&first) => first,
+                    () if is_cut(&second) => second,
+                    () if found < MIN_POOL_BYTES => FormatError::TooSmall { found }.into(),
+                    () => first,
+                };
+                return Err(why.context("no superblock can be believed"));
             }
         };
         let checkpoint = self

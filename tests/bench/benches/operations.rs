@@ -6,7 +6,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
-use udax::{AllocateMode, File, Filesystem, MountOptions, OpenFlags, RenameMode};
+use udax::{
+    Access, AllocateMode, File, Filesystem, Label, MountOptions, OpenFlags, RenameMode, Request, Term,
+};
 use udax_test_bench::{Bench, CREATE, NEW, Ratios, make_pool, memory_path};
 
 const PAGE: usize = 4096;
@@ -85,6 +87,37 @@ impl Suite {
         self.compare("read 4 KiB", "copy out 4 KiB", 1.15);
         self.compare("overwrite 4 KiB", "persist 4 KiB", 1.15);
         self.compare("append 4 KiB", "persist 4 KiB", 2.0);
+    }
+
+    fn pins(&self, criterion: &mut Criterion) {
+        const HUGE: u64 = 2 << 20;
+        let file = self.file("pinned");
+        file.allocate(AllocateMode::Allocate, 0, 4 * HUGE)
+            .expect("allocate");
+        file.pin(0, 4 * HUGE, Request::new(Access::Write)).expect("pin");
+        let mut group = criterion.benchmark_group("pins");
+        for (name, len, access) in [
+            ("pin + unpin 4 KiB, to read", PAGE_BYTES, Access::Read),
+            ("pin + unpin 4 KiB, to write", PAGE_BYTES, Access::Write),
+            ("pin + unpin 2 MiB, to read", HUGE, Access::Read),
+        ] {
+            self.time(&mut group, name, |index| {
+                let at = index % 4 * HUGE;
+                drop(black_box(file.pin(at, len, Request::new(access)).expect("pin")));
+            });
+        }
+        self.time(&mut group, "lease + end 4 KiB", |_| {
+            drop(black_box(
+                file.lease(0, PAGE_BYTES, Label::default(), Term::Short)
+                    .expect("lease"),
+            ));
+        });
+        let bytes = [7_u8; PAGE];
+        self.time(&mut group, "overwrite 4 KiB of a pinned file", |index| {
+            file.write_at(black_box(&bytes), index % 2048 * PAGE_BYTES)
+                .expect("write");
+        });
+        group.finish();
     }
 
     fn names(&self, criterion: &mut Criterion) {
@@ -220,6 +253,7 @@ fn main() {
         .sample_size(20)
         .configure_from_args();
     suite.data(&mut criterion);
+    suite.pins(&mut criterion);
     suite.names(&mut criterion);
     suite.mount(&mut criterion);
     criterion.final_summary();

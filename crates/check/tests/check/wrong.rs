@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use udax_check::{CheckOptions, Report, Silent, check};
+use udax_check::{CheckOptions, Problem, Report, Silent, check, check_copies};
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::geometry::{CHECKPOINTS, ROOTS, SUPERBLOCKS};
 use udax_media::inode::{FileKind, InodeFlags};
@@ -470,6 +470,40 @@ fn free_map_and_counters() {
     image.counters = Some((1, 2));
     let report = mended(&image.write(), "1 free blocks recorded");
     assert_eq!(report.problems.len(), 2);
+}
+
+#[test]
+fn damaged_copies_are_told_without_a_scan() {
+    let (mut image, ..) = two_files();
+    assert_eq!(check_copies(&image.write()).unwrap(), []);
+    for at in [SUPERBLOCKS[0], SUPERBLOCKS[1], CHECKPOINTS[0], CHECKPOINTS[1]] {
+        let region = image.write();
+        flip(&region, at.offset().raw() + 20);
+        let problems = check_copies(&region).unwrap();
+        assert_eq!(problems.len(), 1, "{at}: {problems:?}");
+    }
+    let region = image.write();
+    flip(&region, SUPERBLOCKS[0].offset().raw() + 20);
+    flip(&region, SUPERBLOCKS[1].offset().raw() + 20);
+    assert!(check_copies(&region).is_err());
+}
+
+#[test]
+fn problems_have_the_paths_of_their_inodes() {
+    let (mut image, first, _) = two_files();
+    image.inode(first).nlink = 3;
+    image.inode(2).nlink = 7;
+    let lonely = image.unnamed(&[(0, 1)]);
+    image.inode(lonely).nlink = 1;
+    let report = run(&image.write(), false);
+    let path = |ino: u64| {
+        let of_inode = |problem: &&Problem| problem.inode == Some(InodeNo(ino));
+        let problem = report.problems.iter().find(of_inode).unwrap();
+        problem.path.clone().map(|path| String::from_utf8(path).unwrap())
+    };
+    assert_eq!(path(2).unwrap(), "/dir");
+    assert_eq!(path(first).unwrap(), "/dir/first");
+    assert_eq!(path(lonely), None);
 }
 
 #[test]

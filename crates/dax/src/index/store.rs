@@ -35,6 +35,9 @@ fn word(entry: Entry) -> xarray::Entry<std::convert::Infallible> {
     xarray::Entry::Value(entry.raw())
 }
 
+/// Makes several looks cheaper than each alone.
+pub(crate) type Looks = xarray::ReadSection;
+
 #[derive(Debug)]
 pub(crate) struct Index {
     array: XArray,

@@ -1,9 +1,9 @@
 //! A filesystem in small for these tests: a device, files with blocks, and a trace of what is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use udax_dax::{
     Request, Size,
 };
 use udax_pmem::{OwnedEvent, Recorder, Region, RegionOptions, TraceRecorder, Traced};
+use udax_sync::{Mutex, Rank};
 
 pub(crate) const LARGE: u64 = 512;
 
@@ -47,7 +48,8 @@ impl Disk {
         Arc::new(Self {
             device: Device::new(Arc::new(region)),
             trace,
-            volatile: Mutex::default(),
+            // Held over a look at the recorder, which has a lock of its own.
+            volatile: Mutex::with_order(Rank::Index, u64::MAX, Volatile::default()),
             next_block: AtomicU64::new(LARGE),
         })
     }
@@ -74,18 +76,21 @@ impl Disk {
             disk: Arc::clone(self),
             mapping: Mapping::new(&self.device, number),
             layout: Layout {
-                state: Mutex::new(State {
-                    blocks: BTreeMap::new(),
-                    end: count,
-                }),
-                stall: Mutex::new(None),
+                state: Mutex::new(
+                    Rank::Leaf,
+                    State {
+                        blocks: BTreeMap::new(),
+                        end: count,
+                    },
+                ),
+                stall: Mutex::new(Rank::Leaf, None),
             },
         })
     }
 
     /// Whether bytes of the block were stored that a power failure would take.
     pub(crate) fn is_volatile(&self, block: u64) -> bool {
-        let mut volatile = self.volatile.lock().unwrap();
+        let mut volatile = self.volatile.lock();
         for traced in self.trace.take() {
             volatile.note(&traced);
         }
@@ -141,32 +146,32 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn set(&self, first: u64, count: u64, block: u64) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for number in 0..count {
             state.blocks.insert(first + number, (block + number, false));
         }
     }
 
     pub(crate) fn share(&self, first: u64, count: u64, block: u64) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for number in 0..count {
             state.blocks.insert(first + number, (block + number, true));
         }
     }
 
     pub(crate) fn remove(&self, first: u64, count: u64) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         for page in first..first + count {
             state.blocks.remove(&page);
         }
     }
 
     pub(crate) fn set_end(&self, end: u64) {
-        self.state.lock().unwrap().end = end;
+        self.state.lock().end = end;
     }
 
     pub(crate) fn block(&self, page: u64) -> Option<u64> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         state.blocks.get(&page).map(|(block, _)| *block)
     }
 
@@ -174,20 +179,20 @@ impl Layout {
     pub(crate) fn stall(&self) -> (Receiver<()>, Sender<()>) {
         let (began, has_begun) = channel();
         let (go, may_go) = channel();
-        *self.stall.lock().unwrap() = Some((began, may_go));
+        *self.stall.lock() = Some((began, may_go));
         (has_begun, go)
     }
 }
 
 impl Extents for Layout {
     fn extent(&self, page: u64, size: Size, _access: Access) -> Result<Extent, DaxError> {
-        let stall = self.stall.lock().unwrap().take();
+        let stall = self.stall.lock().take();
         if let Some((began, may_go)) = stall {
             began.send(()).unwrap();
             // An error is the test's end.
             let _ = may_go.recv();
         }
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         if page >= state.end {
             return Err(DaxError::BeyondEnd { page });
         }

@@ -145,7 +145,7 @@ fn inv_59_private_copies_made_between_break_and_truncation_go_too() {
             .break_layout(PageRange::from_page(1), Fate::Discarded, &Mode::wait())
             .unwrap(),
     );
-    view.copies.lock().unwrap().insert(1);
+    view.copies.lock().insert(1);
     file.mapping.truncate(PageRange::from_page(1)).unwrap();
-    assert!(view.copies.lock().unwrap().is_empty());
+    assert!(view.copies.lock().is_empty());
 }

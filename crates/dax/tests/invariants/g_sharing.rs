@@ -73,7 +73,7 @@ fn inv_66_a_shared_fault_takes_the_entry_anew_after_unmapping_it() {
     let block = file.layout.block(0).unwrap();
     file.layout.share(0, 1, block);
     view.fault(&file, 0, Size::Page, Access::Read).unwrap();
-    assert_eq!(*view.unmapped.lock().unwrap(), [pages(0, 1)]);
+    assert_eq!(*view.unmapped.lock(), [pages(0, 1)]);
     assert_eq!(view.translation(0), Some((Some(block), Access::Read)));
 }
 

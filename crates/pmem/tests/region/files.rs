@@ -192,6 +192,38 @@ fn an_empty_file_can_be_opened_and_grown() {
 }
 
 #[test]
+fn stores_into_a_private_region_stay_in_memory() {
+    let directory = memory_directory();
+    let path = directory.path().join("pool");
+    fs::write(&path, [7; 8192]).unwrap();
+    let private = || RegionOptions {
+        private: true,
+        ..RegionOptions::default()
+    };
+    let region = Region::open(&path, private()).unwrap();
+    // Another reader may come, a writer may not.
+    let other = Region::open(&path, private()).unwrap();
+    let busy = Region::open(&path, RegionOptions::default()).unwrap_err();
+    assert!(matches!(busy, RegionError::Busy { .. }), "{busy}");
+    region.store(4090, &[9; 12]).unwrap();
+    region.store_nontemporal(0, &[9; 64]).unwrap();
+    region.fence().unwrap();
+    let read = |region: &Region| {
+        let mut bytes = [0; 8192];
+        region.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!((read(&region)[0], read(&region)[4091]), (9, 9));
+    assert_eq!(read(&other), [7; 8192]);
+    assert_eq!(fs::read(&path).unwrap(), [7; 8192]);
+    let error = region.grow(1 << 20).unwrap_err();
+    assert!(matches!(error, RegionError::ReadOnly { .. }), "{error}");
+    let error = Region::create(&path, 4096, private()).unwrap_err();
+    assert!(matches!(error, RegionError::ReadOnly { .. }), "{error}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 8192);
+}
+
+#[test]
 fn growing_beyond_the_reserved_addresses_is_refused_and_changes_nothing() {
     let directory = memory_directory();
     let path = directory.path().join("pool");
@@ -203,7 +235,13 @@ fn growing_beyond_the_reserved_addresses_is_refused_and_changes_nothing() {
     assert_eq!(region.max_len(), 4 << 20);
     let error = region.grow((4 << 20) + 1).unwrap_err();
     assert!(
-        matches!(error, RegionError::TooSmall { len: 0x40_0000, .. }),
+        matches!(
+            error,
+            RegionError::Unreserved {
+                reserved: 0x40_0000,
+                ..
+            }
+        ),
         "{error}"
     );
     assert_eq!((region.len(), fs::metadata(&path).unwrap().len()), (4096, 4096));

@@ -8,10 +8,10 @@
 //! into the pages have ended. Without, it takes the pages out of the file, and the reads end in pages that are
 //! nobody's. In both cases nothing of theirs may show up where a block has changed hands since; that is judged.
 //!
-//! Without DAX the kernel promises less. A page that direct reads store to cannot be split from a larger folio, and so
-//! stays in the file when a part of the folio is punched or moved: an earlier owner's words can come back there, or
-//! zeros be written back in place of what has moved there. Blocks where that has happened are counted and told, and are
-//! no finding; a word of another *file* is one, always.
+//! Without DAX the kernel promises less: an earlier owner's words sometimes come back in the same file (ext4, Linux
+//! 6.18), or zeros replace what has moved. Perhaps because a page that a direct read stores to cannot be split from a
+//! larger folio, and stays in the file when a part of that is punched or moved. Such blocks are counted and told, and
+//! are no finding; a word of another *file* is one, always.
 //!
 //! The kernel pins pages only when a read starts, so that an engine cannot know whose they are at that moment: a
 //! steward, who has marked blocks, waits until no engine is *starting* on that file, and an engine that starts asks for

@@ -112,6 +112,9 @@ impl Pool {
         if offset > sizes.0 || other_offset > sizes.1 {
             return Err(Error::Invalid("the range begins behind the file"));
         }
+        if one.ino == other.ino && len == 0 {
+            return Err(Error::Invalid("the ranges overlap"));
+        }
         let swap = if len == 0 {
             self.plan_to_ends(locks, (one, other), (offset, other_offset), sizes)?
         } else {

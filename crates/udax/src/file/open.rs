@@ -133,7 +133,12 @@ fn finish_open(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Result<
 }
 
 fn open_unnamed(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInode) -> Result<File> {
-    let directory = pool.resolve(path, Follow::Yes)?;
+    let follow = if flags.contains(OpenFlags::NO_FOLLOW) {
+        Follow::No
+    } else {
+        Follow::Yes
+    };
+    let directory = pool.resolve(path, follow)?;
     if directory.kind != FileKind::Directory {
         return Err(Error::NotDirectory);
     }

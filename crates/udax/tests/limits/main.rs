@@ -16,6 +16,7 @@ mod full;
 mod leases;
 mod modes;
 mod names;
+mod opening;
 mod pins;
 mod pool;
 mod ranges;

@@ -279,3 +279,18 @@ fn a_directory_of_many_names_is_found_listed_and_emptied() {
     fs.close().unwrap();
     check(&pool.path);
 }
+
+#[test]
+fn a_temporary_file_is_not_made_through_a_link_that_must_not_be_followed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    fs.create_dir("/d", new_inode()).unwrap();
+    fs.symlink(b"/d", "/to_d", new_inode()).unwrap();
+    fs.symlink(b"/nowhere", "/to_nowhere", new_inode()).unwrap();
+    let temporary = READ_WRITE | OpenFlags::TEMPORARY;
+    drop(fs.open_file("/to_d", temporary, new_inode()).unwrap());
+    for link in ["/to_d", "/to_nowhere"] {
+        let refused = fs.open_file(link, temporary | OpenFlags::NO_FOLLOW, new_inode());
+        assert!(matches!(refused, Err(Error::NotDirectory)), "{refused:?}");
+    }
+}

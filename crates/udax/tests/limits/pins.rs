@@ -272,6 +272,13 @@ fn a_pin_says_who_holds_it_and_does_not_wait_when_told() {
         .long();
     let held = file.pin(BLOCK, BLOCK, request).unwrap();
     assert_eq!(fs.pins()[0].label, Label::new("transfer 7"));
+    let ino = file.stat().unwrap().ino.raw();
+    let line = fs.pins()[0].to_string();
+    let start = format!("file {ino}, page 1: pinned to write by transfer 7 for 0.");
+    assert!(
+        line.starts_with(&start) && line.ends_with(" s, for a long term"),
+        "{line}"
+    );
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| file.truncate(0).unwrap());
         until(|| fs.dax_counters().busy_breaks > 0);

@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use udax::{File, Filesystem, NewInode, OpenFlags, RenameMode};
+use udax::{Access, File, Filesystem, Label, NewInode, OpenFlags, RenameMode, Request, Term};
 use udax_test_bench::{Bench, CREATE, NEW};
 
 const BLOCK: [u8; 4096] = [7; 4096];
@@ -78,6 +78,9 @@ fn measured(operation: &str, work: &Work<'_>) -> Result<()> {
         "append" => each(&|_| work.file.append(&BLOCK).map(drop))?,
         "overwrite" => each(&|_| work.file.write_at(&BLOCK, 0).map(drop))?,
         "read" => each(&|_| work.file.read_at(&mut [0; 4096], 0).map(drop))?,
+        "pin" => each(&|_| work.file.pin(0, 4096, Request::new(Access::Read)).map(drop))?,
+        "pin-write" => each(&|_| work.file.pin(0, 4096, Request::new(Access::Write)).map(drop))?,
+        "lease" => each(&|_| work.file.lease(0, 4096, Label::default(), Term::Short).map(drop))?,
         other => bail!("no operation `{other}`: see the source"),
     }
     Ok(())
