@@ -11,7 +11,7 @@ use comfy_table::Table;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udax::{Filesystem, FormatOptions, Owner};
+use udax::{Filesystem, FormatOptions, MountOptions, Owner};
 use udax_check::{CheckOptions, Silent};
 use udax_pmem::{Region, RegionOptions};
 use udax_stress::{EngineKind, Options, Report, Stop};
@@ -151,7 +151,11 @@ impl TruncateDma {
 
     /// Holds the contest, closes the pool and checks it.
     fn hold(&self, pool: &Path, stop: &Stop) -> Result<Results> {
-        let filesystem = crate::pool::open_for_writing(pool)?;
+        let mount = MountOptions {
+            no_atime: true,
+            ..MountOptions::default()
+        };
+        let filesystem = crate::pool::open_for_writing(pool, &mount)?;
         let options = self.options();
         let report = udax_stress::run(&filesystem, &options, stop)
             .with_context(|| format!("{}: no contest", crate::name::shown(pool)))?;
