@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::output::Output;
 use crate::{
     bench, cat, completions, demo, df, dump, failure, fsck, get, grow, info, links, list, man, mkdir, mkfs,
-    mv, put, remove, stat, tree,
+    mv, put, remove, stat, stress, tree,
 };
 
 /// Persistent-memory pools: make, fill, read, check and repair them
@@ -44,6 +44,7 @@ enum Command {
     #[command(hide = true)]
     DemoWriter(demo::DemoWriter),
     Bench(bench::Bench),
+    Stress(stress::Stress),
     Man(man::Man),
     Completions(completions::Completions),
     Links(links::Links),
@@ -108,6 +109,7 @@ impl Command {
             Self::Demo(command) => command.run(output),
             Self::DemoWriter(command) => command.run(output),
             Self::Bench(command) => command.run(output),
+            Self::Stress(command) => command.run(output),
             Self::Man(command) => command.run(),
             Self::Completions(command) => command.run(output),
             Self::Links(command) => command.run(),

@@ -39,6 +39,7 @@ mod remove;
 mod scratch;
 mod size;
 mod stat;
+mod stress;
 mod time;
 mod tree;
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use command::Place;
 
 /// All that a user sees in `udax --help`.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "mkfs",
     "fsck",
     "info",
@@ -29,6 +29,7 @@ const COMMANDS: [&str; 20] = [
     "dump",
     "demo",
     "bench",
+    "stress",
     "man",
     "completions",
     "links",
@@ -112,6 +113,7 @@ fn usage_of_the_commands() {
     Usage: udax dump [OPTIONS] <POOL> <COMMAND>
     Usage: udax demo [OPTIONS] [DIRECTORY]
     Usage: udax bench [OPTIONS]
+    Usage: udax stress <COMMAND>
     Usage: udax man <DIRECTORY>
     Usage: udax completions <SHELL>
     Usage: udax links <DIRECTORY>

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
-use udax_sync::WriteGuard;
+use udax_sync::{WriteGuard, fault};
 
 use crate::fault::PinnedPage;
 use crate::gate::Pending;
@@ -133,6 +133,9 @@ impl<'m> Claim<'m> {
 
     /// The first page of the ranges that is pinned.
     pub(crate) fn first_busy(&self) -> Option<PinnedPage> {
+        if fault::is_injected(fault::Fault::SkipWait) {
+            return None;
+        }
         self.ranges
             .iter()
             .find_map(|(pages, _)| self.mapping.first_busy(*pages))
@@ -148,8 +151,10 @@ impl<'m> Claim<'m> {
 
     /// Deletes the entries.
     pub(crate) fn finish(self) -> Broken<'m> {
-        for (pages, _) in &self.ranges {
-            self.mapping.delete_range(*pages);
+        if !fault::is_injected(fault::Fault::SkipDelete) {
+            for (pages, _) in &self.ranges {
+                self.mapping.delete_range(*pages);
+            }
         }
         Statistics::add(&self.mapping.device().statistics.breaks);
         Broken {

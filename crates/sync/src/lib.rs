@@ -20,6 +20,7 @@
 pub mod atomic;
 #[cfg(any(loom, shuttle))]
 mod checked;
+pub mod fault;
 mod mutex;
 mod rank;
 mod rwlock;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use udax_dax::{Access, DaxError, Label, Leasing, Mapping, Mode, PageRange, Pin, ReadLease, Request, Term};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock};
+use udax_sync::fault;
 
 use super::extents::LockedExtents;
 use crate::error::{Error, Result};
@@ -110,7 +111,9 @@ impl File {
             };
             match mapping.pin_past_gate(pages, request, &Mode::NoWait, &extents) {
                 Ok(mut pin) => {
-                    pin.attach(self.pin_owner());
+                    if !fault::is_injected(fault::Fault::EarlyFree) {
+                        pin.attach(self.pin_owner());
+                    }
                     return Ok(pin);
                 }
                 Err(error) => {

@@ -1,0 +1,120 @@
+//! How a contest is set up, and why one cannot be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::stamp::MAX_SLOTS;
+
+/// The most threads: words of blocks name their writer in 6 bits.
+const MAX_THREADS: usize = 60;
+
+/// What is looked at to find a defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Witness {
+    /// The bytes of blocks, and who has which block of the pool pinned.
+    #[default]
+    BytesAndHolders,
+    /// The bytes only: a store must have gone astray before something is found.
+    Bytes,
+}
+
+/// What the engines are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum EngineKind {
+    /// Threads that store.
+    #[default]
+    Simulated,
+    /// Real DMA: `O_DIRECT` reads through io_uring, from a file in this directory, into pinned pages.
+    IoUring(PathBuf),
+}
+
+/// How a contest is set up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Of the choices that each thread makes. Which thread comes first is up to the machine.
+    pub seed: u64,
+    /// How long it goes on.
+    pub duration: Duration,
+    /// What engines are.
+    pub engine: EngineKind,
+    /// Threads that act as DMA engines.
+    pub engines: usize,
+    /// Threads that change files.
+    pub threads: usize,
+    /// Files that are changed and stored to.
+    pub files: u64,
+    /// How long an operation or a pin may take before it counts as starved.
+    pub patience: Duration,
+    /// What is looked at.
+    pub witness: Witness,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            duration: Duration::from_secs(10),
+            engine: EngineKind::default(),
+            engines: 4,
+            threads: 4,
+            files: 12,
+            patience: Duration::from_secs(20),
+            witness: Witness::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// `Options`: none, or too many, of something.
+    pub fn check(&self) -> Result<(), StressError> {
+        let most = u64::try_from(MAX_SLOTS).unwrap_or(u64::MAX);
+        if !(3..=most).contains(&self.files) {
+            return Err(StressError::Options("there are 3 to 64 files"));
+        }
+        if self.engines == 0 || self.threads == 0 || self.engines + self.threads > MAX_THREADS {
+            return Err(StressError::Options(
+                "there are 1 to 60 engines and threads together, and one of each",
+            ));
+        }
+        if self.duration.is_zero() || self.patience.is_zero() {
+            return Err(StressError::Options(
+                "a contest and its patience last longer than nothing",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no contest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StressError {
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(&'static str),
+    /// The pool could not be prepared, or looked at in the end.
+    #[error(transparent)]
+    Filesystem(#[from] udax::Error),
+    /// The directory cannot be used.
+    #[error("{}: {source}", path.display())]
+    Directory {
+        /// The contest's own directory there.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// This machine does not do real DMA: what is missing, and why.
+    #[error("{what}: {source}; simulated engines need none")]
+    NoDma {
+        /// What is missing.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,75 @@
+//! A pool in memory for contests, and the independent check of what they leave.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use tempfile::TempDir;
+use udax::{Filesystem, FormatOptions, MountOptions};
+use udax_check::{CheckOptions, Silent};
+use udax_pmem::{Region, RegionOptions};
+use udax_stress::{Options, Report, Stop};
+
+/// A formatted pool in a directory of its own, removed with it.
+#[derive(Debug)]
+pub struct StressPool {
+    _directory: TempDir,
+    path: PathBuf,
+}
+
+impl StressPool {
+    /// Makes one of `bytes`.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn new(bytes: u64) -> anyhow::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() {
+            tempfile::tempdir_in(memory)?
+        } else {
+            tempfile::tempdir()?
+        };
+        let path = directory.path().join("stress.pool");
+        let options = FormatOptions {
+            size: Some(bytes),
+            ..FormatOptions::default()
+        };
+        Filesystem::format(&path, &options).context("format")?;
+        Ok(Self {
+            _directory: directory,
+            path,
+        })
+    }
+
+    /// Holds a contest.
+    ///
+    /// # Errors
+    /// When there can be none, or the pool cannot be closed after one without findings.
+    pub fn contest(&self, options: &Options) -> anyhow::Result<Report> {
+        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("open")?;
+        let report = udax_stress::run(&filesystem, options, &Stop::default())?;
+        if report.is_clean() {
+            filesystem.close().context("close")?;
+        }
+        Ok(report)
+    }
+
+    /// Checks the pool, which is closed.
+    ///
+    /// # Errors
+    /// When the check finds a problem.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let options = RegionOptions {
+            read_only: true,
+            ..RegionOptions::default()
+        };
+        let region = Region::open(&self.path, options).context("open for the check")?;
+        let report = udax_check::check(&region, &CheckOptions::default(), &Silent).context("check")?;
+        ensure!(
+            report.problems.is_empty(),
+            "the check finds {:#?}",
+            report.problems
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Contests of some seconds, with fixed seeds.
+
+use std::time::Duration;
+
+use udax_stress::{EngineKind, Options, Report, Stop, StressError};
+use udax_test_stress::StressPool;
+
+const MIB: u64 = 1 << 20;
+
+fn hold(options: &Options, bytes: u64) -> anyhow::Result<Report> {
+    let pool = StressPool::new(bytes)?;
+    let report = pool.contest(options)?;
+    for finding in &report.findings {
+        eprintln!("{finding}");
+    }
+    assert!(
+        report.is_clean(),
+        "seed {}: {} findings",
+        report.seed,
+        report.findings.len()
+    );
+    pool.check()?;
+    // The contest was one.
+    assert!(
+        report.dma.transfers > 100 && report.dax.retries > 10,
+        "{report:#?}"
+    );
+    assert!(
+        report.dma.judged_blocks > 1000 && report.dma.recycled_blocks > 100,
+        "{report:#?}"
+    );
+    Ok(report)
+}
+
+#[test]
+fn no_store_through_a_pin_reaches_a_block_that_has_changed_hands() -> anyhow::Result<()> {
+    for seed in [1, 2] {
+        let options = Options {
+            seed,
+            duration: Duration::from_secs(4),
+            ..Options::default()
+        };
+        let report = hold(&options, 64 * MIB)?;
+        assert!(report.dma.unlinked_transfers > 0, "{report:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nor_when_the_pool_is_nearly_full() -> anyhow::Result<()> {
+    let options = Options {
+        seed: 3,
+        duration: Duration::from_secs(4),
+        files: 30,
+        ..Options::default()
+    };
+    hold(&options, 16 * MIB)?;
+    Ok(())
+}
+
+#[test]
+fn nor_does_real_dma() -> anyhow::Result<()> {
+    let options = Options {
+        seed: 4,
+        duration: Duration::from_secs(4),
+        engine: EngineKind::IoUring(std::env::temp_dir()),
+        ..Options::default()
+    };
+    let pool = StressPool::new(64 * MIB)?;
+    let report = match pool.contest(&options) {
+        Err(error) if matches!(error.downcast_ref(), Some(StressError::NoDma { .. })) => {
+            println!("skipped: {error}");
+            return Ok(());
+        }
+        report => report?,
+    };
+    for finding in &report.findings {
+        eprintln!("{finding}");
+    }
+    assert!(report.is_clean(), "{} findings", report.findings.len());
+    assert!(
+        report.dma.dma_reads > 20 && report.dma.bytes > 1 << 20,
+        "{report:#?}"
+    );
+    pool.check()
+}
+
+#[test]
+fn nor_on_a_filesystem_of_the_kernel() -> anyhow::Result<()> {
+    let options = Options {
+        seed: 5,
+        duration: Duration::from_secs(3),
+        ..Options::default()
+    };
+    let directory = tempfile::tempdir()?;
+    let report = match udax_stress::run_directory(directory.path(), &options, &Stop::default()) {
+        Err(error @ StressError::NoDma { .. }) => {
+            println!("skipped: {error}");
+            return Ok(());
+        }
+        report => report?,
+    };
+    println!("{:#?}", report.notes);
+    for finding in &report.findings {
+        eprintln!("{finding}");
+    }
+    assert!(report.is_clean(), "{} findings", report.findings.len());
+    assert!(report.dma.dma_reads > 20, "{report:#?}");
+    assert_eq!(std::fs::read_dir(directory.path())?.count(), 0);
+    Ok(())
+}
