@@ -55,7 +55,10 @@ fn a_crash_in_an_exchange_leaves_all_or_nothing_of_it() {
         }
         // With little to do the record is the first thing that is stored.
         let is_long = count > 500;
-        assert!((!is_long || seen_old > 0) && seen_new > 0, "{seen_old} {seen_new}");
+        assert!(
+            (!is_long || seen_old > 0) && seen_new > 0,
+            "{seen_old} {seen_new}"
+        );
         // A tree of the same extents has nearly as many nodes as before.
         let blocks_after = a.stat().unwrap().blocks + b.stat().unwrap().blocks;
         assert!(blocks_after.abs_diff(blocks) <= 8 * 40, "{blocks} {blocks_after}");

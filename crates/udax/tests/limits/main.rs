@@ -13,6 +13,7 @@ mod damage;
 mod errors;
 mod exchange;
 mod full;
+mod layouts;
 mod leases;
 mod modes;
 mod names;
