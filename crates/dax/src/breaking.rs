@@ -31,7 +31,7 @@ pub enum Fate {
     Discarded,
 }
 
-/// What is broken together: one range, or two of one file.
+/// What is broken together: mostly one range, or two of one file.
 pub(crate) type Ranges = SmallVec<[(PageRange, Fate); 2]>;
 
 /// Proof that ranges of a file have no pin, no translation and no entry, and get none while it lives.
@@ -207,7 +207,14 @@ impl Mapping {
         self.try_break_all(&[(pages, fate)])
     }
 
-    pub(crate) fn try_break_all(
+    /// As [`Mapping::try_break`], for several ranges at once.
+    ///
+    /// # Errors
+    /// As [`Mapping::try_break`]; then none is broken.
+    ///
+    /// # Locks
+    /// As [`Mapping::try_break`].
+    pub fn try_break_all(
         self: &Arc<Self>,
         ranges: &[(PageRange, Fate)],
     ) -> Result<Attempt<Broken<'_>>, DaxError> {

@@ -102,6 +102,12 @@ impl File {
                 mapping.pass_gate(pages, mode)?;
             }
             let state = self.pool().read_loaded(inode)?;
+            // Before holes are filled for nothing.
+            let pages_of_file = self.pool().inode_size(inode)?.div_ceil(BLOCK_BYTES);
+            if pages.last() >= pages_of_file {
+                let page = pages_of_file.max(pages.first());
+                return Err(DaxError::BeyondEnd { page }.into());
+            }
             let mapping = inode.mapping_or_make(self.pool());
             let extents = LockedExtents {
                 pool: self.pool(),
@@ -148,8 +154,10 @@ impl File {
             (DaxError::WouldBlock { .. }, _) => Ok(mapping.wait_to_pin(pages, access, mode)?),
             (DaxError::NeedsAllocation { .. }, _) => self.pool().fill(self.inode(), (first, end), mode),
             (DaxError::NeedsCopy { .. }, _) => self.pool().wait_and_retry(mode, || {
-                let mut state = self.inode().write()?;
-                self.pool().unshare_range(self.inode(), &mut state, first, end)
+                self.pool().retry_when_full(|| {
+                    let mut state = self.inode().write()?;
+                    self.pool().unshare_range(self.inode(), &mut state, first, end)
+                })
             }),
             (error, _) => Err(error.into()),
         }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use udax::{Access, AllocateMode, DaxError, Error, File, Filesystem, Label, Mode, MountOptions, Term};
+use udax::{
+    Access, AllocateMode, DaxError, Error, File, Filesystem, Label, Mode, MountOptions, Request, Term,
+};
 use udax_pmem::{Event, Recorder};
 
 use crate::pins::{BLOCK, filled, pin};
@@ -60,6 +62,37 @@ fn take_all(fs: &Filesystem) {
 }
 
 #[test]
+fn only_shared_blocks_of_a_range_are_waited_for_when_they_are_copied() {
+    let ways: [(&str, fn(&File) -> udax::Result<()>); 3] = [
+        ("write", |file| file.write_at(&[9; 3 * 4096], 0).map(drop)),
+        ("pin", |file| {
+            file.pin(0, 3 * BLOCK, Request::new(Access::Write)).map(drop)
+        }),
+        ("unshare", |file| {
+            file.allocate(AllocateMode::Unshare, 0, 3 * BLOCK)
+        }),
+    ];
+    for (name, way) in ways {
+        let pool = TestPool::new(32 * MIB);
+        let fs = pool.open();
+        let file = filled(&fs, "/f", 4);
+        let clone = open(&fs, "/clone");
+        file.clone_range(0, &clone, 0, BLOCK).unwrap();
+        file.clone_range(2 * BLOCK, &clone, BLOCK, BLOCK).unwrap();
+        let held = pin(&file, 1, 1, Access::Write);
+        way(&file.waiting(patience())).unwrap_or_else(|error| panic!("{name}: {error}"));
+        held.write(0, &[7; 4096]).unwrap();
+        let mut bytes = [0; 4096];
+        file.read_at(&mut bytes, BLOCK).unwrap();
+        assert_eq!(bytes, [7; 4096]);
+        clone.read_at(&mut bytes, BLOCK).unwrap();
+        assert_eq!(bytes, [3; 4096]);
+        drop(held);
+        pool.check();
+    }
+}
+
+#[test]
 fn stores_through_a_pin_become_durable_though_a_change_of_their_range_failed() {
     for mode in [AllocateMode::ZeroRangeKeepSize, AllocateMode::ZeroRange] {
         let pool = TestPool::new(16 * MIB);
@@ -78,6 +111,22 @@ fn stores_through_a_pin_become_durable_though_a_change_of_their_range_failed() {
         file.sync().unwrap();
         assert!(flushed.covers(piece.at + BLOCK, BLOCK), "{mode:?}");
     }
+}
+
+#[test]
+fn a_pin_that_ends_beyond_the_file_changes_nothing() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    file.truncate(8 * BLOCK).unwrap();
+    let before = file.stat().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let refused = file.pin(0, 9 * BLOCK, Request::new(Access::Read)).unwrap_err();
+    assert!(
+        matches!(refused, Error::Dax(DaxError::BeyondEnd { page: 8 })),
+        "{refused}"
+    );
+    assert!(before == file.stat().unwrap());
 }
 
 #[test]
@@ -108,6 +157,22 @@ fn a_growth_that_meets_a_lease_has_allocated_nothing() {
         .unwrap();
     assert_eq!(file.stat().unwrap().size, 1201 * BLOCK);
     pool.check();
+}
+
+#[test]
+fn a_pin_of_shared_blocks_finds_space_that_can_be_freed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 4);
+    file.clone_range(0, &open(&fs, "/clone"), 0, 0).unwrap();
+    for number in 0..300 {
+        drop(open(&fs, &format!("/many{number}")));
+    }
+    for number in 0..300 {
+        fs.unlink(format!("/many{number}")).unwrap();
+    }
+    take_all(&fs);
+    drop(pin(&file, 0, 1, Access::Write));
 }
 
 #[test]
