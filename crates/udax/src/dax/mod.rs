@@ -26,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::extents::END_OF_FILES;
 use crate::file::File;
 use crate::inode::Inode;
-use crate::inode::attributes::now;
 use crate::pool::Pool;
 
 pub(crate) use pin::PinOwner;
@@ -190,16 +189,17 @@ impl Pool {
         }
     }
 
-    /// Makes durable what was stored through pins of `inode`. When that was is not known: it counts as modified now
-    /// (POSIX `mmap`: at some time between the store and the next sync).
+    /// Makes durable what was stored through pins of `inode`.
     pub(crate) fn write_back(&self, inode: &Inode) -> Result<()> {
         let Some(mapping) = inode.mapping().filter(|mapping| mapping.has_dirty()) else {
             return Ok(());
         };
         mapping.write_back_range(PageRange::ALL)?;
-        let mut state = inode.write()?;
-        state.lazy.modified = Some(now());
-        inode.note_close_work();
+        // What is dirty still is pinned for writing, and may be stored to all the time.
+        if mapping.has_dirty() {
+            let _state = inode.write()?;
+            inode.note_stored();
+        }
         Ok(())
     }
 

@@ -116,6 +116,9 @@ impl File {
             };
             match mapping.pin_past_gate(pages, request, &Mode::NoWait, &extents) {
                 Ok(mut pin) => {
+                    if request.access == Access::Write {
+                        inode.note_stored();
+                    }
                     pin.attach(self.pin_owner());
                     return Ok(pin);
                 }

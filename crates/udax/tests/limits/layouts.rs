@@ -130,6 +130,53 @@ fn a_pin_that_ends_beyond_the_file_changes_nothing() {
 }
 
 #[test]
+fn stores_through_a_pin_count_as_a_modification_whatever_makes_them_durable() {
+    let ways: [(&str, fn(&Filesystem, File) -> udax::Result<()>); 3] = [
+        ("clone", |fs, file| {
+            file.clone_range(0, &open(fs, "/clone"), 0, 0)?;
+            file.sync()
+        }),
+        ("unshare", |_, file| {
+            file.allocate(AllocateMode::Unshare, 0, BLOCK)?;
+            file.sync()
+        }),
+        ("close", |_, file| {
+            drop(file);
+            Ok(())
+        }),
+    ];
+    for (name, way) in ways {
+        let pool = TestPool::new(16 * MIB);
+        let fs = pool.open();
+        let file = filled(&fs, "/f", 4);
+        file.sync().unwrap();
+        let before = file.stat().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        pin(&file, 0, 4, Access::Write).write(0, &[9; 100]).unwrap();
+        way(&fs, file).unwrap();
+        let after = fs.stat("/f").unwrap();
+        assert!(after.mtime > before.mtime, "{name}");
+    }
+}
+
+#[test]
+fn a_time_that_is_set_after_the_stores_of_a_pin_stays() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 4);
+    pin(&file, 0, 4, Access::Write).write(0, &[9; 100]).unwrap();
+    let old = file.stat().unwrap().btime;
+    std::thread::sleep(Duration::from_millis(20));
+    let set = udax::SetAttributes {
+        mtime: Some(udax::SetTime::To(old)),
+        ..udax::SetAttributes::default()
+    };
+    file.set_attributes(set).unwrap();
+    file.sync().unwrap();
+    assert!(file.stat().unwrap().mtime == old);
+}
+
+#[test]
 fn a_growth_that_meets_a_lease_has_allocated_nothing() {
     let pool = TestPool::new(32 * MIB);
     let fs = pool.open();
