@@ -89,12 +89,10 @@ impl Busy {
     /// # Locks
     /// None may be held that a holder of a pin could want.
     pub fn wait(&self, until: &Until) -> Result<(), WaitError> {
-        let device = self.pending.mapping().device();
-        let Some(frame) = device.frames.get(self.pinned.frame) else {
-            return Ok(());
-        };
+        let mapping = self.pending.mapping();
+        let device = mapping.device();
         let begin = Instant::now();
-        let is_pinned = || frame.await_unpin(self.pinned.kinds);
+        let is_pinned = || mapping.awaits_unpin(self.pinned);
         let result = device
             .waits
             .wait_while(Key::Frame(self.pinned.frame), until, is_pinned);

@@ -8,8 +8,11 @@ use udax::{
 };
 use udax_pmem::{Event, Recorder};
 
-use crate::pins::{BLOCK, filled, pin};
+use crate::pins::{BLOCK, Change, filled, pin};
 use crate::pool::{MIB, TestPool, content, open};
+
+type OfFile = (&'static str, fn(&File) -> udax::Result<()>);
+type OfLastHandle = (&'static str, fn(&Filesystem, File) -> udax::Result<()>);
 
 /// Long enough for what does not wait, on a busy machine too.
 fn patience() -> Mode {
@@ -63,7 +66,7 @@ fn take_all(fs: &Filesystem) {
 
 #[test]
 fn only_shared_blocks_of_a_range_are_waited_for_when_they_are_copied() {
-    let ways: [(&str, fn(&File) -> udax::Result<()>); 3] = [
+    let ways: [OfFile; 3] = [
         ("write", |file| file.write_at(&[9; 3 * 4096], 0).map(drop)),
         ("pin", |file| {
             file.pin(0, 3 * BLOCK, Request::new(Access::Write)).map(drop)
@@ -131,7 +134,7 @@ fn a_pin_that_ends_beyond_the_file_changes_nothing() {
 
 #[test]
 fn stores_through_a_pin_count_as_a_modification_whatever_makes_them_durable() {
-    let ways: [(&str, fn(&Filesystem, File) -> udax::Result<()>); 3] = [
+    let ways: [OfLastHandle; 3] = [
         ("clone", |fs, file| {
             file.clone_range(0, &open(fs, "/clone"), 0, 0)?;
             file.sync()
@@ -224,7 +227,7 @@ fn a_pin_of_shared_blocks_finds_space_that_can_be_freed() {
 
 #[test]
 fn what_is_behind_the_end_of_a_pinned_file_reads_as_zeros_when_it_grows() {
-    let ways: [(&str, fn(&Filesystem, &File) -> udax::Result<()>); 9] = [
+    let ways: [Change; 9] = [
         ("truncate", |_, file| file.truncate(300)),
         ("truncate far", |_, file| file.truncate(9000)),
         ("write", |_, file| file.write_at(&[5; 10], 3000).map(drop)),
@@ -294,6 +297,29 @@ fn bytes_behind_the_end_do_not_come_into_sight_through_another_file() {
     drop((file, clone, other));
     fs.close().unwrap();
     pool.check();
+}
+
+#[test]
+fn a_lease_that_waits_for_one_page_keeps_nobody_from_changing_another() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 8);
+    let held = pin(&file, 4, 1, Access::Write);
+    std::thread::scope(|scope| {
+        let reader = file.waiting(Mode::deadline(Instant::now() + Duration::from_secs(20)));
+        let thread = scope.spawn(move || {
+            reader
+                .lease(0, 8 * BLOCK, Label::default(), Term::Short)
+                .map(drop)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let punched = file
+            .waiting(patience())
+            .allocate(AllocateMode::PunchHole, 5 * BLOCK, BLOCK);
+        drop(held);
+        punched.unwrap();
+        thread.join().unwrap().unwrap();
+    });
 }
 
 #[test]

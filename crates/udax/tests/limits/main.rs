@@ -23,3 +23,4 @@ mod ranges;
 mod records;
 mod shares;
 mod space;
+mod turmoil;
