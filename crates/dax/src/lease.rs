@@ -187,8 +187,8 @@ impl Refused {
 
 impl ReadLease {
     /// Makes a pin for reading, whose label and term it keeps, a lease, if nobody writes to the range or has it pinned
-    /// for writing. Does not wait: a filesystem holds its inode's lock meanwhile. `last` is what has refused the attempt
-    /// before.
+    /// for writing. Does not wait: a filesystem holds its inode's lock meanwhile. `last` is what has refused the
+    /// attempt before.
     ///
     /// # Errors
     /// Somebody does: wait with what is given, pin again, and come back.

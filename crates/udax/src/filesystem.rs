@@ -28,7 +28,8 @@ use crate::pool::Pool;
 /// followed, absolute ones from the pool's root; one at the end is followed only where that is said.
 ///
 /// The pool is closed when the last clone, the last [`File`] and the last pin are dropped; [`Filesystem::close`] also
-/// tells whether that worked. The library makes no permission checks: who can map a pool can do everything; front ends check.
+/// tells whether that worked. The library makes no permission checks: who can map a pool can do everything; front ends
+/// check.
 #[derive(Clone, Debug)]
 pub struct Filesystem {
     pool: Arc<Pool>,

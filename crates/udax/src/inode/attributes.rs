@@ -126,8 +126,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes lazy times, if there are any. When stores through pins came is not known: they count as a modification now
-    /// (POSIX `mmap`: at some time between the store and the next sync). The caller has the inode's lock.
+    /// Writes lazy times, if there are any. When stores through pins came is not known: they count as a modification
+    /// now (POSIX `mmap`: at some time between the store and the next sync). The caller has the inode's lock.
     pub(crate) fn flush_times(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         if inode.take_stored() {
             state.lazy.modified = Some(now());
