@@ -31,7 +31,7 @@ pub enum Fate {
     Discarded,
 }
 
-/// What is broken together: one range, or two of one file.
+/// What is broken together: mostly one range, or two of one file.
 pub(crate) type Ranges = SmallVec<[(PageRange, Fate); 2]>;
 
 /// Proof that ranges of a file have no pin, no translation and no entry, and get none while it lives.
@@ -89,12 +89,10 @@ impl Busy {
     /// # Locks
     /// None may be held that a holder of a pin could want.
     pub fn wait(&self, until: &Until) -> Result<(), WaitError> {
-        let device = self.pending.mapping().device();
-        let Some(frame) = device.frames.get(self.pinned.frame) else {
-            return Ok(());
-        };
+        let mapping = self.pending.mapping();
+        let device = mapping.device();
         let begin = Instant::now();
-        let is_pinned = || frame.await_unpin(self.pinned.kinds);
+        let is_pinned = || mapping.awaits_unpin(self.pinned);
         let result = device
             .waits
             .wait_while(Key::Frame(self.pinned.frame), until, is_pinned);
@@ -212,7 +210,14 @@ impl Mapping {
         self.try_break_all(&[(pages, fate)])
     }
 
-    pub(crate) fn try_break_all(
+    /// As [`Mapping::try_break`], for several ranges at once.
+    ///
+    /// # Errors
+    /// As [`Mapping::try_break`]; then none is broken.
+    ///
+    /// # Locks
+    /// As [`Mapping::try_break`].
+    pub fn try_break_all(
         self: &Arc<Self>,
         ranges: &[(PageRange, Fate)],
     ) -> Result<Attempt<Broken<'_>>, DaxError> {

@@ -229,6 +229,26 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Asks to be woken when the page is unpinned; whether it still is pinned, and still this file's. By whom it is
+    /// pinned later, when the block has become another file's, concerns nobody here.
+    pub(crate) fn awaits_unpin(&self, pinned: PinnedPage) -> bool {
+        let frames = &self.device().frames;
+        let is_pinned = frames
+            .get(pinned.frame)
+            .is_some_and(|frame| frame.await_unpin(pinned.kinds));
+        is_pinned && self.has_frame(pinned)
+    }
+
+    fn has_frame(&self, pinned: PinnedPage) -> bool {
+        let slot = self.index.load(pinned.page);
+        slot.is_some_and(|slot| {
+            let first = slot.entry.frame();
+            first.is_some_and(|first| (first..first + slot.entry.size().pages()).contains(&pinned.frame))
+        })
+    }
+}
+
 /// Which pins are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Which {

@@ -33,8 +33,9 @@ struct Ranges {
 }
 
 impl Ranges {
-    fn blocks(&self, pages: PageRange, newest: u64) -> bool {
-        let mut list = self.list.iter();
+    /// Whether one of the breaks up to `newest`, but not `own`, is of the range.
+    fn blocks(&self, pages: PageRange, newest: u64, own: Option<u64>) -> bool {
+        let mut list = self.list.iter().filter(|(number, _)| Some(*number) != own);
         list.any(|(number, pending)| *number <= newest && pending.overlaps(pages))
     }
 }
@@ -81,6 +82,11 @@ impl Pending {
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
+
+    /// As [`Mapping::pass_gate`], but for what this holds back itself.
+    pub(crate) fn pass_gate(&self, pages: PageRange, mode: &Mode) -> Result<(), DaxError> {
+        self.mapping.wait_at_gate(pages, mode, Some(self.number))
+    }
 }
 
 impl Drop for Pending {
@@ -105,14 +111,14 @@ impl Mapping {
         if self.gate.len.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        self.wait_at_gate(pages, mode)
+        self.wait_at_gate(pages, mode, None)
     }
 
     #[cold]
-    fn wait_at_gate(&self, pages: PageRange, mode: &Mode) -> Result<(), DaxError> {
+    fn wait_at_gate(&self, pages: PageRange, mode: &Mode, own: Option<u64>) -> Result<(), DaxError> {
         let newest = {
             let pending = self.gate.pending.lock();
-            if !pending.blocks(pages, u64::MAX) {
+            if !pending.blocks(pages, u64::MAX, own) {
                 return Ok(());
             }
             pending.last
@@ -129,7 +135,7 @@ impl Mapping {
             deadline: Some(until.deadline.map_or(patience, |deadline| deadline.min(patience))),
             cancel: until.cancel.clone(),
         };
-        let is_blocked = || self.gate.pending.lock().blocks(pages, newest);
+        let is_blocked = || self.gate.pending.lock().blocks(pages, newest, own);
         let result = self
             .device()
             .waits

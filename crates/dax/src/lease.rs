@@ -16,7 +16,7 @@ use std::sync::Arc;
 use udax_sync::atomic::{AtomicU64, Ordering, fence};
 use udax_sync::{Mutex, Rank};
 
-use crate::frames::Kinds;
+use crate::fault::PinnedPage;
 use crate::gate::Pending;
 use crate::wait::{Key, Wake};
 use crate::{Access, DaxError, Extents, Label, Mapping, Mode, PAGE, PageRange, Pin, Request, Term};
@@ -135,64 +135,19 @@ enum Blocker {
     Writes(Registered),
     /// A page that is pinned for writing, for as long as it likes. Its holder may want to write by other ways too: the
     /// lease is not registered meanwhile, but new pins of the range are held back.
-    Pin {
-        frame: u64,
-        kinds: Kinds,
-        _pending: Pending,
-    },
+    Pin(PinnedPage, Pending),
 }
 
-/// A pin for reading that is to become a lease: what [`Mapping::lease`] does, in steps that do not wait, for a
-/// filesystem that holds its inode's lock meanwhile.
+/// A lease that was refused, and what for. It has nothing pinned: who is waited for may want to change other pages of
+/// the range first. Keep it until the next attempt.
 #[derive(Debug)]
-pub struct Leasing {
-    pin: Pin,
-    /// Of the last attempt; kept until the next one is over.
-    blocker: Option<Blocker>,
+pub struct Refused {
+    mapping: Arc<Mapping>,
+    pages: PageRange,
+    blocker: Blocker,
 }
 
-impl Leasing {
-    /// Begins with a pin, whose label and term are the lease's.
-    pub fn new(pin: Pin) -> Self {
-        Self { pin, blocker: None }
-    }
-
-    /// The lease, if nobody writes to the range or has it pinned for writing; otherwise itself, to wait with.
-    ///
-    /// # Errors
-    /// Itself: somebody does.
-    ///
-    /// # Locks
-    /// As [`Mapping::try_pin`]. A filesystem holds its inode's lock shared, if it writes with that lock alone.
-    pub fn try_grant(self) -> Result<ReadLease, Box<Self>> {
-        let Self { pin, blocker } = self;
-        let mapping = pin.mapping();
-        let pages = pin.pages();
-        let (registered, last) = match blocker {
-            Some(Blocker::Writes(registered)) => (registered, None),
-            last => (Registered::new(mapping, pages), last),
-        };
-        mapping.protect_views(pages);
-        if mapping.leases.is_written(pages) {
-            let blocker = Some(Blocker::Writes(registered));
-            return Err(Box::new(Self { pin, blocker }));
-        }
-        if let Some((frame, kinds)) = pin.first_written() {
-            let _pending = Pending::new(mapping, &[pages]);
-            let blocker = Some(Blocker::Pin {
-                frame,
-                kinds,
-                _pending,
-            });
-            drop(last);
-            return Err(Box::new(Self { pin, blocker }));
-        }
-        Ok(ReadLease {
-            _registered: registered,
-            pin,
-        })
-    }
-
+impl Refused {
     /// Waits for what has refused the lease. It may be refused again.
     ///
     /// # Errors
@@ -201,27 +156,69 @@ impl Leasing {
     /// # Locks
     /// None may be held that a holder of a pin could want.
     pub fn wait(&self, mode: &Mode) -> Result<(), DaxError> {
-        let mapping = self.pin.mapping();
-        let page = self.pin.pages().first();
+        let mapping = &*self.mapping;
+        let page = self.pages.first();
         let busy = |what| move || DaxError::WouldBlock { page, what };
         match &self.blocker {
-            None => Ok(()),
-            Some(Blocker::Writes(_)) => {
-                let is_written = || mapping.leases.is_written(self.pin.pages());
+            Blocker::Writes(_) => {
+                let is_written = || mapping.leases.is_written(self.pages);
                 let key = Key::Writer(mapping.id());
                 mapping.wait_for(key, mode, is_written, busy("it is being written"))
             }
-            Some(Blocker::Pin { frame, kinds, .. }) => {
-                let found = mapping.device().frames.get(*frame);
-                let is_pinned = || found.is_some_and(|found| found.await_unpin(*kinds));
-                mapping.wait_for(
-                    Key::Frame(*frame),
-                    mode,
-                    is_pinned,
-                    busy("it is pinned for writing"),
-                )
+            Blocker::Pin(pinned, _) => {
+                let is_pinned = || mapping.awaits_unpin(*pinned);
+                let key = Key::Frame(pinned.frame);
+                mapping.wait_for(key, mode, is_pinned, busy("it is pinned for writing"))
             }
         }
+    }
+
+    /// As [`Mapping::pass_gate`] before the next attempt, which this itself holds nobody back from.
+    ///
+    /// # Errors
+    /// As [`Mapping::pass_gate`].
+    pub fn pass_gate(&self, mode: &Mode) -> Result<(), DaxError> {
+        match &self.blocker {
+            Blocker::Writes(_) => self.mapping.pass_gate(self.pages, mode),
+            Blocker::Pin(_, pending) => pending.pass_gate(self.pages, mode),
+        }
+    }
+}
+
+impl ReadLease {
+    /// Makes a pin for reading, whose label and term it keeps, a lease, if nobody writes to the range or has it pinned
+    /// for writing. Does not wait: a filesystem holds its inode's lock meanwhile. `last` is what has refused the
+    /// attempt before.
+    ///
+    /// # Errors
+    /// Somebody does: wait with what is given, pin again, and come back.
+    ///
+    /// # Locks
+    /// As [`Mapping::try_pin`]. A filesystem holds its inode's lock shared, if it writes with that lock alone.
+    pub fn try_grant(pin: Pin, last: Option<Refused>) -> Result<Self, Box<Refused>> {
+        let mapping = pin.mapping();
+        let pages = pin.pages();
+        let (registered, _last) = match last.map(|last| last.blocker) {
+            Some(Blocker::Writes(registered)) => (registered, None),
+            last => (Registered::new(mapping, pages), last),
+        };
+        mapping.protect_views(pages);
+        let blocker = if mapping.leases.is_written(pages) {
+            Blocker::Writes(registered)
+        } else if let Some(pinned) = pin.first_written() {
+            Blocker::Pin(pinned, Pending::new(mapping, &[pages]))
+        } else {
+            return Ok(Self {
+                _registered: registered,
+                pin,
+            });
+        };
+        let mapping = Arc::clone(mapping);
+        Err(Box::new(Refused {
+            mapping,
+            pages,
+            blocker,
+        }))
     }
 }
 
@@ -314,13 +311,16 @@ impl Mapping {
             label,
             term,
         };
-        let mut leasing = Leasing::new(self.pin_by(pages, request, mode, extents)?);
+        self.pass_gate(pages, mode)?;
+        let mut last = None;
         loop {
-            match leasing.try_grant() {
+            let pin = self.pin_past_gate(pages, request, mode, extents)?;
+            match ReadLease::try_grant(pin, last.take()) {
                 Ok(lease) => return Ok(lease),
                 Err(refused) => {
                     refused.wait(mode)?;
-                    leasing = *refused;
+                    refused.pass_gate(mode)?;
+                    last = Some(*refused);
                 }
             }
         }

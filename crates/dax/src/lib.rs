@@ -45,7 +45,7 @@ pub use error::DaxError;
 pub use extents::{Content, Copies, Extent, Extents, Unmap};
 pub use fault::{Fault, Faulted};
 pub use frames::{Access, Owner};
-pub use lease::{Leasing, ReadLease, WriteTicket};
+pub use lease::{ReadLease, Refused, WriteTicket};
 pub use list::{Label, Listed, Term};
 pub use mapping::Mapping;
 pub use pair::{BrokenPair, Target, break_two, try_break_two};

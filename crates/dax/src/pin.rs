@@ -10,8 +10,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use udax_pmem::{Region, RegionError};
 
-use crate::fault::Which;
-use crate::frames::{Kinds, Reach};
+use crate::fault::{PinnedPage, Which};
+use crate::frames::Reach;
 use crate::list::{Note, Place};
 use crate::wait::{Key, Wake};
 use crate::{Access, DaxError, Device, Mapping, PAGE, PageRange, Size};
@@ -115,8 +115,8 @@ impl Held {
         }
     }
 
-    /// A frame that somebody has pinned for writing, and by what kinds of pins.
-    fn first_written(&self) -> Option<(u64, Kinds)> {
+    /// A page that somebody has pinned for writing; the first of those held is the file's `page`.
+    fn first_written(&self, mut page: u64) -> Option<PinnedPage> {
         let device = self.mapping.device();
         for run in &self.runs {
             // A page's own count, and that of the large entry around it.
@@ -125,9 +125,12 @@ impl Held {
             let heads = (Which::Writing.of(Reach::Huge), head, run.first + run.len - head);
             for (kinds, first, len) in [pages, heads] {
                 if let Some(frame) = device.frames.first_pinned(first, len, kinds) {
-                    return Some((frame, kinds));
+                    // The head of a large entry may be before the run.
+                    let page = page + frame.saturating_sub(run.first);
+                    return Some(PinnedPage { page, frame, kinds });
                 }
             }
+            page += run.len;
         }
         None
     }
@@ -324,9 +327,9 @@ impl Pin {
         Ok(self.region().fence()?)
     }
 
-    /// A frame of it that somebody has pinned for writing.
-    pub(crate) fn first_written(&self) -> Option<(u64, Kinds)> {
-        self.held.first_written()
+    /// A page of it that somebody has pinned for writing.
+    pub(crate) fn first_written(&self) -> Option<PinnedPage> {
+        self.held.first_written(self.pages.first())
     }
 }
 

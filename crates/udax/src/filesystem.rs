@@ -27,8 +27,9 @@ use crate::pool::Pool;
 /// Paths are bytes: components separated by `/`, resolved from the root directory. Symbolic links on the way are
 /// followed, absolute ones from the pool's root; one at the end is followed only where that is said.
 ///
-/// The pool is closed when the last clone and the last [`File`] are dropped; [`Filesystem::close`] also tells whether
-/// that worked. The library makes no permission checks: who can map a pool can do everything; front ends check.
+/// The pool is closed when the last clone, the last [`File`] and the last pin are dropped; [`Filesystem::close`] also
+/// tells whether that worked. The library makes no permission checks: who can map a pool can do everything; front ends
+/// check.
 #[derive(Clone, Debug)]
 pub struct Filesystem {
     pool: Arc<Pool>,
@@ -80,8 +81,8 @@ impl Filesystem {
     /// Closes the pool cleanly.
     ///
     /// # Errors
-    /// `Busy` while other clones or files are open: they keep the pool open, and the last of them closes it. A media
-    /// error; then the next open replays the journal.
+    /// `Busy` while other clones, files, pins or leases are there: they keep the pool open, and the last of them closes
+    /// it. A media error; then the next open replays the journal.
     pub fn close(self) -> Result<()> {
         match Arc::try_unwrap(self.pool) {
             Ok(pool) => pool.close(),

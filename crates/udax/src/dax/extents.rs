@@ -1,10 +1,10 @@
-//! Where a file's pages are, for its mapping.
+//! Where a file's pages are: for its mapping, and to flush them without one.
 
 use udax_dax::{Access, Content, DaxError, Extent, Extents, Size};
 use udax_media::{BLOCK_BYTES, FileBlock};
 
-use crate::extents::{self, ExtentCache, Mapping};
-use crate::inode::Inode;
+use crate::extents::{self, ExtentCache, Mapping, clip};
+use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
 /// A file's extents while its inode's lock is held, which makes what they say true.
@@ -44,5 +44,46 @@ impl Extents for LockedExtents<'_> {
                 pages: extent.end().raw() - page,
             },
         })
+    }
+}
+
+impl Pool {
+    /// A change has failed that said of blocks `first..end`, when it broke them, that their bytes would be discarded
+    /// (`Fate::Discarded`). They stay, but no entry tells any more which of them are not durable: all are made so.
+    #[cold]
+    pub(crate) fn save_undiscarded(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        blocks: (FileBlock, FileBlock),
+    ) {
+        if inode.mapping().is_some()
+            && let Err(error) = self.flush_blocks(inode, state, blocks)
+        {
+            tracing::error!(ino = inode.ino.raw(), %error, "stores through pins may not be durable");
+        }
+    }
+
+    fn flush_blocks(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        (first, end): (FileBlock, FileBlock),
+    ) -> crate::error::Result<()> {
+        extents::load(self, inode, state)?;
+        let mut at = first;
+        while at < end {
+            at = match extents::lookup(self, inode, &state.extents, at)? {
+                Mapping::Hole { until } => until,
+                Mapping::Extent(extent) => {
+                    if let Some(part) = clip(&extent, at, end) {
+                        let place = part.start.offset().raw();
+                        self.region.flush(place, part.count * BLOCK_BYTES)?;
+                    }
+                    extent.end()
+                }
+            };
+        }
+        Ok(self.region.fence()?)
     }
 }

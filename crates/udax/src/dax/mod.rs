@@ -15,6 +15,7 @@ mod pin;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use udax_dax::{
     Attempt, Broken, BrokenPair, Busy, DaxError, Fate, Mapping, Mode, PageRange, Target, WriteTicket,
     try_break_two,
@@ -25,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::extents::END_OF_FILES;
 use crate::file::File;
 use crate::inode::Inode;
-use crate::inode::attributes::now;
 use crate::pool::Pool;
 
 pub(crate) use pin::PinOwner;
@@ -110,17 +110,32 @@ impl Pool {
     pub(crate) fn break_layout<'i>(
         &self,
         inode: &'i Inode,
-        (first, end): Blocks,
+        blocks: Blocks,
         fate: Fate,
     ) -> Result<Option<Broken<'i>>> {
-        let (Some(mapping), Some(pages)) = (inode.mapping(), pages(first, end)) else {
+        self.break_ranges(inode, &[blocks], fate)
+    }
+
+    /// As [`Pool::break_layout`], for several ranges at once.
+    ///
+    /// # Errors
+    /// As [`Pool::break_layout`]; then none is broken.
+    pub(crate) fn break_ranges<'i>(
+        &self,
+        inode: &'i Inode,
+        ranges: &[Blocks],
+        fate: Fate,
+    ) -> Result<Option<Broken<'i>>> {
+        // With the inode locked alone no entry can come.
+        let Some(mapping) = inode.mapping().filter(|mapping| mapping.pages() > 0) else {
             return Ok(None);
         };
-        // With the inode locked alone none can come.
-        if mapping.pages() == 0 {
+        let ranges = ranges.iter().filter_map(|(first, end)| pages(*first, *end));
+        let ranges: SmallVec<[(PageRange, Fate); 2]> = ranges.map(|pages| (pages, fate)).collect();
+        if ranges.is_empty() {
             return Ok(None);
         }
-        match mapping.try_break(pages, fate)? {
+        match mapping.try_break_all(&ranges)? {
             Attempt::Broken(broken) => Ok(Some(broken)),
             Attempt::Busy(busy) => Err(Error::Conflict(Conflict(Kind::Pin(busy)))),
         }
@@ -174,16 +189,17 @@ impl Pool {
         }
     }
 
-    /// Makes durable what was stored through pins of `inode`. When that was is not known: it counts as modified now
-    /// (POSIX `mmap`: at some time between the store and the next sync).
+    /// Makes durable what was stored through pins of `inode`.
     pub(crate) fn write_back(&self, inode: &Inode) -> Result<()> {
         let Some(mapping) = inode.mapping().filter(|mapping| mapping.has_dirty()) else {
             return Ok(());
         };
         mapping.write_back_range(PageRange::ALL)?;
-        let mut state = inode.write()?;
-        state.lazy.modified = Some(now());
-        inode.note_close_work();
+        // What is dirty still is pinned for writing, and may be stored to all the time.
+        if mapping.has_dirty() {
+            let _state = inode.write()?;
+            inode.note_stored();
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use udax_dax::{Access, DaxError, Label, Leasing, Mapping, Mode, PageRange, Pin, ReadLease, Request, Term};
+use udax_dax::{Access, DaxError, Label, Mapping, Mode, PageRange, Pin, ReadLease, Refused, Request, Term};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock};
 use udax_sync::fault;
@@ -33,14 +33,14 @@ impl File {
     /// for devices, system calls and other processors to read or, with write access, to store to. Truncations, punches
     /// and whatever else would move them wait; an unlinked file is freed after its last pin.
     ///
-    /// Holes are filled with zeroed blocks and shared blocks are copied first, the latter for write access. Operations
-    /// that wait already for this range are let go first, for a tenth of a second: the caller may hold the pin that
-    /// they wait for.
+    /// Holes are filled with zeroed blocks, which counts as a modification, and shared blocks are copied first, the
+    /// latter for write access: a pin that fails then may have done so in part. Operations that wait already for this
+    /// range are let go first, for a tenth of a second: the caller may hold the pin that they wait for.
     ///
     /// # Errors
     /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other
     /// kinds than regular files; `Dax`: beyond the end, or something in the way for longer than [`File::waiting`]
-    /// allows; `NoSpace`.
+    /// allows; `NoSpace`, and `ReadOnly` where there are holes.
     ///
     /// # Durability
     /// None of what is stored through the pin: [`Pin::persist`], or [`File::sync`] while or after it lives.
@@ -68,7 +68,8 @@ impl File {
     /// lives, so that they can be borrowed ([`ReadLease::slices`], from the start of the first page). Writes to the
     /// range, pins for writing, and what would move its blocks wait.
     ///
-    /// Holes are filled first. Who holds a pin of the range for writing itself waits for itself.
+    /// Holes are filled first. While it waits for pins and writes it keeps new ones back for a moment, but has nothing
+    /// pinned. Who holds a pin of the range for writing itself waits for itself.
     ///
     /// # Errors
     /// As [`File::pin`].
@@ -78,18 +79,20 @@ impl File {
             label,
             term,
         };
-        let mut leasing = Leasing::new(self.pin(offset, len, request)?);
+        let pages = self.check_pin(offset, len, request.access)?;
+        let mut last: Option<Refused> = None;
         loop {
+            let pin = self.pin_pages(pages, request, self.wait(), last.as_ref())?;
             let granted = {
                 // The library writes with the lock held alone: none is under way.
                 let _state = self.inode().read()?;
-                leasing.try_grant()
+                ReadLease::try_grant(pin, last.take())
             };
             match granted {
                 Ok(lease) => return Ok(lease),
                 Err(refused) => {
                     refused.wait(self.wait())?;
-                    leasing = *refused;
+                    last = Some(*refused);
                 }
             }
         }
@@ -97,12 +100,31 @@ impl File {
 
     fn pin_by(&self, offset: u64, len: u64, request: Request, mode: &Mode) -> Result<Pin> {
         let pages = self.check_pin(offset, len, request.access)?;
+        self.pin_pages(pages, request, mode, None)
+    }
+
+    /// Pins `pages`; for a lease that `refused` was given for before, if it was.
+    fn pin_pages(
+        &self,
+        pages: PageRange,
+        request: Request,
+        mode: &Mode,
+        refused: Option<&Refused>,
+    ) -> Result<Pin> {
         let inode = self.inode();
         loop {
-            if let Some(mapping) = inode.mapping() {
-                mapping.pass_gate(pages, mode)?;
+            match (refused, inode.mapping()) {
+                (Some(refused), _) => refused.pass_gate(mode)?,
+                (None, Some(mapping)) => mapping.pass_gate(pages, mode)?,
+                (None, None) => {}
             }
             let state = self.pool().read_loaded(inode)?;
+            // Before holes are filled for nothing.
+            let pages_of_file = self.pool().inode_size(inode)?.div_ceil(BLOCK_BYTES);
+            if pages.last() >= pages_of_file {
+                let page = pages_of_file.max(pages.first());
+                return Err(DaxError::BeyondEnd { page }.into());
+            }
             let mapping = inode.mapping_or_make(self.pool());
             let extents = LockedExtents {
                 pool: self.pool(),
@@ -111,6 +133,9 @@ impl File {
             };
             match mapping.pin_past_gate(pages, request, &Mode::NoWait, &extents) {
                 Ok(mut pin) => {
+                    if request.access == Access::Write {
+                        inode.note_stored();
+                    }
                     if !fault::is_injected(fault::Fault::EarlyFree) {
                         pin.attach(self.pin_owner());
                     }
@@ -151,8 +176,10 @@ impl File {
             (DaxError::WouldBlock { .. }, _) => Ok(mapping.wait_to_pin(pages, access, mode)?),
             (DaxError::NeedsAllocation { .. }, _) => self.pool().fill(self.inode(), (first, end), mode),
             (DaxError::NeedsCopy { .. }, _) => self.pool().wait_and_retry(mode, || {
-                let mut state = self.inode().write()?;
-                self.pool().unshare_range(self.inode(), &mut state, first, end)
+                self.pool().retry_when_full(|| {
+                    let mut state = self.inode().write()?;
+                    self.pool().unshare_range(self.inode(), &mut state, first, end)
+                })
             }),
             (error, _) => Err(error.into()),
         }

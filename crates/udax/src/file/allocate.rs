@@ -135,6 +135,9 @@ impl Pool {
                 _ => self.allocate_range(inode, &mut state, range, None, limit),
             })
         };
+        if changed.is_some() && result.is_err() {
+            self.save_undiscarded(inode, &mut state, range.outer());
+        }
         drop(changed);
         result
     }
@@ -161,10 +164,15 @@ impl Pool {
         self.allocate_range(inode, state, range, None, limit)
     }
 
-    /// What comes before the size may be set to `new_size`.
+    /// What comes before the size may be set to `new_size`. First of all, as the old end may be leased.
     fn prepare_growth(&self, inode: &Inode, state: &mut InodeState, new_size: Option<u64>) -> Result<()> {
+        let old = self.inode_size(inode)?;
         match new_size {
-            Some(size) if size > self.inode_size(inode)? => self.unshare_tail(inode, state),
+            Some(size) if size > old => {
+                self.unshare_tail(inode, state)?;
+                extents::load(self, inode, state)?;
+                self.zero_tail_before_growth(inode, state, old, size)
+            }
             _ => Ok(()),
         }
     }
@@ -283,7 +291,6 @@ impl Pool {
         let mut line = Line::read(self, inode)?;
         extents::load(self, inode, state)?;
         if let Some(size) = step.new_size.filter(|size| *size > line.size()) {
-            self.zero_tail_before_growth(inode, state, line.size(), size)?;
             line.set_size(size);
         }
         let edges = match step.edges {

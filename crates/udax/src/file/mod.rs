@@ -66,7 +66,8 @@ impl File {
     /// The same open file as one more handle, whose operations wait for pins and leases as `mode` says. Without this
     /// they wait however long it takes, as Linux's do; a deadline gives `Dax(Wait(TimedOut))`, a cancellation
     /// `Dax(Wait(Cancelled))`, and `NoWait` gives `Dax(WouldBlock)`. An operation that gives up has changed nothing
-    /// that shows. An operation on two files waits for each one's pins as that one's handle says.
+    /// that shows, but that pins and leases may have filled holes. An operation on two files waits for each one's pins
+    /// as that one's handle says.
     ///
     /// Locks of other operations are waited for in any mode: nobody waits for a pin or a lease with one.
     #[must_use]
@@ -138,7 +139,8 @@ impl File {
     /// A media error.
     ///
     /// # Durability
-    /// Everything done to the file before. No fence when there is nothing lazy; else one.
+    /// Everything done to the file before. No fence when there is nothing lazy; else one, and one for every 16 pages
+    /// that were stored to through pins, or 2 MiB at once.
     pub fn sync(&self) -> Result<()> {
         // Without the inode's lock: reads and writes go on.
         self.pool.write_back(&self.inode)?;

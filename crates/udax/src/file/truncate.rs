@@ -59,7 +59,13 @@ impl Pool {
         if size > old {
             return self.extend(inode, state, size);
         }
-        self.in_steps(|limit| self.shrink(inode, state, size, limit))?;
+        if let Err(error) = self.in_steps(|limit| self.shrink(inode, state, size, limit)) {
+            if !matches!(error, Error::Conflict(_)) {
+                let first = FileBlock(size.div_ceil(BLOCK_BYTES));
+                self.save_undiscarded(inode, state, (first, END_OF_FILES));
+            }
+            return Err(error);
+        }
         // Until all is freed, as for a truncation that failed: what fails below leaves it noted.
         self.finish_cut(inode, state)
     }

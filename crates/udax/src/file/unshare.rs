@@ -5,6 +5,7 @@
 //!
 //! All under the inode's lock, alone.
 
+use smallvec::SmallVec;
 use udax_dax::{Broken, Fate};
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
@@ -17,6 +18,9 @@ use crate::inode::fields::Line;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::update::Update;
+
+/// The most ranges that are broken apart: each is looked through by whoever pins. Behind them, one range to the end.
+const MAX_BROKEN: usize = 64;
 
 impl Pool {
     /// The first piece of `part`, which is shared or was: new blocks, or the old ones for their last owner.
@@ -115,7 +119,8 @@ impl Pool {
         Ok(at)
     }
 
-    /// If blocks of `first..end` are shared, they are about to be others: then nobody may have them pinned.
+    /// If blocks of `first..end` are shared, they are about to be others: then nobody may have them pinned. Blocks
+    /// between them that are the file's own stay: who has those pinned may be the caller.
     pub(super) fn break_if_shared<'i>(
         &self,
         inode: &'i Inode,
@@ -126,17 +131,27 @@ impl Pool {
             return Ok(None);
         }
         extents::load(self, inode, state)?;
+        let mut shared: SmallVec<[(FileBlock, FileBlock); 2]> = SmallVec::new();
         let mut at = first;
         while at < end {
-            at = match extents::lookup(self, inode, &state.extents, at)? {
-                Mapping::Hole { until } => until,
-                Mapping::Extent(extent) if extent.is_shared() => {
-                    return self.break_layout(inode, (at, end), Fate::Kept);
+            let extent = match extents::lookup(self, inode, &state.extents, at)? {
+                Mapping::Hole { until } => {
+                    at = until;
+                    continue;
                 }
-                Mapping::Extent(extent) => extent.end(),
+                Mapping::Extent(extent) => extent,
             };
+            if extent.is_shared() {
+                let upto = extent.end().min(end);
+                let is_full = shared.len() == MAX_BROKEN;
+                match shared.last_mut() {
+                    Some(last) if last.1 == at || is_full => last.1 = upto,
+                    _ => shared.push((at, upto)),
+                }
+            }
+            at = extent.end();
         }
-        Ok(None)
+        self.break_ranges(inode, &shared, Fate::Kept)
     }
 
     fn record_copies(

@@ -95,6 +95,10 @@ impl Pool {
         line.store(&mut update, inode);
         update.commit()?;
         state.lazy = Default::default();
+        if set.mtime.is_some() {
+            // What was stored before does not count against a time that is set (`utimensat`, then `fsync`).
+            inode.take_stored();
+        }
         self.stat_inode(inode, &state)
     }
 
@@ -122,8 +126,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes lazy times, if there are any. The caller has the inode's lock.
+    /// Writes lazy times, if there are any. When stores through pins came is not known: they count as a modification
+    /// now (POSIX `mmap`: at some time between the store and the next sync). The caller has the inode's lock.
     pub(crate) fn flush_times(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if inode.take_stored() {
+            state.lazy.modified = Some(now());
+        }
         if state.lazy.is_empty() {
             return Ok(());
         }

@@ -34,6 +34,8 @@ pub(crate) struct Inode {
     opens: AtomicU32,
     /// The last close has something to do: a window to give back, times to write, or an inode to free.
     close_work: AtomicBool,
+    /// Pins for writing were given since its times were set: they may have been stored through.
+    stored: AtomicBool,
     /// Its pages as they are pinned; since the first pin.
     pub(crate) mapping: OnceLock<Arc<Mapping>>,
     state: RwLock<InodeState>,
@@ -77,6 +79,7 @@ impl Inode {
             kind,
             opens: AtomicU32::new(0),
             close_work: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
             mapping: OnceLock::new(),
             state: RwLock::with_order(Rank::Inode, ino.raw(), InodeState::default()),
         }
@@ -138,6 +141,21 @@ impl Inode {
         if !self.close_work.load(Ordering::SeqCst) {
             self.close_work.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Stores through a pin may come. The caller has the inode's lock.
+    pub(crate) fn note_stored(&self) {
+        // Relaxed: who takes it away has the inode's lock alone.
+        if !self.stored.load(Ordering::Relaxed) {
+            self.stored.store(true, Ordering::Relaxed);
+            self.note_close_work();
+        }
+    }
+
+    /// Whether stores through pins may have come that no time tells of; it is up to the caller now. The caller has the
+    /// inode's lock alone.
+    pub(crate) fn take_stored(&self) -> bool {
+        self.stored.load(Ordering::Relaxed) && self.stored.swap(false, Ordering::Relaxed)
     }
 
     /// The last close has looked.

@@ -407,11 +407,15 @@ impl Space {
     ) -> Result<T> {
         let state = match cell.state.get() {
             Some(state) => state,
-            None => {
-                let loaded = self.load(index)?;
-                cell.state
-                    .get_or_init(|| Mutex::with_order(Rank::Allocator, index, loaded))
-            }
+            None => match (self.load(index), cell.state.get()) {
+                // Somebody was faster, whose changes of the bitmap may have been seen, half of them or all.
+                (_, Some(state)) => state,
+                (loaded, None) => {
+                    let loaded = loaded?;
+                    cell.state
+                        .get_or_init(|| Mutex::with_order(Rank::Allocator, index, loaded))
+                }
+            },
         };
         let mut group = state.lock();
         let result = action(&mut group);

@@ -324,3 +324,25 @@ fn files_are_read_and_written_while_the_pool_grows() {
         });
     }
 }
+
+/// Whoever is slower to look at a group's bitmap for the first time may see what the faster one has changed.
+#[test]
+fn threads_take_their_first_blocks_of_a_pool_at_once() {
+    let pool = TestPool::new(16 * MIB);
+    for round in 0..400 {
+        let fs = pool.open();
+        let files: Vec<_> = (0..8).map(|thread| open(&fs, &format!("/{thread}"))).collect();
+        let barrier = std::sync::Barrier::new(files.len());
+        std::thread::scope(|scope| {
+            for file in &files {
+                scope.spawn(|| {
+                    barrier.wait();
+                    file.write_at(&[1; 4096], round % 50 * 4096).unwrap();
+                });
+            }
+        });
+        if round % 50 == 49 {
+            files.iter().for_each(|file| file.truncate(0).unwrap());
+        }
+    }
+}

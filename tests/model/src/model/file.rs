@@ -427,7 +427,10 @@ impl Model {
         if !is_inside || !is_aligned || is_overlap {
             return Err(Errno::EINVAL.into());
         }
-        let rests = (one.size().saturating_sub(offset), other.size().saturating_sub(to_offset));
+        let rests = (
+            one.size().saturating_sub(offset),
+            other.size().saturating_sub(to_offset),
+        );
         if len == 0 && (offset + rests.1 > MAX_SIZE || to_offset + rests.0 > MAX_SIZE) {
             return Err(Errno::EFBIG.into());
         }
