@@ -399,9 +399,10 @@ fn view(stat: &Stat) -> Reply {
     }))
 }
 
-/// Writes something else first, so that a full pool is met there, and then `bytes` through a pin.
+/// Writes `bytes`, so that a full pool is met there, and stores them again through a pin, which must have found them.
+/// The same ones, as a writer that is killed in between has written old bytes or new ones.
 fn store_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
-    let count = file.write_at(&vec![0x5a; bytes.len()], offset)?;
+    let count = file.write_at(bytes, offset)?;
     let bytes = &bytes[..count];
     if count == 0 {
         return Ok(0);
@@ -409,6 +410,11 @@ fn store_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<us
     let len = u64::try_from(count).unwrap_or(u64::MAX);
     match file.pin(offset, len, Request::new(Access::Write)) {
         Ok(pin) => {
+            let mut found = vec![0; count];
+            pin.read(offset % 4096, &mut found)?;
+            if found != bytes {
+                return Err(udax::Error::Invalid("a pin has other bytes than its file"));
+            }
             pin.write(offset % 4096, bytes)?;
             drop(pin);
             file.sync()?;
