@@ -172,7 +172,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         if self.pages() > 0 {
             let _ = self.write_back_range(PageRange::ALL);
-            self.forget();
+            // Without the invalidate lock: nobody else has it, and whoever drops the last handle may hold another
+            // file's.
+            self.forget_alone();
         }
     }
 }

@@ -132,6 +132,11 @@ impl Mapping {
     /// Takes the invalidate lock alone.
     pub fn forget(&self) {
         let _alone = self.invalidate.write();
+        self.forget_alone();
+    }
+
+    /// As [`Mapping::forget`], for who has the mapping to itself.
+    pub(crate) fn forget_alone(&self) {
         self.views.unmap(PageRange::ALL, Copies::Unmap);
         self.delete_range(PageRange::ALL);
     }
