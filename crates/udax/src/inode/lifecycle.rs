@@ -191,8 +191,8 @@ impl Pool {
             return Ok(Completeness::More);
         };
         if let Some(mapping) = inode.mapping() {
-            // No handle is open, and each pin has one. Before the commit, as blocks may be another file's right after it;
-            // should it fail, what was stored through pins and not synced stays as it is, not durable.
+            // No handle is open, and each pin has one. Before the commit: right after it the blocks may be another
+            // file's. Should it fail, what was stored through pins and not synced stays as it is, not durable.
             mapping.forget();
         }
         if matches!(inode.kind, FileKind::Regular | FileKind::Symlink) {
