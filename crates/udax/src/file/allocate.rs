@@ -115,7 +115,7 @@ impl Pool {
         self.prepare_range(inode, &mut state)?;
         let end = Some(range.end);
         if let AllocateMode::Allocate | AllocateMode::ZeroRange = mode {
-            self.prepare_growth(inode, &mut state, end)?;
+            self.prepare_growth(inode, &mut state, range.end)?;
         }
         let changed = match mode {
             AllocateMode::PunchHole | AllocateMode::ZeroRange | AllocateMode::ZeroRangeKeepSize => {
@@ -162,19 +162,6 @@ impl Pool {
         let (first, end) = range.outer();
         self.unshare_range(inode, state, first, end)?;
         self.allocate_range(inode, state, range, None, limit)
-    }
-
-    /// What comes before the size may be set to `new_size`. First of all, as the old end may be leased.
-    fn prepare_growth(&self, inode: &Inode, state: &mut InodeState, new_size: Option<u64>) -> Result<()> {
-        let old = self.inode_size(inode)?;
-        match new_size {
-            Some(size) if size > old => {
-                self.unshare_tail(inode, state)?;
-                extents::load(self, inode, state)?;
-                self.zero_tail_before_growth(inode, state, old, size)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Allocates the holes of `range` as unwritten; then sets the size if it is below `new_size`.

@@ -11,14 +11,14 @@ use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
-use super::maps::Maps;
+use super::maps::{Maps, count};
 use crate::dax::BothBroken;
 use crate::error::{Error, Result};
 use crate::extents::{self, clip};
+use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::freeable;
-use crate::inode::{Inode, InodeState};
 use crate::namespace::locks::LockSet;
 use crate::pool::Pool;
 use crate::update::Update;
@@ -70,7 +70,9 @@ impl File {
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };
-            pool.zero_tail_before(&to.inode, locks.state(&to.inode)?, span.to)?;
+            let state = locks.state(&to.inode)?;
+            pool.prepare_range(&to.inode, state)?;
+            pool.prepare_growth(&to.inode, state, span.to)?;
             let _broken = pool.break_for_sharing(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         };
@@ -211,18 +213,6 @@ impl Pool {
         Ok(())
     }
 
-    /// If `inode` is about to grow behind `start`, zeros what its last block holds behind its end.
-    fn zero_tail_before(&self, inode: &Inode, state: &mut InodeState, start: u64) -> Result<()> {
-        self.prepare_range(inode, state)?;
-        let size = self.inode_size(inode)?;
-        if start <= size {
-            return Ok(());
-        }
-        self.unshare_tail(inode, state)?;
-        extents::load(self, inode, state)?;
-        self.zero_tail_before_growth(inode, state, size, start)
-    }
-
     /// Shares the first extents of `span`; gives how many bytes of it are done.
     fn share_step(
         &self,
@@ -313,9 +303,4 @@ fn share_extents(update: &mut Update<'_>, maps: &mut Maps<'_>, span: Span) -> Re
         source_delta,
         target_delta,
     })
-}
-
-fn count(extents: &[Extent]) -> i64 {
-    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
-    i64::try_from(blocks).unwrap_or(i64::MAX)
 }

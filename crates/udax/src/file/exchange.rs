@@ -11,7 +11,7 @@ use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
-use super::maps::Maps;
+use super::maps::{Maps, count};
 use super::rebuild::Change;
 use crate::error::{Error, Result};
 use crate::extents::{Completeness, END_OF_FILES, clip, continues};
@@ -293,9 +293,4 @@ fn joined(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
         }
     }
     joined
-}
-
-fn count(extents: &[Extent]) -> i64 {
-    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
-    i64::try_from(blocks).unwrap_or(i64::MAX)
 }

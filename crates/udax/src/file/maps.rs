@@ -1,5 +1,7 @@
 //! The extents of two files while one update changes both.
 
+use udax_media::extent::Extent;
+
 use crate::error::Result;
 use crate::extents::ExtentMap;
 use crate::inode::Inode;
@@ -63,4 +65,10 @@ impl<'i> Maps<'i> {
         }
         Ok(())
     }
+}
+
+/// Blocks in all of `extents`, to be added or taken away.
+pub(super) fn count(extents: &[Extent]) -> i64 {
+    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
+    i64::try_from(blocks).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,7 @@ use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
 
 use super::File;
 use crate::error::{Error, Result};
-use crate::extents::{self, Completeness, END_OF_FILES, ExtentMap};
+use crate::extents::{Completeness, END_OF_FILES, ExtentMap};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::lifecycle::free_tail;
@@ -71,10 +71,8 @@ impl Pool {
     }
 
     fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
-        self.unshare_tail(inode, state)?;
-        extents::load(self, inode, state)?;
+        self.prepare_growth(inode, state, size)?;
         let mut line = Line::read(self, inode)?;
-        self.zero_tail_before_growth(inode, state, line.size(), size)?;
         let mut update = Update::freeing(self);
         state.settle_times(&mut line);
         line.set_size(size);

@@ -257,19 +257,20 @@ impl Pool {
         Ok(count)
     }
 
-    /// As [`Pool::zero_old_tail`], by itself and durably.
-    pub(super) fn zero_tail_before_growth(
-        &self,
-        inode: &Inode,
-        state: &InodeState,
-        old_size: u64,
-        new_start: u64,
-    ) -> Result<()> {
+    /// What comes before a file grows to `size`, or what is written behind its end begins there: its last block is its
+    /// own, and zeros behind the old end, durably. Nothing when it does not grow.
+    pub(super) fn prepare_growth(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        let old_size = self.inode_size(inode)?;
+        if size <= old_size {
+            return Ok(());
+        }
+        self.unshare_tail(inode, state)?;
         if old_size.is_multiple_of(BLOCK_BYTES) {
             return Ok(());
         }
+        extents::load(self, inode, state)?;
         let mut writer = DataWriter::new(&self.region);
-        let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, new_start)?;
+        let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, size)?;
         let _durable = writer.finish(()).fence(&self.region)?;
         Ok(())
     }
