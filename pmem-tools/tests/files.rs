@@ -79,6 +79,22 @@ fn sources_land_as_with_cp() {
 }
 
 #[test]
+fn what_can_be_read_is_copied_whatever_size_a_file_tells() {
+    let place = Place::with_pool("16M");
+    for (source, name) in [
+        ("/proc/version", "version"),
+        ("/sys/kernel/uevent_seqnum", "uevent_seqnum"),
+    ] {
+        let Ok(content) = fs::read_to_string(source) else {
+            continue;
+        };
+        place.run(["put", source, "pool:/"]).success();
+        let copied = place.run(["cat", &in_pool(&format!("/{name}"))]).success();
+        assert_eq!(copied.len(), content.len(), "{source}");
+    }
+}
+
+#[test]
 fn a_failure_is_named_and_the_others_are_copied() {
     let place = Place::with_pool("16M");
     fs::create_dir(place.path("from")).unwrap();

@@ -224,30 +224,35 @@ impl<S: Source, T: Target> Copy<'_, S, T> {
     fn publish(&self, item: &Item, new: T::New) -> Step<()> {
         self.of_target(
             item,
-            "cannot replace what is there",
+            "cannot give the copy its name",
             self.target.publish(new, &item.target),
         )
     }
 
+    /// Copies what can be read, which is the truth: files of `/proc` and `/sys` have other sizes than they tell, and
+    /// files change while they are copied.
     fn copy_content(&self, from: &S::File, to: &T::New, item: &Item, buffer: &mut Vec<u8>) -> Step<()> {
         let size = item.attributes.size;
-        let mut end = 0;
         if item.attributes.allocated >= size {
-            end = self.copy_run((from, to), item, 0..size, buffer)?;
-        } else {
-            let mut offset = 0;
-            while offset < size
-                && let Some(run) =
-                    self.of_source(item, "cannot find the data", self.source.data_run(from, offset))?
-            {
-                offset = run.end.min(size).max(offset + 1);
-                end = self.copy_run((from, to), item, run.start..run.end.min(size), buffer)?;
+            return self.copy_run((from, to), item, 0..u64::MAX, buffer).map(drop);
+        }
+        let mut end = 0;
+        let mut offset = 0;
+        while offset < size
+            && let Some(run) =
+                self.of_source(item, "cannot find the data", self.source.data_run(from, offset))?
+        {
+            let until = run.end.min(size);
+            offset = until.max(offset + 1);
+            end = self.copy_run((from, to), item, run.start..until, buffer)?;
+            if end < until {
+                return self.of_target(item, "cannot set the size", self.target.set_size(to, end));
             }
         }
         if end < size {
             self.of_target(item, "cannot set the size", self.target.set_size(to, size))?;
         }
-        Ok(())
+        self.copy_run((from, to), item, size..u64::MAX, buffer).map(drop)
     }
 
     /// Copies a run of data; gives the offset of its end, less than asked when the file has become shorter.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udax::{Filesystem, FormatOptions, MountOptions, Owner};
 use udax_check::{CheckOptions, Silent};
+use udax_media::MIN_POOL_BYTES;
 use udax_pmem::{Region, RegionOptions};
 use udax_stress::{EngineKind, Options, Report, Stop};
 use udax_sync::fault::{self, Fault};
@@ -102,6 +103,13 @@ impl TruncateDma {
             (Some(directory), _) => self.hold_in_directory(directory, &stop)?,
             (None, Some(pool)) => self.hold(pool, &stop)?,
             (None, None) => {
+                if self.size.0 < MIN_POOL_BYTES {
+                    bail!(
+                        "{} is too small for a pool of at least {}",
+                        self.size,
+                        Size(MIN_POOL_BYTES)
+                    );
+                }
                 let directory = memory_directory()?;
                 let pool = directory.path().join("pool");
                 let options = FormatOptions {

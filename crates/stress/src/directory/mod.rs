@@ -119,8 +119,10 @@ pub fn run_directory(parent: &Path, options: &Options, stop: &Stop) -> Result<Re
         unsupported: Mutex::new(Rank::Leaf, Vec::new()),
     });
     let result = hold(&contest, stop);
-    let is_clean = !contest.has_findings();
-    if is_clean {
+    let findings = contest.take_findings();
+    // What an operation has failed at says nothing in the files.
+    let has_evidence = findings.iter().any(|finding| finding.kind != Kind::Failed);
+    if !has_evidence {
         fs::remove_dir_all(&directory).map_err(failed)?;
     }
     result?;
@@ -131,7 +133,7 @@ pub fn run_directory(parent: &Path, options: &Options, stop: &Stop) -> Result<Re
         dax: DaxCounts::default(),
         operations: contest.tally.operations(),
         notes: notes(&contest),
-        findings: contest.take_findings(),
+        findings,
     })
 }
 
