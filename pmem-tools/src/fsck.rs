@@ -74,6 +74,7 @@ struct JsonReport<'r> {
     replayed: u64,
     inodes: u64,
     directories: u64,
+    orphans: u64,
     used_bytes: u64,
     total_bytes: u64,
     problems: Vec<JsonProblem<'r>>,
@@ -118,6 +119,7 @@ impl Fsck {
             replayed: report.replayed,
             inodes: report.inodes,
             directories: report.directories,
+            orphans: report.orphans,
             used_bytes: report.used_blocks * BLOCK_BYTES,
             total_bytes: report.total_blocks * BLOCK_BYTES,
             problems: report.problems.iter().map(JsonProblem::new).collect(),
@@ -148,6 +150,13 @@ impl Fsck {
                 output,
                 "{pool}: not closed cleanly, {} {replay}",
                 records(report.replayed)
+            )?;
+        }
+        if report.orphans > 0 {
+            writeln!(
+                output,
+                "{pool}: {} without a name or cut short: the next command that writes frees what they held",
+                counted(report.orphans, "file", "files")
             )?;
         }
         let errors = counted(report.problems.len(), "error", "errors");

@@ -175,6 +175,7 @@ impl Report {
             replayed: 0,
             inodes: scan.inodes,
             directories: scan.directories,
+            orphans: scan.orphans,
             used_blocks: scan.ownership.count(),
             total_blocks,
         }

@@ -32,6 +32,8 @@ pub struct Report {
     pub inodes: u64,
     /// Directories among them.
     pub directories: u64,
+    /// Files without a name, or cut short, whose blocks the next mount for writing frees: no problem.
+    pub orphans: u64,
     /// Blocks in use.
     pub used_blocks: u64,
     /// Blocks of the pool.

@@ -41,6 +41,8 @@ pub(crate) struct Scan {
     pub(crate) inodes: u64,
     /// Directories among them.
     pub(crate) directories: u64,
+    /// Inodes that the next mount has to finish.
+    pub(crate) orphans: u64,
 }
 
 /// What is kept of each inode: 32 bytes. All fields are relaxed: phases are separated by joining the threads.
@@ -175,6 +177,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         table: scanner.table,
         inodes: totals.0,
         directories: totals.1,
+        orphans: u64::try_from(scanner.orphans.len()).unwrap_or(u64::MAX),
     }
 }
 

@@ -346,3 +346,16 @@ fn threads_take_their_first_blocks_of_a_pool_at_once() {
         }
     }
 }
+
+#[test]
+fn the_check_tells_of_files_that_the_next_mount_frees() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    file.append(&[1; 4096]).unwrap();
+    assert_eq!(pool.check().orphans, 0);
+    fs.unlink("/f").unwrap();
+    assert_eq!(pool.check().orphans, 1);
+    drop(file);
+    assert_eq!(pool.check().orphans, 0);
+}
