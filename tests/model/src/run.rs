@@ -15,8 +15,9 @@ use crate::operation::{FileOperation, NameOperation, NodeOperation, Operation, O
 use crate::pool::{Pool, Target};
 use crate::verify::verify;
 
-/// How coarse the clock may be that stamps inodes (the kernel's tick is at most 10 ms).
-const CLOCK_SLACK_NANOSECONDS: i64 = 20_000_000;
+/// How far the clock may lag that stamps inodes. The kernel's tick is at most 10 ms, but comes late on a busy virtual
+/// machine: lags of 11 ms were measured where it is 4, and of 20 seen.
+const CLOCK_SLACK_NANOSECONDS: i64 = 100_000_000;
 /// The most operations of a failing sequence that are printed.
 const SHOWN: usize = 200;
 /// Operations between two remounts.
