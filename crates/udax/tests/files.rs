@@ -144,3 +144,29 @@ fn an_unlinked_open_file_stays_until_closed() {
     assert_eq!(left.inodes, 1);
     assert!(free - left.free_blocks <= 4, "{free} {left:?}");
 }
+
+#[test]
+fn the_time_of_a_lazy_overwrite_does_not_undo_that_of_a_later_link() {
+    let dir = pool_dir();
+    let path = new_pool(dir.path(), 32 << 20);
+    let fs = Filesystem::open(&path, &MountOptions::default()).unwrap();
+    let file = fs.open_file("/f", CREATE, NEW()).unwrap();
+    file.write_at(&[1; 8192], 0).unwrap();
+    file.write_at(&[2; 100], 0).unwrap();
+    let overwritten = file.stat().unwrap().mtime;
+    // The clock that stamps inodes ticks at least a hundred times a second: each name is another change.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let mut links = 0;
+    while fs.stat("/").unwrap().ctime == overwritten {
+        assert!(std::time::Instant::now() < deadline, "the clock stands still");
+        fs.link("/f", format!("/l{links}")).unwrap();
+        links += 1;
+    }
+    let linked = fs.stat("/").unwrap().ctime;
+    assert!(linked > overwritten);
+    assert_eq!(file.stat().unwrap().ctime, linked);
+    assert_eq!(file.stat().unwrap().mtime, overwritten);
+    file.sync().unwrap();
+    assert_eq!(file.stat().unwrap().ctime, linked);
+    assert_eq!(file.stat().unwrap().mtime, overwritten);
+}

@@ -53,7 +53,7 @@ impl Pool {
             blocks: line.blocks(),
             atime: lazy.accessed.unwrap_or(line.atime()),
             mtime: lazy.modified.unwrap_or(line.mtime()),
-            ctime: lazy.modified.unwrap_or(line.ctime()),
+            ctime: line.ctime().max(lazy.modified.unwrap_or(line.ctime())),
             btime: Timestamp {
                 seconds: words[3].cast_signed(),
                 nanoseconds: low(words[4]),
@@ -146,10 +146,13 @@ impl Pool {
 }
 
 impl InodeState {
-    /// Puts lazy times into `line`. They stay lazy until the line's update has committed.
+    /// Puts lazy times into `line`. They stay lazy until the line's update has committed. The status may have changed
+    /// since (a link, a rename): its time does not go back.
     pub(crate) fn settle_times(&self, line: &mut Line) {
         if let Some(time) = self.lazy.modified {
+            let changed = line.ctime();
             line.touch_modified(time);
+            line.set_ctime(changed.max(time));
         }
         if let Some(time) = self.lazy.accessed {
             line.set_atime(time);
