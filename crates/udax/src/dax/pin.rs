@@ -35,7 +35,8 @@ impl File {
     ///
     /// Holes are filled with zeroed blocks, which counts as a modification, and shared blocks are copied first, the
     /// latter for write access: a pin that fails then may have done so in part. Operations that wait already for this
-    /// range are let go first, for a tenth of a second: the caller may hold the pin that they wait for.
+    /// range are let go first, for a tenth of a second: the caller may hold the pin that they wait for. Who holds pins
+    /// already asks with a deadline all the same: to copy and to fill may wait for pins, its own among them.
     ///
     /// # Errors
     /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other

@@ -305,15 +305,9 @@ impl<'i> ExtentMap<'i> {
         let from = FileBlock(first.raw().saturating_sub(1));
         let to = FileBlock(end.raw().saturating_add(1));
         let (old, _) = self.collect(update, from, to, usize::MAX)?;
-        let mut list = FewExtents::new();
         let left = old.iter().filter_map(|extent| clip(extent, FileBlock(0), first));
         let right = old.iter().filter_map(|extent| clip(extent, end, END_OF_FILES));
-        for extent in left.chain(new.iter().copied()).chain(right) {
-            match list.last_mut() {
-                Some(last) if continues(last, &extent) => last.count += extent.count,
-                _ => list.push(extent),
-            }
-        }
+        let list = joined(left.chain(new.iter().copied()).chain(right));
         self.replace(update, &old, &list)?;
         Ok(old.iter().filter_map(|extent| clip(extent, first, end)).collect())
     }
@@ -474,8 +468,38 @@ pub(crate) fn clip(extent: &Extent, first: FileBlock, end: FileBlock) -> Option<
     })
 }
 
+/// The parts of `extents` in `first..end`, moved to where `to` is its first block.
+pub(crate) fn moved(
+    extents: &[Extent],
+    (first, end): (FileBlock, FileBlock),
+    to: FileBlock,
+) -> impl Iterator<Item = Extent> {
+    let parts = extents.iter().filter_map(move |extent| clip(extent, first, end));
+    parts.map(move |part| Extent {
+        first: FileBlock(part.first.raw() - first.raw() + to.raw()),
+        ..part
+    })
+}
+
+/// Ascending `extents`, those joined that continue each other.
+pub(crate) fn joined(extents: impl Iterator<Item = Extent>) -> FewExtents {
+    let mut joined = FewExtents::new();
+    for extent in extents {
+        match joined.last_mut() {
+            Some(last) if continues(last, &extent) => last.count += extent.count,
+            _ => joined.push(extent),
+        }
+    }
+    joined
+}
+
+/// Blocks in all of `extents`.
+pub(crate) fn total(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.count).sum()
+}
+
 /// Whether `next` goes on where `last` ends, so that both are one extent.
-pub(crate) fn continues(last: &Extent, next: &Extent) -> bool {
+fn continues(last: &Extent, next: &Extent) -> bool {
     last.end() == next.first
         && last.blocks().end() == next.start
         && last.flags == next.flags

@@ -284,11 +284,7 @@ fn share_extents(update: &mut Update<'_>, maps: &mut Maps<'_>, span: Span) -> Re
             .splice(update, extent.first, extent.end(), &[*extent])?;
     }
     let source_delta = update.take_metadata_delta();
-    let moved = shared.iter().map(|extent| Extent {
-        first: FileBlock(extent.first.raw() - first.raw() + to_first.raw()),
-        ..*extent
-    });
-    let moved: Vec<Extent> = moved.collect();
+    let moved: Vec<Extent> = extents::moved(&shared, (first, upto), to_first).collect();
     let replaced = maps.target().splice(update, to_first, old.end, &moved)?;
     let target_delta = count(&moved) - count(&replaced) + update.take_metadata_delta();
     // Added first: what was shared before must not lose its last owner on the way.

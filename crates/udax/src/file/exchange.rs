@@ -14,7 +14,7 @@ use super::File;
 use super::maps::{Maps, count};
 use super::rebuild::Change;
 use crate::error::{Error, Result};
-use crate::extents::{Completeness, END_OF_FILES, clip, continues};
+use crate::extents::{Completeness, END_OF_FILES, clip, joined, moved, total};
 use crate::inode::Inode;
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
@@ -191,31 +191,27 @@ impl Pool {
         let from: Vec<Extent> = moved(&from, swap.one, swap.other.0).collect();
         let to: Vec<Extent> = moved(&to, swap.other, swap.one.0).collect();
         maps.source().splice(&mut update, swap.one.0, swap.one.1, &to)?;
-        let mut delta = update.take_metadata_delta();
-        delta += count(&to) - count(&from);
-        let mut line = Line::read(self, one)?;
+        let delta = update.take_metadata_delta() + count(&to) - count(&from);
         maps.target()
             .splice(&mut update, swap.other.0, swap.other.1, &from)?;
         let other_delta = update.take_metadata_delta() + count(&from) - count(&to);
-        if one.ino == other.ino {
-            delta += other_delta;
+        let changed: &[(&Inode, i64, u64)] = if one.ino == other.ino {
+            &[(one, delta + other_delta, swap.sizes.0)]
         } else {
-            let mut line = Line::read(self, other)?;
-            line.add_blocks(other_delta);
-            line.set_size(swap.sizes.1);
-            locks.state(other)?.settle_times(&mut line);
+            &[(one, delta, swap.sizes.0), (other, other_delta, swap.sizes.1)]
+        };
+        for (inode, delta, size) in changed {
+            let mut line = Line::read(self, inode)?;
+            line.add_blocks(*delta);
+            line.set_size(*size);
+            locks.state(inode)?.settle_times(&mut line);
             line.touch_modified(now());
-            line.store(&mut update, other);
+            line.store(&mut update, inode);
         }
-        line.add_blocks(delta);
-        line.set_size(swap.sizes.0);
-        locks.state(one)?.settle_times(&mut line);
-        line.touch_modified(now());
-        line.store(&mut update, one);
         maps.store(&mut update)?;
         update.commit()?;
         maps.finish(locks, (one, other))?;
-        for inode in [one, other] {
+        for (inode, ..) in changed {
             locks.state(inode)?.lazy = Default::default();
         }
         Ok(Completeness::All)
@@ -236,10 +232,11 @@ impl Pool {
                 .collect();
             let forth = moved(&from, swap.one, swap.other.0);
             let back = moved(&from, swap.other, swap.one.0);
-            let extents = joined(kept.into_iter().chain(forth).chain(back));
+            let extents = in_order(kept.into_iter().chain(forth).chain(back));
             let new_size = swap.sizes.0;
             return Ok(vec![Change {
                 inode: one,
+                old_blocks: total(&from),
                 extents,
                 new_size,
             }]);
@@ -250,27 +247,18 @@ impl Pool {
         Ok(vec![
             Change {
                 inode: one,
-                extents: joined(of_one),
+                old_blocks: total(&from),
+                extents: in_order(of_one),
                 new_size: swap.sizes.0,
             },
             Change {
                 inode: other,
-                extents: joined(of_other),
+                old_blocks: total(&to),
+                extents: in_order(of_other),
                 new_size: swap.sizes.1,
             },
         ])
     }
-}
-
-/// The parts of `extents` in a range, moved to where `to` is its first block.
-fn moved(extents: &[Extent], (first, end): Blocks, to: FileBlock) -> impl Iterator<Item = Extent> {
-    extents
-        .iter()
-        .filter_map(move |extent| clip(extent, first, end))
-        .map(move |part| Extent {
-            first: FileBlock(part.first.raw() - first.raw() + to.raw()),
-            ..part
-        })
 }
 
 /// The parts of `extents` that are not in a range.
@@ -282,15 +270,8 @@ fn outside(extents: &[Extent], (first, end): Blocks) -> impl Iterator<Item = Ext
 }
 
 /// `extents` in order, neighbours joined.
-fn joined(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
+fn in_order(extents: impl Iterator<Item = Extent>) -> Vec<Extent> {
     let mut sorted: Vec<Extent> = extents.collect();
     sorted.sort_unstable_by_key(|extent| extent.first);
-    let mut joined: Vec<Extent> = Vec::with_capacity(sorted.len());
-    for extent in sorted {
-        match joined.last_mut() {
-            Some(last) if continues(last, &extent) => last.count += extent.count,
-            _ => joined.push(extent),
-        }
-    }
-    joined
+    joined(sorted.into_iter()).into_vec()
 }

@@ -3,7 +3,7 @@
 use udax_media::extent::Extent;
 
 use crate::error::Result;
-use crate::extents::ExtentMap;
+use crate::extents::{ExtentMap, total};
 use crate::inode::Inode;
 use crate::namespace::locks::LockSet;
 use crate::pool::Pool;
@@ -69,6 +69,5 @@ impl<'i> Maps<'i> {
 
 /// Blocks in all of `extents`, to be added or taken away.
 pub(super) fn count(extents: &[Extent]) -> i64 {
-    let blocks: u64 = extents.iter().map(|extent| extent.count).sum();
-    i64::try_from(blocks).unwrap_or(i64::MAX)
+    i64::try_from(total(extents)).unwrap_or(i64::MAX)
 }

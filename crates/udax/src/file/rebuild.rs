@@ -21,7 +21,7 @@ use udax_media::{BlockNo, BlockRange, FileBlock};
 
 use super::allocate::Piece;
 use crate::error::Result;
-use crate::extents::{END_OF_FILES, ExtentMap};
+use crate::extents::{END_OF_FILES, ExtentMap, total};
 use crate::fresh::FreshNodes;
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
@@ -45,6 +45,8 @@ const SPARE_NODES: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Change<'i> {
     pub(super) inode: &'i Inode,
+    /// Blocks of its extents until now, nodes not counted.
+    pub(super) old_blocks: u64,
     /// All its extents from now on, ascending.
     pub(super) extents: Vec<Extent>,
     pub(super) new_size: u64,
@@ -96,8 +98,7 @@ impl Pool {
             let nodes = map.nodes(self);
             map.finish(state);
             let nodes = nodes?;
-            let old = total(&self.all_extents(change.inode, state)?);
-            before.push(old + u64::try_from(nodes.len()).unwrap_or(0));
+            before.push(change.old_blocks + u64::try_from(nodes.len()).unwrap_or(0));
             gone.extend(owned_by_nobody(nodes));
             entries.push(change.extents.len());
         }
@@ -172,11 +173,6 @@ impl Pool {
             priority: Priority::Ordinary,
         })
     }
-}
-
-/// Blocks in all of `extents`.
-fn total(extents: &[Extent]) -> u64 {
-    extents.iter().map(|extent| extent.count).sum()
 }
 
 /// `extents` as the orphan's: one after another, never read. What is shared stays so.

@@ -39,7 +39,7 @@ struct Shift {
 }
 
 /// A file's extents after a shift, and what of the old ones is in none of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shifted {
     extents: Vec<Extent>,
     cut: Vec<Extent>,
@@ -48,25 +48,17 @@ struct Shifted {
 impl Shift {
     /// What becomes of `old`, all extents of the file.
     fn apply(self, old: &[Extent]) -> Shifted {
-        let mut shifted = Shifted::default();
-        shifted.extents.reserve(old.len() + 1);
-        for extent in old {
-            let kept = clip(extent, FileBlock(0), self.first);
-            let moved = clip(extent, self.rest, END_OF_FILES).map(|part| Extent {
-                first: FileBlock(part.first.raw() - self.rest.raw() + self.to.raw()),
-                ..part
-            });
-            if let Some(cut) = clip(extent, self.first, self.rest) {
-                shifted.cut.push(cut);
-            }
-            for part in kept.into_iter().chain(moved) {
-                match shifted.extents.last_mut() {
-                    Some(last) if extents::continues(last, &part) => last.count += part.count,
-                    _ => shifted.extents.push(part),
-                }
-            }
+        let kept = old
+            .iter()
+            .filter_map(|extent| clip(extent, FileBlock(0), self.first));
+        let cut = old
+            .iter()
+            .filter_map(|extent| clip(extent, self.first, self.rest));
+        let moved = extents::moved(old, (self.rest, END_OF_FILES), self.to);
+        Shifted {
+            extents: extents::joined(kept.chain(moved)).into_vec(),
+            cut: cut.collect(),
         }
-        shifted
     }
 }
 
@@ -91,9 +83,11 @@ impl Pool {
             self.prepare_range(inode, state)?;
             let shift = self.plan_shift(inode, state, mode, range)?;
             let _broken = self.break_layout(inode, (shift.first, END_OF_FILES), Fate::Kept)?;
-            let shifted = shift.apply(&self.all_extents(inode, state)?);
+            let old = self.all_extents(inode, state)?;
+            let shifted = shift.apply(&old);
             let change = Change {
                 inode,
+                old_blocks: extents::total(&old),
                 extents: shifted.extents,
                 new_size: shift.new_size,
             };
