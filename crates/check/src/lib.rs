@@ -5,6 +5,7 @@
 //!
 //! * `head`: superblocks and checkpoints. `source`: blocks, with the journal's records over them.
 //! * `tree`, `content`, `scan`: one look over everything, which gives findings and a plan.
+//! * [`map`]: what each block is for.
 //! * `mend`: carries plans out, scan after scan, until there is nothing to mend.
 //!
 //! Invariants: without [`CheckOptions::repair`] the region is only read; a repair makes each step durable and atomic
@@ -15,6 +16,7 @@
 mod content;
 mod finding;
 mod head;
+mod map;
 mod mend;
 mod ownership;
 mod pool;
@@ -28,6 +30,7 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::{Geometry, Place, Superblock};
 use udax_pmem::Region;
 
+pub use map::{Use, map};
 pub use report::{CheckError, Problem, Report};
 
 use finding::Finding;

@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
-use udax_media::{BlockNo, InodeNo, roots};
+use udax_media::{BlockNo, BlockRange, InodeNo, roots};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use udax_sync::thread;
 
 use crate::Progress;
+use crate::content::ClaimKind;
 use crate::finding::Findings;
 use crate::ownership::Ownership;
 use crate::pool::Pool;
@@ -179,6 +180,23 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         directories: totals.1,
         orphans: u64::try_from(scanner.orphans.len()).unwrap_or(u64::MAX),
     }
+}
+
+/// Every range of blocks that has an owner, as what, and of which inode (0: the pool).
+pub(crate) fn claims(pool: &Pool<'_>, progress: &dyn Progress) -> Vec<(BlockRange, ClaimKind, InodeNo)> {
+    let mut findings = Findings::default();
+    let ownership = Ownership::new(pool.total_blocks);
+    let trees = pool_trees::scan(pool, &ownership, &mut findings);
+    // What is contested is collected.
+    ownership.contest(BlockRange::new(BlockNo(0), pool.total_blocks));
+    let scanner = Scanner {
+        pool: *pool,
+        progress,
+        ownership,
+        table: Table::new(trees.chunks),
+        orphans: trees.orphans,
+    };
+    scanner.claims(&trees.roots)
 }
 
 impl Scanner<'_> {
