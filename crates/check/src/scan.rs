@@ -4,6 +4,7 @@
 //! pool trees, inodes, directories, links, owners (only when blocks have several), free map, paths (only of what is
 //! damaged).
 
+pub(crate) mod chunks;
 mod directories;
 mod inodes;
 mod links;
@@ -27,6 +28,7 @@ use crate::finding::Findings;
 use crate::ownership::Ownership;
 use crate::pool::Pool;
 
+pub(crate) use chunks::Chunks;
 pub(crate) use pool_trees::{chunk_block, read_roots_unverified};
 
 /// What a scan found.
@@ -165,21 +167,19 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         scanner.table = Table::default();
     } else {
         findings.merge(scanner.scan_inodes());
-        findings.merge(scanner.scan_directories());
+        let of_directories = scanner.scan_directories();
+        if let Some(missing) = scanner.find_missing_chunks(&of_directories.plan.missing_chunks) {
+            findings.merge(missing);
+            return scanner.finish(findings, totals);
+        }
+        findings.merge(of_directories);
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
         scanner.name_findings(&mut findings);
     }
-    Scan {
-        findings,
-        ownership: Arc::new(scanner.ownership),
-        table: scanner.table,
-        inodes: totals.0,
-        directories: totals.1,
-        orphans: u64::try_from(scanner.orphans.len()).unwrap_or(u64::MAX),
-    }
+    scanner.finish(findings, totals)
 }
 
 /// Every range of blocks that has an owner, as what, and of which inode (0: the pool).
@@ -200,6 +200,17 @@ pub(crate) fn claims(pool: &Pool<'_>, progress: &dyn Progress) -> Vec<(BlockRang
 }
 
 impl Scanner<'_> {
+    fn finish(self, findings: Findings, (inodes, directories): (u64, u64)) -> Scan {
+        Scan {
+            findings,
+            ownership: Arc::new(self.ownership),
+            table: self.table,
+            inodes,
+            directories,
+            orphans: u64::try_from(self.orphans.len()).unwrap_or(u64::MAX),
+        }
+    }
+
     fn totals(&self) -> (u64, u64) {
         let kinds = self.table.info.iter().filter_map(Info::kind);
         kinds.fold((0, 0), |(inodes, directories), kind| {

@@ -42,6 +42,8 @@ impl Outcome {
     }
 }
 
+/// The most problems of a report that a failure shows.
+const SHOWN: usize = 12;
 const CREATE: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE).union(OpenFlags::CREATE);
 const NEW: NewInode = NewInode {
     permissions: 0o640,
@@ -114,7 +116,10 @@ impl Bench<'_> {
             if damage.is_older() {
                 cost.merge(self.places.cost(block, &bytes, at.clone()));
             }
-            may_go_unnoticed |= self.places.is_sealed_by_replay(self.sample, block, at);
+            if self.places.is_sealed_by_replay(self.sample, block, at) {
+                may_go_unnoticed = true;
+                cost.merge(self.places.cost_of_sealed(block));
+            }
             let is_lane = self.places.roles.get(&block) == Some(&Role::Lane);
             hits_records |= is_lane && self.sample.ending != Ending::Clean;
             blocks.push(block);
@@ -167,7 +172,9 @@ impl Bench<'_> {
                 Place::Byte(byte) => Some(byte.raw() / BLOCK_BYTES),
                 Place::Inode(_) => None,
             };
-            block.is_some_and(|block| expected.blocks.contains(&block))
+            let mut is_told = expected.blocks.iter().map(|block| format!(", block {block}"));
+            is_told.any(|text| problem.what.ends_with(&text))
+                || block.is_some_and(|block| expected.blocks.contains(&block))
                 || problem.inode.is_some_and(|ino| inodes.contains(&ino.raw()))
         };
         anyhow::ensure!(report.problems.iter().any(names_it), "found elsewhere: {}", shown(report));
@@ -239,8 +246,8 @@ fn shown(report: &Report) -> String {
         let lost = lost.as_deref().map(|lost| format!(", lost: {lost}"));
         format!("\n        {place}: {what} ({repair}{})", lost.unwrap_or_default())
     };
-    let rest = report.problems.len().saturating_sub(8);
-    let first: String = report.problems.iter().take(8).map(one).collect();
+    let rest = report.problems.len().saturating_sub(SHOWN);
+    let first: String = report.problems.iter().take(SHOWN).map(one).collect();
     if rest > 0 { format!("{first}\n        and {rest} more") } else { first }
 }
 
