@@ -107,6 +107,8 @@ impl Places {
         match self.roles.get(&block) {
             Some(Role::Node(kind, ino)) if *kind == TreeKind::Extents.raw() => {
                 cost.data.insert(*ino, vec![(0, u64::MAX)]);
+                // An extent that leads to another file's block: who changed last keeps it.
+                cost.may_contest = true;
             }
             Some(Role::Node(kind, ino)) if *kind == TreeKind::Directory.raw() => {
                 cost.names.insert(*ino, vec![Names::All]);
@@ -138,6 +140,17 @@ impl Places {
             _ => {}
         }
         cost
+    }
+
+    /// Whether no record follows the bytes `at` of `block` in their half of a lane: then they are as a crash may leave
+    /// them.
+    pub fn is_end_of_records(&self, block: u64, at: &Range<usize>) -> bool {
+        let from = block * BLOCK_BYTES + u64::try_from(at.start).unwrap_or(0);
+        let end = block * BLOCK_BYTES + u64::try_from(at.end).unwrap_or(0);
+        let half_blocks = u64::from(self.superblock.lane_blocks / 2);
+        let half = |offset: u64| (offset / BLOCK_BYTES - self.superblock.journal_start.raw()) / half_blocks;
+        let is_sound_and_later = |record: &&Range<u64>| record.start >= end && half(record.start) == half(from);
+        !self.records.iter().any(|record| is_sound_and_later(&record))
     }
 
     /// What the records may cost: everything that they change.

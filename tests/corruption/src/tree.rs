@@ -218,6 +218,8 @@ pub struct Allowance {
     pub xattrs: BTreeMap<u64, Vec<Names>>,
     /// Whether what an inode has may be older instead of lost: an older version of its blocks was put back.
     pub may_be_older: bool,
+    /// Whether any file may lose blocks to one that was damaged.
+    pub may_contest: bool,
 }
 
 impl Allowance {
@@ -234,6 +236,7 @@ impl Allowance {
             self.xattrs.entry(ino).or_default().extend(names);
         }
         self.may_be_older |= other.may_be_older;
+        self.may_contest |= other.may_contest;
     }
 
     fn name(&self, directory: u64, name: &[u8]) -> bool {
@@ -357,7 +360,8 @@ fn compare_content(ino: u64, one: &[u8], other: &[u8], allowed: &Allowance) -> R
         }
         let is_allowed = ranges.iter().any(|(first, end)| (*first..*end).contains(&block));
         let is_zero = other.iter().all(|byte| *byte == 0);
-        if !is_allowed || !(is_zero || allowed.may_be_older) {
+        let is_lost_to_another = allowed.may_contest && is_zero;
+        if !is_lost_to_another && !(is_allowed && (is_zero || allowed.may_be_older)) {
             return Err(format!("block {block} of inode {ino} has other bytes"));
         }
     }
