@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use udax_media::{BlockRange, InodeNo, Place};
+use udax_media::{BlockNo, BlockRange, InodeNo, Place};
 
 use crate::Problem;
 
@@ -71,6 +71,10 @@ pub(crate) struct Plan {
     pub(crate) edits: BTreeMap<u64, Edit>,
     /// The roots block, or the inode table, must be made anew; nothing else can be known before.
     pub(crate) rebuild_table: bool,
+    /// Chunks that names lead to and the inode table does not have.
+    pub(crate) missing_chunks: BTreeSet<u64>,
+    /// Chunks to put into the inode table, which lie in the pool; the rest can be known only then.
+    pub(crate) restore_chunks: BTreeMap<u64, BlockNo>,
     /// Chunks to leave out of the inode table.
     pub(crate) drop_chunks: BTreeSet<u64>,
     /// The root directory must be made.
@@ -90,6 +94,7 @@ impl Plan {
     pub(crate) fn has_changes(&self) -> bool {
         !self.edits.is_empty()
             || self.rebuild_table
+            || !self.restore_chunks.is_empty()
             || !self.drop_chunks.is_empty()
             || self.make_root
             || self.orphans.is_some()
@@ -190,6 +195,8 @@ impl Findings {
             self.plan.edits.entry(ino).or_default().merge(edit);
         }
         self.plan.rebuild_table |= other.plan.rebuild_table;
+        self.plan.missing_chunks.extend(other.plan.missing_chunks);
+        self.plan.restore_chunks.extend(other.plan.restore_chunks);
         self.plan.drop_chunks.extend(other.plan.drop_chunks);
         self.plan.make_root |= other.plan.make_root;
         self.plan.reconnect.extend(other.plan.reconnect);

@@ -5,6 +5,7 @@
 //!
 //! * `head`: superblocks and checkpoints. `source`: blocks, with the journal's records over them.
 //! * `tree`, `content`, `scan`: one look over everything, which gives findings and a plan.
+//! * [`map`]: what each block is for.
 //! * `mend`: carries plans out, scan after scan, until there is nothing to mend.
 //!
 //! Invariants: without [`CheckOptions::repair`] the region is only read; a repair makes each step durable and atomic
@@ -15,6 +16,7 @@
 mod content;
 mod finding;
 mod head;
+mod map;
 mod mend;
 mod ownership;
 mod pool;
@@ -28,6 +30,7 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::{Geometry, Place, Superblock};
 use udax_pmem::Region;
 
+pub use map::{Use, map};
 pub use report::{CheckError, Problem, Report};
 
 use finding::Finding;
@@ -142,7 +145,10 @@ fn replay_in_memory(
     findings: &mut Vec<Finding>,
 ) -> Result<Option<udax_journal::Overlay>, CheckError> {
     match udax_journal::overlay(region, superblock) {
-        Ok(overlay) => Ok(Some(overlay)),
+        Ok(overlay) => {
+            findings.extend(record_findings(&overlay.recovery));
+            Ok(Some(overlay))
+        }
         Err(JournalError::Format(error)) => {
             findings.push(journal_finding(superblock, &error));
             Ok(None)
@@ -157,6 +163,16 @@ fn counters_of(checkpoint: &Checkpoint) -> Counters {
         free_blocks: checkpoint.free_blocks,
         inodes: checkpoint.inodes,
     }
+}
+
+/// What is to say of records that are damaged and that others follow.
+fn record_findings(recovery: &udax_journal::Recovery) -> impl Iterator<Item = Finding> {
+    recovery.damaged.iter().map(|at| {
+        let what = "damaged journal record, which sound ones follow".to_owned();
+        let mut finding = Finding::of_pool(Place::Byte(*at), what, "the other records replayed without it");
+        finding.lost = Some("what this record had changed".to_owned());
+        finding
+    })
 }
 
 /// What is to say when the journal cannot be replayed.

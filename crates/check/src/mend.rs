@@ -25,7 +25,7 @@ use crate::head::{self, Superblocks};
 use crate::pool::Pool;
 use crate::scan::{self, Scan};
 use crate::source::BlockSource;
-use crate::{CheckError, Progress, Report, counters_of, journal_finding};
+use crate::{CheckError, Progress, Report, counters_of, journal_finding, record_findings};
 
 use log::Log;
 use space::{Space, Strictness};
@@ -130,7 +130,10 @@ fn replay<'r>(
     let checkpoint = head::read_checkpoints(region, superblock).believed;
     let mut log = Log::open(region, superblock, checkpoint)?;
     match outcome {
-        Ok(recovery) => Ok((log, recovery.records)),
+        Ok(recovery) => {
+            findings.extend(record_findings(&recovery));
+            Ok((log, recovery.records))
+        }
         Err(JournalError::Format(error)) => {
             findings.push(journal_finding(superblock, &error));
             log.empty_journal()?;
@@ -219,6 +222,9 @@ impl<'m, 'r> Mender<'m, 'r> {
     fn carry_out(&mut self, plan: Plan) -> Result<(), CheckError> {
         if plan.rebuild_table {
             return tolerate(self.rebuild_roots());
+        }
+        if !plan.restore_chunks.is_empty() {
+            return tolerate(self.restore_chunks(&plan.restore_chunks));
         }
         if !plan.drop_chunks.is_empty() {
             return tolerate(self.drop_chunks(&plan.drop_chunks));

@@ -4,6 +4,7 @@
 //! pool trees, inodes, directories, links, owners (only when blocks have several), free map, paths (only of what is
 //! damaged).
 
+pub(crate) mod chunks;
 mod directories;
 mod inodes;
 mod links;
@@ -17,15 +18,17 @@ use std::sync::Arc;
 
 use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
-use udax_media::{BlockNo, InodeNo, roots};
+use udax_media::{BlockNo, BlockRange, InodeNo, roots};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use udax_sync::thread;
 
 use crate::Progress;
+use crate::content::ClaimKind;
 use crate::finding::Findings;
 use crate::ownership::Ownership;
 use crate::pool::Pool;
 
+pub(crate) use chunks::Chunks;
 pub(crate) use pool_trees::{chunk_block, read_roots_unverified};
 
 /// What a scan found.
@@ -164,24 +167,50 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         scanner.table = Table::default();
     } else {
         findings.merge(scanner.scan_inodes());
-        findings.merge(scanner.scan_directories());
+        let of_directories = scanner.scan_directories();
+        if let Some(missing) = scanner.find_missing_chunks(&of_directories.plan.missing_chunks) {
+            findings.merge(missing);
+            return scanner.finish(findings, totals);
+        }
+        findings.merge(of_directories);
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
         scanner.name_findings(&mut findings);
     }
-    Scan {
-        findings,
-        ownership: Arc::new(scanner.ownership),
-        table: scanner.table,
-        inodes: totals.0,
-        directories: totals.1,
-        orphans: u64::try_from(scanner.orphans.len()).unwrap_or(u64::MAX),
-    }
+    scanner.finish(findings, totals)
+}
+
+/// Every range of blocks that has an owner, as what, and of which inode (0: the pool).
+pub(crate) fn claims(pool: &Pool<'_>, progress: &dyn Progress) -> Vec<(BlockRange, ClaimKind, InodeNo)> {
+    let mut findings = Findings::default();
+    let ownership = Ownership::new(pool.total_blocks);
+    let trees = pool_trees::scan(pool, &ownership, &mut findings);
+    // What is contested is collected.
+    ownership.contest(BlockRange::new(BlockNo(0), pool.total_blocks));
+    let scanner = Scanner {
+        pool: *pool,
+        progress,
+        ownership,
+        table: Table::new(trees.chunks),
+        orphans: trees.orphans,
+    };
+    scanner.claims(&trees.roots)
 }
 
 impl Scanner<'_> {
+    fn finish(self, findings: Findings, (inodes, directories): (u64, u64)) -> Scan {
+        Scan {
+            findings,
+            ownership: Arc::new(self.ownership),
+            table: self.table,
+            inodes,
+            directories,
+            orphans: u64::try_from(self.orphans.len()).unwrap_or(u64::MAX),
+        }
+    }
+
     fn totals(&self) -> (u64, u64) {
         let kinds = self.table.info.iter().filter_map(Info::kind);
         kinds.fold((0, 0), |(inodes, directories), kind| {

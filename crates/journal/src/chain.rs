@@ -2,7 +2,7 @@
 
 use udax_media::record::{self, Operation, RecordHeader};
 use udax_media::seal::Seed;
-use udax_media::{ByteOffset, FormatError, Geometry, Place, Sequence};
+use udax_media::{ByteOffset, FormatError, Geometry, LINE_SIZE, Place, Sequence};
 
 /// A record found in a chain.
 #[derive(Debug)]
@@ -53,6 +53,34 @@ impl<'b, 'g> Chain<'b, 'g> {
         self.position
     }
 
+    /// Goes on with the first record after `after` beyond the place where the chain ended; gives that place.
+    ///
+    /// A record is stored only after the one before it in its lane is durable, and a half is overwritten only when a
+    /// checkpoint has passed its records: so where one after the checkpoint follows, no crash has ended the chain.
+    pub(crate) fn skip_damage(&mut self, after: Sequence) -> Option<ByteOffset> {
+        let end = self.place();
+        let after = after.max(self.last);
+        let mut position = self.position + LINE_SIZE;
+        while let Some(rest) = self.bytes.get(position..).filter(|rest| !rest.is_empty()) {
+            let bytes = record::claimed_len(rest).and_then(|length| rest.get(..length));
+            let is_later = bytes.is_some_and(|bytes| {
+                let decoded = record::decode(self.of.seed, bytes, end, self.of.lane, self.of.geometry);
+                decoded.is_ok_and(|(header, _)| header.sequence > after)
+            });
+            if is_later {
+                self.position = position;
+                return Some(end);
+            }
+            position += LINE_SIZE;
+        }
+        None
+    }
+
+    fn place(&self) -> ByteOffset {
+        let position = u64::try_from(self.position).unwrap_or(u64::MAX);
+        ByteOffset(self.base.raw().saturating_add(position))
+    }
+
     /// The next record; `None` where the chain ends.
     ///
     /// # Errors
@@ -62,11 +90,7 @@ impl<'b, 'g> Chain<'b, 'g> {
         let Some(bytes) = record::claimed_len(rest).and_then(|length| rest.get(..length)) else {
             return Ok(None);
         };
-        let at = ByteOffset(
-            self.base
-                .raw()
-                .saturating_add(u64::try_from(self.position).unwrap_or(u64::MAX)),
-        );
+        let at = self.place();
         let decoded = record::decode(self.of.seed, bytes, at, self.of.lane, self.of.geometry);
         let (header, operations) = match decoded {
             Err(FormatError::Checksum { .. } | FormatError::Magic { .. }) => return Ok(None),

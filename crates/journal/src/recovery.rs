@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::SUPERBLOCKS;
-use udax_media::record::{self, Operation};
+use udax_media::record::Operation;
 use udax_media::seal::seal_block;
 use udax_media::{
-    BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, LINE_SIZE, Place, Sequence, Superblock,
+    BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, Place, Sequence, Superblock,
 };
 use udax_pmem::Region;
 
@@ -33,6 +33,9 @@ pub struct Recovery {
     pub records: u64,
     /// Bytes written in place.
     pub bytes: u64,
+    /// Where records are damaged that were durable, because others follow them; they were left out. Only
+    /// [`recover`] and [`overlay`] do that.
+    pub damaged: Vec<ByteOffset>,
     /// The superblock to use from now on, when a growth that a crash interrupted has been completed.
     pub superblock: Option<Superblock>,
 }
@@ -48,8 +51,17 @@ pub struct Overlay {
     pub blocks: BTreeMap<BlockNo, Box<[u8; BLOCK_SIZE]>>,
 }
 
+/// What to do about a record that is damaged, and no crash can have left so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum OnDamage {
+    /// Nothing may be changed before a check has told what is lost.
+    Refuse,
+    /// The others are replayed. What does not agree then is the check's to find.
+    LeaveOut,
+}
+
 /// Replays the records after the last checkpoint onto a region without opening it for writing further; fsck's door.
-/// The same code as [`Journal::open`](crate::Journal::open). After it the pool is at a new checkpoint; a clean pool is
+/// The same code as [`Journal::open`](crate::Journal::open), but damaged records are left out. After it the pool is at a new checkpoint; a clean pool is
 /// left as it is.
 ///
 /// # Errors
@@ -62,14 +74,14 @@ pub fn recover(region: &Region, superblock: &Superblock) -> Result<Recovery, Jou
     if scan.checkpoint.is_clean {
         return Ok(scan.clean());
     }
-    let (next, recovery) = scan.replay(region, superblock)?;
+    let (next, recovery) = scan.replay(region, superblock, OnDamage::LeaveOut)?;
     head::publish(region, superblock.seed(), &next)?;
     Ok(recovery)
 }
 
 /// As [`recover`], but a clean pool, too, gets a new checkpoint that is not clean, for an open journal.
 pub(crate) fn open(region: &Region, superblock: &Superblock) -> Result<(Checkpoint, Recovery), JournalError> {
-    let (next, recovery) = Scan::read(region, superblock)?.replay(region, superblock)?;
+    let (next, recovery) = Scan::read(region, superblock)?.replay(region, superblock, OnDamage::Refuse)?;
     head::publish(region, superblock.seed(), &next)?;
     if recovery.records > 0 {
         tracing::info!(
@@ -93,7 +105,7 @@ pub fn inspect(
 ) -> Result<(), JournalError> {
     let scan = Scan::read(region, superblock)?;
     let geometry = Geometry::new(superblock);
-    for entry in scan.entries(superblock, &geometry)? {
+    for entry in scan.entries(superblock, &geometry)?.refused()? {
         each(entry.header.sequence, entry.header.lane, &entry.operations);
     }
     Ok(())
@@ -102,13 +114,14 @@ pub fn inspect(
 /// Replays in memory, so that a crashed pool can be checked without changing it.
 ///
 /// # Errors
-/// As [`Journal::open`](crate::Journal::open); also when the records change more than 2^18 blocks.
+/// As [`recover`]; also when the records change more than 2^18 blocks.
 pub fn overlay(region: &Region, superblock: &Superblock) -> Result<Overlay, JournalError> {
     let scan = Scan::read(region, superblock)?;
     let geometry = Geometry::new(superblock);
     let mut blocks = BTreeMap::new();
     let mut summary = Summary::new(scan.checkpoint);
-    let entries = scan.entries(superblock, &geometry)?;
+    let Entries { entries, damaged } = scan.entries(superblock, &geometry)?;
+    summary.recovery.damaged = damaged;
     summary.recovery.superblock = grown(&entries, superblock, region.len());
     let counters = summary.counters(&entries, &scan.checkpoint, superblock)?;
     for entry in entries {
@@ -278,6 +291,27 @@ fn operation_bytes(operation: &Operation<'_>) -> u64 {
     }
 }
 
+/// The records after the checkpoint, in order, and where damaged ones are between them.
+struct Entries<'b> {
+    entries: Vec<Entry<'b>>,
+    damaged: Vec<ByteOffset>,
+}
+
+impl<'b> Entries<'b> {
+    /// The records, when none is damaged.
+    fn refused(self) -> Result<Vec<Entry<'b>>, FormatError> {
+        match self.damaged.first() {
+            None => Ok(self.entries),
+            Some(at) => Err(FormatError::Field {
+                what: "journal",
+                place: Place::Byte(*at),
+                field: "damaged records that sound ones follow",
+                value: u64::try_from(self.damaged.len()).unwrap_or(u64::MAX),
+            }),
+        }
+    }
+}
+
 /// The lanes of a pool that was not closed cleanly, in memory (at most 64 MiB).
 struct Scan {
     checkpoint: Checkpoint,
@@ -291,7 +325,7 @@ struct HalfBytes {
 }
 
 impl Scan {
-    /// Reads the checkpoint and, unless it is clean, each half that begins like a record.
+    /// Reads the checkpoint and, unless it is clean, all halves.
     fn read(region: &Region, superblock: &Superblock) -> Result<Self, JournalError> {
         let half_bytes = head::half_bytes(superblock)?;
         let checkpoint = read_checkpoint(region, superblock)?;
@@ -300,13 +334,11 @@ impl Scan {
             for lane in 0..superblock.lane_count {
                 let start = superblock.lane(lane).start.offset().raw();
                 for at in [start, start + half_bytes] {
-                    let bytes = read_half(region, at, half_bytes)?;
-                    let lane = u16::try_from(lane).unwrap_or(u16::MAX);
-                    halves.extend(bytes.map(|bytes| HalfBytes {
-                        lane,
+                    halves.push(HalfBytes {
+                        lane: u16::try_from(lane).unwrap_or(u16::MAX),
                         at: ByteOffset(at),
-                        bytes,
-                    }));
+                        bytes: read_half(region, at, half_bytes)?,
+                    });
                 }
             }
         }
@@ -318,9 +350,9 @@ impl Scan {
     }
 
     /// The records after the checkpoint, in order.
-    fn entries(&self, superblock: &Superblock, geometry: &Geometry) -> Result<Vec<Entry<'_>>, JournalError> {
+    fn entries(&self, superblock: &Superblock, geometry: &Geometry) -> Result<Entries<'_>, JournalError> {
         let seed = superblock.seed().with(self.checkpoint.nonce);
-        let mut entries = Vec::new();
+        let (mut entries, mut damaged) = (Vec::new(), Vec::new());
         for half in &self.halves {
             let of = ChainOf {
                 seed,
@@ -328,9 +360,15 @@ impl Scan {
                 geometry,
             };
             let mut chain = Chain::new(of, &half.bytes, half.at);
-            while let Some(entry) = chain.next()? {
-                if entry.header.sequence > self.checkpoint.sequence {
-                    entries.push(entry);
+            loop {
+                while let Some(entry) = chain.next()? {
+                    if entry.header.sequence > self.checkpoint.sequence {
+                        entries.push(entry);
+                    }
+                }
+                match chain.skip_damage(self.checkpoint.sequence) {
+                    Some(at) => damaged.push(at),
+                    None => break,
                 }
             }
         }
@@ -348,7 +386,7 @@ impl Scan {
                 .into());
             }
         }
-        Ok(entries)
+        Ok(Entries { entries, damaged })
     }
 
     /// Makes everything after the checkpoint durable in place. Gives the checkpoint to publish then.
@@ -356,10 +394,15 @@ impl Scan {
         &self,
         region: &Region,
         superblock: &Superblock,
+        on_damage: OnDamage,
     ) -> Result<(Checkpoint, Recovery), JournalError> {
         let geometry = Geometry::new(superblock);
-        let entries = self.entries(superblock, &geometry)?;
+        let mut found = self.entries(superblock, &geometry)?;
         let mut summary = Summary::new(self.checkpoint);
+        if on_damage == OnDamage::LeaveOut {
+            summary.recovery.damaged = std::mem::take(&mut found.damaged);
+        }
+        let entries = found.refused()?;
         summary.recovery.superblock = grown(&entries, superblock, region.len());
         // Refused before the first change, if at all.
         let counters = summary.counters(&entries, &self.checkpoint, superblock)?;
@@ -388,14 +431,9 @@ impl Scan {
     }
 }
 
-/// The bytes of a half; `None` when it does not begin like a record.
-fn read_half(region: &Region, at: u64, half_bytes: u64) -> Result<Option<Vec<u8>>, JournalError> {
-    let mut first = [0; LINE_SIZE];
-    region.read(at, &mut first)?;
-    if !first.starts_with(&record::MAGIC.to_le_bytes()) {
-        return Ok(None);
-    }
+/// The bytes of a half. All of them, whatever it begins with: its first record may be damaged.
+fn read_half(region: &Region, at: u64, half_bytes: u64) -> Result<Vec<u8>, JournalError> {
     let mut bytes = vec![0; usize::try_from(half_bytes).unwrap_or(0)];
     region.read(at, &mut bytes)?;
-    Ok(Some(bytes))
+    Ok(bytes)
 }

@@ -107,22 +107,43 @@ fn no_valid_slot_is_an_error_that_says_where() {
 }
 
 #[test]
-fn any_flipped_byte_of_a_record_ends_the_chain_there() {
+fn any_flipped_byte_of_the_last_record_ends_the_chain_there() {
     let superblock = pool::superblock(1, 16);
     let (image, models) = crashed(&superblock);
     let lane = superblock.lane(0).start.offset().raw();
-    // Header, one write, and in the second an allocation: 6, 7 and 6 lines. The first is before the checkpoint.
-    for (start, length, expected) in [(0, 376, 0), (384, 392, 0), (832, 376, 1)] {
-        for at in lane + start..lane + start + length {
-            let region = flip(&image, at, 0x40);
-            // What is in place stays as a cache may have written it back: look at the replay only.
-            let mut replayed = 0;
-            inspect(&region, &superblock, &mut |_, _, _| replayed += 1).unwrap();
-            assert_eq!(replayed, expected, "record at {start}, byte {}", at - lane);
-        }
+    for at in lane + 832..lane + 832 + 376 {
+        let region = flip(&image, at, 0x40);
+        // What is in place stays as a cache may have written it back: look at the replay only.
+        let mut replayed = 0;
+        inspect(&region, &superblock, &mut |_, _, _| replayed += 1).unwrap();
+        assert_eq!(replayed, 1, "byte {}", at - lane);
     }
     let region = image.region(None);
     assert!(models[2].matches(&region));
+}
+
+#[test]
+fn a_damaged_record_that_others_follow_is_refused_and_left_out_by_a_repair() {
+    let superblock = pool::superblock(1, 16);
+    let (image, _) = crashed(&superblock);
+    let lane = superblock.lane(0).start.offset().raw();
+    // Header and one write, and in the second an allocation: 6 and 7 lines. The first is before the checkpoint.
+    for (start, length, left) in [(0, 376, 2), (384, 392, 1)] {
+        for at in lane + start..lane + start + length {
+            let region = flip(&image, at, 0x40);
+            let refused = Journal::open(Arc::clone(&region), &superblock).unwrap_err();
+            let place = Place::Byte(udax_media::ByteOffset(lane + start));
+            assert!(
+                matches!(&refused, JournalError::Format(FormatError::Field { place: at, .. }) if *at == place),
+                "{refused}"
+            );
+            assert!(inspect(&region, &superblock, &mut |_, _, _| ()).is_err());
+            let shown = overlay(&region, &superblock).unwrap().recovery;
+            assert_eq!((shown.records, shown.damaged.len()), (left, 1), "byte {}", at - lane);
+            assert_eq!(recover(&region, &superblock).unwrap(), shown);
+            assert!(Journal::open(region, &superblock).is_ok());
+        }
+    }
 }
 
 #[test]
@@ -144,7 +165,11 @@ fn random_damage_of_the_journal_is_an_error_or_a_shorter_history() {
             let len = random.random_range(1..=8);
             region.store(at, &bytes[..len]).unwrap();
         }
-        let shown = overlay(&region, &superblock).map(|overlay| overlay.recovery.records);
+        let shown = overlay(&region, &superblock).map(|overlay| overlay.recovery);
+        let shown = shown.and_then(|shown| match shown.damaged.first() {
+            None => Ok(shown.records),
+            Some(_) => Err(JournalError::Stopped),
+        });
         match (Journal::open(Arc::clone(&region), &superblock), shown) {
             (Ok((_, recovery)), Ok(records)) => {
                 assert_eq!(recovery.records, records, "seed {seed}");

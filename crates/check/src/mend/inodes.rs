@@ -64,7 +64,7 @@ impl Mender<'_, '_> {
         self.count(&mut inode);
         self.mark_taken()?;
         let mut writes = beside;
-        writes.push(Write::new(at, inode.encode()));
+        writes.push(Write::inode(at, &inode, self.pool.seed));
         self.log.commit(&writes)?;
         Ok(())
     }

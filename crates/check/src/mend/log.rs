@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use udax_journal::JournalError;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::CHECKPOINTS;
+use udax_media::inode::Inode;
 use udax_media::record::{self, HEADER_SIZE, MAX_RECORD_BYTES, Operation, RecordHeader};
+use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, LINE_BYTES, LINE_SIZE, Sequence, Superblock, seal};
 use udax_pmem::{Region, RegionError};
 
@@ -29,6 +31,13 @@ impl Write {
             at,
             bytes: bytes.into(),
         }
+    }
+
+    /// `inode` at `at`, sealed: what else is in its chunk's block may look like a node, and then is sealed as one.
+    pub(super) fn inode(at: ByteOffset, inode: &Inode, seed: Seed) -> Self {
+        let mut bytes = inode.encode();
+        seal::seal(seed, &mut bytes);
+        Self::new(at, bytes)
     }
 }
 

@@ -151,7 +151,7 @@ impl Mender<'_, '_> {
             ino,
             kind: FileKind::Directory,
         };
-        let beside = vec![Write::new(at, made.encode())];
+        let beside = vec![Write::inode(at, &made, self.pool.seed)];
         self.edit_inode(inode::ROOT, &Edit::default(), &[addition], beside)?;
         Ok(Some(ino))
     }

@@ -1,6 +1,6 @@
 //! The roots block, the inode table and the other trees that belong to no inode.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -21,14 +21,10 @@ use crate::content::{ClaimKind, View, walk_inode};
 use crate::finding::Fault;
 use crate::ownership::Ownership;
 use crate::pool::pool_identity;
-use crate::scan::{chunk_block, read_roots_unverified};
+use crate::scan::{Chunks, chunk_block, chunks, read_roots_unverified};
 use crate::source::Block;
 use crate::tree::{self, Visit};
 
-type Chunks = BTreeMap<u64, BlockNo>;
-
-/// Offset of an inode's number in its slot.
-const INO_OFFSET: usize = 8;
 /// Offset of a node's generation.
 const GENERATION_OFFSET: usize = 24;
 /// Permissions of a root directory that is made anew.
@@ -92,7 +88,7 @@ impl Mender<'_, '_> {
             tree::walk(&self.pool, *root, pool_identity(kind), &mut nodes);
         }
         let mut chunks = survivors.chunks;
-        for (chunk, block) in self.find_chunks(&chunks) {
+        for (chunk, block) in chunks::find(&self.pool, &chunks) {
             chunks.entry(chunk).or_insert(block);
         }
         self.claim_all(&chunks, &ownership);
@@ -151,70 +147,6 @@ impl Mender<'_, '_> {
         })
     }
 
-    /// Searches the whole pool for inode chunks that `known` does not have.
-    ///
-    /// Of two blocks that could be one chunk, the one that is marked in use counts, then the one with more inodes.
-    fn find_chunks(&self, known: &Chunks) -> Chunks {
-        let taken: HashSet<BlockNo> = known.values().copied().collect();
-        let mut best: BTreeMap<u64, ((bool, usize), BlockNo)> = BTreeMap::new();
-        self.for_each_block(|block, bytes| {
-            if taken.contains(&block) {
-                return;
-            }
-            if let Some((chunk, inodes)) = self.as_chunk(bytes) {
-                let score = (self.space.is_marked(block), inodes);
-                let entry = best.entry(chunk).or_insert((score, block));
-                if entry.0 < score {
-                    *entry = (score, block);
-                }
-            }
-        });
-        best.into_iter()
-            .map(|(chunk, (_, block))| (chunk, block))
-            .collect()
-    }
-
-    /// Shows every readable block that is not the pool's own.
-    fn for_each_block(&self, mut each: impl FnMut(BlockNo, &Block)) {
-        let mut own = self.pool.geometry.own_ranges().into_iter().peekable();
-        for block in (0..self.pool.total_blocks).map(BlockNo) {
-            while own.peek().is_some_and(|range| range.end() <= block) {
-                own.next();
-            }
-            if own.peek().is_some_and(|range| range.contains(block)) {
-                continue;
-            }
-            if let Ok(bytes) = self.pool.read(block) {
-                each(block, &bytes);
-            }
-        }
-    }
-
-    /// The chunk's number and its verified inodes, when the block can be a chunk: at least one sound inode in the
-    /// slot of its number, and all of one chunk.
-    fn as_chunk(&self, bytes: &Block) -> Option<(u64, usize)> {
-        let mut chunk = None;
-        let mut inodes = 0;
-        for (index, slot) in (0_u64..).zip(bytes.as_chunks::<INODE_SIZE>().0) {
-            if !slot.starts_with(&inode::MAGIC.to_le_bytes()) {
-                continue;
-            }
-            let number = slot.get(INO_OFFSET..).and_then(|rest| rest.first_chunk::<8>());
-            let ino = InodeNo(u64::from_le_bytes(*number?));
-            let (of, slot_index) = inode::chunk_and_slot(ino);
-            let is_sound = slot_index == index
-                && of <= MAX_CHUNK
-                && inode::verify(self.pool.seed, slot, ino, self.pool.total_blocks).is_ok();
-            if is_sound {
-                if *chunk.get_or_insert(of) != of {
-                    return None;
-                }
-                inodes += 1;
-            }
-        }
-        Some((chunk?, inodes))
-    }
-
     fn build_table(&mut self, chunks: &Chunks) -> Result<TreeRoot, Failure> {
         let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::InodeTable));
         for (chunk, block) in chunks {
@@ -234,6 +166,15 @@ impl Mender<'_, '_> {
         self.log
             .commit(&[Write::new(tree.root_offset(), root.word().to_le_bytes())])?;
         Ok(())
+    }
+
+    /// Puts chunks that were found into the inode table.
+    pub(super) fn restore_chunks(&mut self, found: &Chunks) -> Result<(), Failure> {
+        // Nothing that their inodes own may be written to.
+        self.claim_all(found, &self.scan.ownership);
+        let mut chunks: Chunks = self.scan.table.chunks.iter().copied().collect();
+        chunks.extend(found);
+        self.write_table(&chunks)
     }
 
     /// Takes chunks out of the inode table. Chunk 0, which the root directory needs, is replaced by an empty one.
@@ -267,7 +208,7 @@ impl Mender<'_, '_> {
         }
         self.count(&mut root);
         let at = inode::offset_in_chunk(chunk, inode::ROOT);
-        self.log.commit(&[Write::new(at, root.encode())])?;
+        self.log.commit(&[Write::inode(at, &root, self.pool.seed)])?;
         Ok(())
     }
 
@@ -291,7 +232,7 @@ impl Mender<'_, '_> {
             return Ok(Some((root, generation)));
         }
         let mut best: Option<((bool, u8, u64), BlockNo)> = None;
-        self.for_each_block(|block, bytes| {
+        chunks::for_each_block(&self.pool, |block, bytes| {
             if let Some((level, generation)) = self.as_root_directory(block, bytes) {
                 let score = (self.space.is_marked(block), level, generation);
                 if best.is_none_or(|(known, _)| known < score) {

@@ -129,11 +129,7 @@ impl Names<'_> {
     fn target(&mut self, key: u64, dentry: &Dentry<'_>) -> Result<(), String> {
         let info = self.table.info(dentry.ino);
         let Some((info, kind)) = info.and_then(|info| Some((info, info.kind()?))) else {
-            return Err(format!(
-                "{} names inode {}, which is not in use",
-                shown(dentry.name),
-                dentry.ino
-            ));
+            return Err(self.dangling(dentry));
         };
         if kind == FileKind::Directory {
             self.directory(key, dentry, info)?;
@@ -151,6 +147,21 @@ impl Names<'_> {
             self.accounting.fault(Place::Inode(self.inode.ino), fault);
         }
         Ok(())
+    }
+
+    /// What is wrong with a name of an inode that is not in use; where the inode should be is where the damage may be.
+    fn dangling(&mut self, dentry: &Dentry<'_>) -> String {
+        let (chunk, _) = inode::chunk_and_slot(dentry.ino);
+        let at = match self.table.chunk_of(dentry.ino) {
+            Some(block) => format!("it is free in its chunk, block {block}"),
+            None => {
+                if chunk <= inode::MAX_CHUNK {
+                    self.accounting.findings.plan.missing_chunks.insert(chunk);
+                }
+                format!("chunk {chunk} is not in the inode table")
+            }
+        };
+        format!("{} names inode {}, which is not in use: {at}", shown(dentry.name), dentry.ino)
     }
 
     fn directory(&mut self, key: u64, dentry: &Dentry<'_>, info: &Info) -> Result<(), String> {

@@ -70,6 +70,12 @@ impl Scanner<'_> {
         findings
     }
 
+    /// The claims to contested blocks, with their kinds and owners.
+    pub(super) fn claims(&self, roots: &Roots) -> Vec<(BlockRange, ClaimKind, InodeNo)> {
+        let claims = self.collect_claims(roots).into_iter();
+        claims.map(|claim| (claim.range, claim.kind, claim.owner)).collect()
+    }
+
     fn collect_claims(&self, roots: &Roots) -> Vec<Claim> {
         let mut collector = Collector {
             scanner: self,

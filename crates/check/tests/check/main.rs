@@ -6,4 +6,5 @@ mod image;
 mod interrupted;
 mod scale;
 mod sound;
+mod table;
 mod wrong;

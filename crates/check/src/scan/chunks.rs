@@ -1,0 +1,132 @@
+//! Inode chunks that lie in the pool, whether the inode table knows them or not.
+//!
+//! An inode has its number in it, so that a chunk tells which one it is. They are looked for when the table is damaged,
+//! and when names lead to inodes of a chunk that it does not have: an older version of the table is as sound as the
+//! last.
+
+use std::collections::btree_map::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
+
+use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
+use udax_media::{BlockNo, InodeNo, Place, bitmap};
+
+use super::Scanner;
+use crate::finding::{Finding, Findings};
+use crate::pool::Pool;
+use crate::source::Block;
+
+/// Chunk number to block.
+pub(crate) type Chunks = BTreeMap<u64, BlockNo>;
+
+/// Offset of an inode's number in its slot.
+const INO_OFFSET: usize = 8;
+
+/// Searches the whole pool for inode chunks that `known` does not have.
+///
+/// Of two blocks that could be one chunk, the one that is marked in use counts, then the one with more inodes.
+pub(crate) fn find(pool: &Pool<'_>, known: &Chunks) -> Chunks {
+    best_of(pool, known).into_iter().map(|(chunk, (_, block))| (chunk, block)).collect()
+}
+
+/// A candidate: whether it is marked in use, how many inodes it has, where it is.
+type Candidate = ((bool, usize), BlockNo);
+
+fn best_of(pool: &Pool<'_>, known: &Chunks) -> BTreeMap<u64, Candidate> {
+    let taken: HashSet<BlockNo> = known.values().copied().collect();
+    let mut best: BTreeMap<u64, Candidate> = BTreeMap::new();
+    for_each_block(pool, |block, bytes| {
+        if taken.contains(&block) {
+            return;
+        }
+        if let Some((chunk, inodes)) = as_chunk(pool, bytes) {
+            let score = (is_marked(pool, block), inodes);
+            let entry = best.entry(chunk).or_insert((score, block));
+            if entry.0 < score {
+                *entry = (score, block);
+            }
+        }
+    });
+    best
+}
+
+/// Whether the free map has `block` in use; a damaged one says so of all blocks.
+fn is_marked(pool: &Pool<'_>, block: BlockNo) -> bool {
+    let group = pool.geometry.group_of(block).and_then(|index| pool.geometry.group(index));
+    let Some(group) = group else { return false };
+    let bytes = pool.read(group.bitmap).ok();
+    let words = bytes.and_then(|bytes| bitmap::verify(pool.seed, &bytes, group.bitmap, group.covers).ok());
+    let Some(words) = words else { return true };
+    let offset = block.raw() - group.covers.start.raw();
+    let word = usize::try_from(offset / 64).ok().and_then(|at| words.get(at));
+    word.is_some_and(|word| (word >> (offset % 64)) & 1 != 0)
+}
+
+/// Shows every readable block that is not the pool's own.
+pub(crate) fn for_each_block(pool: &Pool<'_>, mut each: impl FnMut(BlockNo, &Block)) {
+    let mut own = pool.geometry.own_ranges().into_iter().peekable();
+    for block in (0..pool.total_blocks).map(BlockNo) {
+        while own.peek().is_some_and(|range| range.end() <= block) {
+            own.next();
+        }
+        if own.peek().is_some_and(|range| range.contains(block)) {
+            continue;
+        }
+        if let Ok(bytes) = pool.read(block) {
+            each(block, &bytes);
+        }
+    }
+}
+
+/// The chunk's number and its verified inodes, when the block can be a chunk: at least one sound inode in the slot of
+/// its number, and all of one chunk.
+fn as_chunk(pool: &Pool<'_>, bytes: &Block) -> Option<(u64, usize)> {
+    let mut chunk = None;
+    let mut inodes = 0;
+    for (index, slot) in (0_u64..).zip(bytes.as_chunks::<INODE_SIZE>().0) {
+        if !slot.starts_with(&inode::MAGIC.to_le_bytes()) {
+            continue;
+        }
+        let number = slot.get(INO_OFFSET..).and_then(|rest| rest.first_chunk::<8>());
+        let ino = InodeNo(u64::from_le_bytes(*number?));
+        let (of, slot_index) = inode::chunk_and_slot(ino);
+        let is_sound = slot_index == index
+            && of <= MAX_CHUNK
+            && inode::verify(pool.seed, slot, ino, pool.total_blocks).is_ok();
+        if is_sound {
+            if *chunk.get_or_insert(of) != of {
+                return None;
+            }
+            inodes += 1;
+        }
+    }
+    Some((chunk?, inodes))
+}
+
+impl Scanner<'_> {
+    /// Of the chunks that names lead to and the table does not have, those that lie in the pool, marked in use and
+    /// owned by nobody: `Some` when they are to be put back before anything else is judged.
+    pub(super) fn find_missing_chunks(&self, missing: &BTreeSet<u64>) -> Option<Findings> {
+        if missing.is_empty() {
+            return None;
+        }
+        let known: Chunks = self.table.chunks.iter().copied().collect();
+        let mut findings = Findings::default();
+        for (chunk, ((is_marked, _), block)) in best_of(&self.pool, &known) {
+            let is_owned = self.ownership.bits(block) & 1 != 0;
+            if !missing.contains(&chunk) || !is_marked || is_owned || !self.has_inode(chunk, block) {
+                continue;
+            }
+            let what = format!("inode chunk {chunk} is not in the inode table, but names lead to its inodes");
+            findings.add(Finding::of_pool(Place::Block(block), what, "chunk put back into the inode table"));
+            findings.plan.restore_chunks.insert(chunk, block);
+        }
+        (!findings.list.is_empty()).then_some(findings)
+    }
+
+    fn has_inode(&self, chunk: u64, block: BlockNo) -> bool {
+        let Ok(bytes) = self.pool.read(block) else { return false };
+        let first = chunk * inode::CHUNK_INODES;
+        let mut numbers = (first..first + inode::CHUNK_INODES).map(InodeNo);
+        numbers.any(|ino| matches!(self.pool.slot(&bytes, ino), Ok(InodeSlot::Used(_))))
+    }
+}

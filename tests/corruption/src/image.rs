@@ -1,0 +1,112 @@
+//! The bytes of a pool, and the file that a case changes them in.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE};
+
+/// A block's bytes.
+pub type Block = [u8; BLOCK_SIZE];
+
+/// A pool's bytes. Runs of blocks that are not zero are known, so that a copy costs no more than they do.
+#[derive(Clone, Debug)]
+pub struct Image {
+    bytes: Vec<u8>,
+    runs: Vec<(usize, usize)>,
+}
+
+impl Image {
+    /// The image with these bytes, whole blocks.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for (index, block) in bytes.as_chunks::<BLOCK_SIZE>().0.iter().enumerate() {
+            if block.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let (start, end) = (index * BLOCK_SIZE, (index + 1) * BLOCK_SIZE);
+            match runs.last_mut() {
+                Some((_, last)) if *last == start => *last = end,
+                _ => runs.push((start, end)),
+            }
+        }
+        Self { bytes, runs }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The block's bytes.
+    ///
+    /// # Panics
+    /// Outside of the pool.
+    pub fn block(&self, block: u64) -> &Block {
+        let blocks = self.bytes.as_chunks::<BLOCK_SIZE>().0;
+        &blocks[usize::try_from(block).expect("a block of the pool")]
+    }
+
+    /// Blocks of the pool.
+    pub fn block_count(&self) -> u64 {
+        u64::try_from(self.bytes.len() / BLOCK_SIZE).unwrap_or(0)
+    }
+}
+
+/// A file in memory for one damaged pool after the other.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    file: File,
+}
+
+impl Scratch {
+    /// A new file, unique to this process and `name`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let path = directory.join(format!("udax-corruption-{}-{name}.pool", std::process::id()));
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        Ok(Self { path, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it hold `image`.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn load(&self, image: &Image) -> anyhow::Result<()> {
+        self.file.set_len(0)?;
+        self.file.set_len(u64::try_from(image.bytes.len())?)?;
+        for (start, end) in &image.runs {
+            let bytes = image.bytes.get(*start..*end).unwrap_or_default();
+            self.file.write_all_at(bytes, u64::try_from(*start)?)?;
+        }
+        Ok(())
+    }
+
+    /// Changes a block.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn store(&self, block: u64, bytes: &Block) -> anyhow::Result<()> {
+        Ok(self.file.write_all_at(bytes, block * BLOCK_BYTES)?)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,23 @@
+//! Every kind of damage to a pool's metadata, judged: found or harmless, and mended with no more lost than it touched.
+//!
+//! * [`sample`]: small pools with something of every structure in them, closed, killed and cut off from power, made
+//!   once; [`shadow`] is how they are seen while they are made.
+//! * [`image`]: the bytes of a pool, put into a file for each case.
+//! * [`tree`]: everything that the library's public interface tells of a pool, and how two such tellings differ.
+//! * [`place`]: what each block is for, and what its damage may cost.
+//! * [`damage`]: kinds of damage, as text that repeats one, and all cases of a kind.
+//! * [`case`](mod@case): one damage, judged. [`run`]: many, on all processors.
+//!
+//! What is judged: a check finds the damage, at the right place, or nothing is different and the pool can be used; the
+//! damaged pool, opened, gives right bytes or errors; the mended pool is sound, can be used, has lost only what the
+//! damage touched, and the report says so.
+#![forbid(unsafe_code)]
+
+pub mod case;
+pub mod damage;
+pub mod image;
+pub mod place;
+pub mod run;
+pub mod sample;
+pub mod shadow;
+pub mod tree;
