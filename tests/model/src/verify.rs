@@ -13,8 +13,8 @@ const MAX_READ: u64 = 1 << 20;
 
 /// Compares every name, attribute and byte of the tree with `model`. No file may be open in it.
 ///
-/// Where `torn` is given, an overwrite was under way that would have led to it: each aligned 8-byte word may be as
-/// in either.
+/// Where `torn` is given, an overwrite was under way that would have led to it: each aligned 8-byte word of a block that
+/// has data in `model` may be as in either. Other blocks are published as a whole.
 ///
 /// # Errors
 /// The path and the difference.
@@ -138,13 +138,20 @@ impl Tree<'_> {
             let end = offset_of(self.file(FileOperation::SeekHole { offset: start }))?
                 .filter(|end| *end > start)
                 .ok_or_else(|| format!("no hole after the data at {start}"))?;
-            let mut at = start;
-            while at < end {
-                let len = MAX_READ.min(end - at);
-                self.range(content, torn, at, len)?;
-                at += len;
+            for (at, len) in content.gaps(start, end) {
+                self.zeros(content, at, len)?;
             }
             offset = end;
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, content: &Content, mut at: u64, len: u64) -> Result<(), String> {
+        let end = at + len;
+        while at < end {
+            let len = MAX_READ.min(end - at);
+            self.range(content, None, at, len)?;
+            at += len;
         }
         Ok(())
     }

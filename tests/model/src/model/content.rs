@@ -63,6 +63,26 @@ impl Content {
         self.blocks.keys().copied()
     }
 
+    /// What of `start..end` none of these blocks cover, as offsets and lengths.
+    pub fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
+        let mut at = start;
+        for number in self.blocks.range(start / BLOCK..).map(|(number, _)| *number) {
+            let (from, to) = (number * BLOCK, (number + 1) * BLOCK);
+            if from >= end {
+                break;
+            }
+            if from > at {
+                gaps.push((at, from - at));
+            }
+            at = at.max(to);
+        }
+        if at < end {
+            gaps.push((at, end - at));
+        }
+        gaps
+    }
+
     /// The bytes of `offset..offset + len` that are inside the file.
     pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let wanted = u64::try_from(len).unwrap_or(u64::MAX);
