@@ -78,6 +78,7 @@ struct JsonReport<'r> {
     used_bytes: u64,
     total_bytes: u64,
     problems: Vec<JsonProblem<'r>>,
+    notes: Vec<JsonProblem<'r>>,
 }
 
 impl Fsck {
@@ -123,11 +124,20 @@ impl Fsck {
             used_bytes: report.used_blocks * BLOCK_BYTES,
             total_bytes: report.total_blocks * BLOCK_BYTES,
             problems: report.problems.iter().map(JsonProblem::new).collect(),
+            notes: report.notes.iter().map(JsonProblem::new).collect(),
         }
     }
 
     fn print(&self, report: &Report, status: u8, output: &mut Output) -> std::io::Result<()> {
         let pool = crate::name::shown(&self.pool);
+        for note in &report.notes {
+            let done = if note.repair.is_some() {
+                "completed"
+            } else {
+                "the next mount completes it"
+            };
+            writeln!(output, "{pool}: note: {}: {}; {done}", note.place, note.what)?;
+        }
         for problem in &report.problems {
             write!(output, "{pool}: {}: {}", problem.place, problem.what)?;
             if let Some(repair) = &problem.repair {

@@ -18,6 +18,15 @@ pub(crate) struct Superblocks {
     pub(crate) findings: Vec<Finding>,
 }
 
+impl Superblocks {
+    /// Adds what was found to what is wrong; or, where the pool was not closed cleanly, to what a crash in a growth may
+    /// have left: then one of the copies is whole, and recovery writes the other one.
+    pub(crate) fn told(&self, was_clean: bool, findings: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
+        let list = if was_clean { findings } else { notes };
+        list.extend(self.findings.iter().cloned());
+    }
+}
+
 /// Reads both superblocks.
 ///
 /// # Errors
@@ -84,31 +93,36 @@ pub(crate) struct Checkpoints {
     /// The valid one with the highest number.
     pub(crate) believed: Option<Checkpoint>,
     pub(crate) findings: Vec<Finding>,
+    /// What a crash may have left as well.
+    pub(crate) notes: Vec<Finding>,
 }
 
 /// Reads all checkpoint slots.
 ///
-/// A crash may leave the copies different or the older slot torn, so a pool that was not closed cleanly needs one
-/// valid slot only. One that was has published enough checkpoints that all slots are whole.
+/// A crash may leave any slot torn but one, so one valid slot is enough. A pool that was closed cleanly has published
+/// enough checkpoints that all slots are whole, unless the crash came just when the last one, or the first one after
+/// it, was being published: what is not whole there is noted.
 pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Checkpoints {
     let mut slots = Vec::new();
     for block in CHECKPOINTS {
         for slot in 0..2 {
             let at = ByteOffset(block.offset().raw() + slot * LINE_BYTES);
             let mut bytes = [0; LINE_SIZE];
-            let decoded = match region.read(at.raw(), &mut bytes) {
+            let read = region.read(at.raw(), &mut bytes);
+            let is_unreadable = read.is_err();
+            let decoded = match read {
                 Ok(()) => Checkpoint::decode(superblock.seed(), &bytes, at, superblock.total_blocks())
                     .map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             // The journal of a new pool has published one checkpoint: the other slot is still zero.
             let is_unused = bytes == [0; LINE_SIZE];
-            slots.push((at, slot, decoded, is_unused));
+            slots.push((at, slot, decoded, is_unused, is_unreadable));
         }
     }
     let valid = slots
         .iter()
-        .filter_map(|(_, _, decoded, _)| decoded.as_ref().ok());
+        .filter_map(|(_, _, decoded, ..)| decoded.as_ref().ok());
     let believed = valid.max_by_key(|checkpoint| checkpoint.number).copied();
     let mut findings = Vec::new();
     let remedy = "checkpoint published anew";
@@ -120,10 +134,12 @@ pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Chec
         return Checkpoints {
             believed: None,
             findings: vec![finding],
+            notes: Vec::new(),
         };
     };
+    let mut notes = Vec::new();
     if newest.is_clean {
-        for (at, slot, decoded, is_unused) in &slots {
+        for (at, slot, decoded, is_unused, is_unreadable) in &slots {
             let is_newest = *slot == newest.number % 2;
             let twin = slots.iter().find(|(other, twin, ..)| twin == slot && other != at);
             let what = match decoded {
@@ -134,13 +150,21 @@ pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Chec
                     )
                 }
                 Ok(_) => continue,
-                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused)| *is_unused) => {
+                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused, _)| *is_unused) => {
                     continue;
                 }
                 Err(error) => error.clone(),
             };
-            findings.push(Finding::of_pool(Place::Byte(*at), what, remedy));
+            let finding = Finding::of_pool(Place::Byte(*at), what, remedy);
+            match is_unreadable {
+                true => findings.push(finding),
+                false => notes.push(finding),
+            }
         }
     }
-    Checkpoints { believed, findings }
+    Checkpoints {
+        believed,
+        findings,
+        notes,
+    }
 }

@@ -87,15 +87,22 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     if options.repair {
         return mend::repair(region, superblocks, threads, progress);
     }
-    let mut findings = superblocks.findings;
     let superblock = &superblocks.believed;
-    let geometry = Geometry::new(superblock);
     let checkpoints = head::read_checkpoints(region, superblock);
-    findings.extend(checkpoints.findings);
+    let mut findings = checkpoints.findings;
+    let mut notes = checkpoints.notes;
+    let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
+    superblocks.told(was_clean, &mut findings, &mut notes);
     let replay = match checkpoints.believed {
         Some(checkpoint) if !checkpoint.is_clean => replay_in_memory(region, superblock, &mut findings)?,
         _ => None,
     };
+    // A growth may be completed by that.
+    let grown = replay
+        .as_ref()
+        .and_then(|replay| replay.recovery.superblock.clone());
+    let superblock = grown.as_ref().unwrap_or(superblock);
+    let geometry = Geometry::new(superblock);
     let counters = match (&replay, &checkpoints.believed) {
         (Some(replay), _) => Some(replay.counters),
         (None, Some(checkpoint)) => Some(counters_of(checkpoint)),
@@ -118,10 +125,8 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.total_blocks);
     report.replayed = replayed;
     findings.extend(scan.findings.list);
-    report.problems = findings
-        .into_iter()
-        .map(|finding| finding.into_problem(|_| false))
-        .collect();
+    report.problems = problems(findings);
+    report.notes = problems(notes);
     report.sort();
     Ok(report)
 }
@@ -135,7 +140,13 @@ pub fn check_copies(region: &Region) -> Result<Vec<Problem>, CheckError> {
     let superblocks = head::read_superblocks(region)?;
     let checkpoints = head::read_checkpoints(region, &superblocks.believed);
     let findings = superblocks.findings.into_iter().chain(checkpoints.findings);
-    Ok(findings.map(|finding| finding.into_problem(|_| false)).collect())
+    Ok(problems(findings.chain(checkpoints.notes)))
+}
+
+/// Findings of which nothing was mended.
+fn problems(findings: impl IntoIterator<Item = Finding>) -> Vec<Problem> {
+    let findings = findings.into_iter();
+    findings.map(|finding| finding.into_problem(|_| false)).collect()
 }
 
 /// What recovery would make of the pool; `None`, and a finding, when the journal is damaged.
@@ -187,6 +198,7 @@ impl Report {
     fn new(scan: &scan::Scan, checkpoint: Option<&Checkpoint>, total_blocks: u64) -> Self {
         Self {
             problems: Vec::new(),
+            notes: Vec::new(),
             was_clean: checkpoint.is_some_and(|checkpoint| checkpoint.is_clean),
             replayed: 0,
             inodes: scan.inodes,

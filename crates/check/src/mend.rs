@@ -15,7 +15,7 @@ mod space;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use udax_journal::JournalError;
+use udax_journal::{JournalError, Recovery};
 use udax_media::geometry::SUPERBLOCKS;
 use udax_media::{BLOCK_SIZE, BlockNo, Geometry, InodeNo, Place, Superblock};
 use udax_pmem::{Region, RegionError};
@@ -62,11 +62,21 @@ pub(crate) fn repair(
         return Err(CheckError::NotWritable { bits });
     }
     restore_superblocks(region, superblock, &superblocks.stale)?;
-    let mut findings = superblocks.findings;
     let checkpoints = head::read_checkpoints(region, superblock);
     let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
-    findings.extend(checkpoints.findings);
-    let (mut log, replayed) = replay(region, superblock, checkpoints.believed.is_some(), &mut findings)?;
+    let mut findings = checkpoints.findings;
+    let mut notes = checkpoints.notes;
+    superblocks.told(was_clean, &mut findings, &mut notes);
+    let recovered = checkpoints
+        .believed
+        .map(|_| udax_journal::recover(region, superblock));
+    // A growth may just have been completed.
+    let grown = match &recovered {
+        Some(Ok(recovery)) => recovery.superblock.clone(),
+        _ => None,
+    };
+    let superblock = grown.as_ref().unwrap_or(superblock);
+    let (mut log, replayed) = open_log(region, superblock, recovered, &mut findings)?;
     let geometry = Geometry::new(superblock);
     let pool = Pool {
         source: region,
@@ -78,7 +88,15 @@ pub(crate) fn repair(
     };
     // Damage of head structures is mended by now or by the closing checkpoint; only a scan can contradict the rest.
     let head_findings = findings.len();
-    let scan = run_rounds(&pool, &mut log, was_clean, &mut findings, progress)?;
+    // What is only noted is made whole by the closing checkpoint.
+    let is_settled = was_clean && notes.is_empty();
+    let scan = run_rounds(
+        &pool,
+        &mut log,
+        was_clean && notes.is_empty(),
+        &mut findings,
+        progress,
+    )?;
     let left: HashSet<(Place, String)> = scan
         .findings
         .list
@@ -88,6 +106,11 @@ pub(crate) fn repair(
     let mut report = Report::new(&scan, None, pool.total_blocks);
     report.was_clean = was_clean;
     report.replayed = replayed;
+    // The closing checkpoint has taken their place.
+    report.notes = notes
+        .into_iter()
+        .map(|note| note.into_problem(|_| true))
+        .collect();
     for (index, finding) in findings.into_iter().enumerate() {
         let problem = finding.into_problem(|finding| {
             index < head_findings || !left.contains(&(finding.place, finding.what.clone()))
@@ -117,16 +140,16 @@ fn restore_superblocks(region: &Region, superblock: &Superblock, stale: &[usize]
     Ok(())
 }
 
-fn replay<'r>(
+/// What to log after recovery was tried, and how many records that replayed; `None`: there was no checkpoint.
+fn open_log<'r>(
     region: &'r Region,
     superblock: &'r Superblock,
-    has_checkpoint: bool,
+    recovered: Option<Result<Recovery, JournalError>>,
     findings: &mut Vec<Finding>,
 ) -> Result<(Log<'r>, u64), CheckError> {
-    if !has_checkpoint {
+    let Some(outcome) = recovered else {
         return Ok((Log::open(region, superblock, None)?, 0));
-    }
-    let outcome = udax_journal::recover(region, superblock);
+    };
     let checkpoint = head::read_checkpoints(region, superblock).believed;
     let mut log = Log::open(region, superblock, checkpoint)?;
     match outcome {
@@ -147,7 +170,7 @@ fn replay<'r>(
 fn run_rounds(
     pool: &Pool<'_>,
     log: &mut Log<'_>,
-    was_clean: bool,
+    is_settled: bool,
     findings: &mut Vec<Finding>,
     progress: &dyn Progress,
 ) -> Result<Scan, CheckError> {
@@ -180,7 +203,7 @@ fn run_rounds(
             return Ok(scan);
         }
         let is_worth_a_scan = is_changed || plan.space;
-        if is_worth_a_scan || !was_clean {
+        if is_worth_a_scan || !is_settled {
             let strictness = if is_stuck {
                 Strictness::OnlyMark
             } else {

@@ -24,6 +24,8 @@ pub struct Problem {
 pub struct Report {
     /// All problems, in the order of the pool: what is at a byte or block, then inodes by number.
     pub problems: Vec<Problem>,
+    /// What a crash may have left and the next mount for writing completes: no problem. Damage can look the same.
+    pub notes: Vec<Problem>,
     /// Whether the pool had been closed cleanly.
     pub was_clean: bool,
     /// Journal records replayed (in memory only when not repairing).
