@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use udax_pmem::{Region, RegionError};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::fault::{PinnedPage, Which};
 use crate::frames::Reach;
@@ -323,7 +324,9 @@ impl Pin {
     /// # Errors
     /// `BadRange`: beyond the pin; `Region`: a media error.
     pub fn persist(&self, at: u64, len: u64) -> Result<(), DaxError> {
-        self.for_parts(at, len, |piece, _| self.region().flush(piece.at, piece.len))?;
+        if !is_injected(Fault::UnflushedPin) {
+            self.for_parts(at, len, |piece, _| self.region().flush(piece.at, piece.len))?;
+        }
         Ok(self.region().fence()?)
     }
 

@@ -9,6 +9,7 @@
 
 use smallvec::SmallVec;
 use udax_sync::atomic::{Ordering, fence};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::entry_lock::Locked;
 use crate::fault::Which;
@@ -105,6 +106,9 @@ impl Mapping {
             return Ok(());
         };
         let len = slot.entry.size().pages() * PAGE;
+        if is_injected(Fault::UnflushedPin) {
+            return Ok(());
+        }
         Ok(self.device().region().flush(block * PAGE, len)?)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::seal::Seed;
 use udax_media::{ByteOffset, FormatError, Geometry, Place, Sequence};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::chain::{Chain, ChainOf};
 use crate::head::{self, Deltas};
@@ -79,8 +80,10 @@ impl Checkpointer {
         }
         let blocks = gathered.touched.into_blocks();
         if !blocks.is_empty() {
-            complete(journal.region(), self.seed, &blocks)?;
-            journal.region().fence()?;
+            complete(journal.region(), self.seed, &blocks, Fault::UnflushedCheckpoint)?;
+            if !is_injected(Fault::UnfencedCheckpoint) {
+                journal.region().fence()?;
+            }
         }
         let counters = gathered
             .deltas

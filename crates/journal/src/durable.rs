@@ -5,6 +5,7 @@
 
 use udax_media::{ByteOffset, Sequence};
 use udax_pmem::Region;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::JournalError;
 
@@ -32,7 +33,14 @@ impl<T> Stored<T> {
     /// All that this thread stored past the cache or flushed before is durable on return.
     #[inline]
     pub fn fence(self, region: &Region) -> Result<Durable<T>, JournalError> {
-        region.fence()?;
+        self.fence_unless(region, Fault::UnfencedData)
+    }
+
+    #[inline]
+    pub(crate) fn fence_unless(self, region: &Region, fault: Fault) -> Result<Durable<T>, JournalError> {
+        if !is_injected(fault) {
+            region.fence()?;
+        }
         Ok(Durable(self.0))
     }
 }
@@ -67,6 +75,9 @@ impl<'r> DataWriter<'r> {
     /// [`JournalError::Region`]: outside the region, or a media error.
     #[inline]
     pub fn write(&mut self, at: ByteOffset, bytes: &[u8]) -> Result<(), JournalError> {
+        if is_injected(Fault::UnflushedData) {
+            return Ok(self.region.store(at.raw(), bytes)?);
+        }
         Ok(self.region.store_nontemporal(at.raw(), bytes)?)
     }
 

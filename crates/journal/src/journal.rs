@@ -9,6 +9,7 @@ use udax_media::seal::Seed;
 use udax_media::{BLOCK_BYTES, Geometry, Sequence, Superblock};
 use udax_pmem::Region;
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use udax_sync::fault::{Fault, is_injected};
 use udax_sync::{CachePadded, Mutex, MutexGuard, Rank};
 
 use crate::apply::apply;
@@ -333,8 +334,13 @@ impl Journal {
         let padded = u64::try_from(record::padded_len(length)).unwrap_or(u64::MAX);
         let (lane, mut state, at) = self.find_room(padded)?;
         let stop = StopUnlessDone(&self.stopped);
+        if is_injected(Fault::EarlyApply) {
+            for operation in buffer.operations() {
+                apply(&self.region, &state.geometry, &operation)?;
+            }
+        }
         let stored = self.store_record(buffer, changes, lane.number, at)?;
-        let durable = stored.fence(&self.region)?;
+        let durable = stored.fence_unless(&self.region, Fault::UnfencedRecord)?;
         let sequence = self.apply_record(&durable, &state.geometry)?;
         state.append(padded, sequence);
         lane.count(&state, changes.free_blocks, changes.inodes);
@@ -402,10 +408,21 @@ impl Journal {
             free_blocks_delta: changes.free_blocks,
             inodes_delta: changes.inodes,
         };
+        let header = match is_injected(Fault::UncountedRecord) {
+            true => RecordHeader {
+                free_blocks_delta: 0,
+                ..header
+            },
+            false => header,
+        };
         record::finish(self.record_seed, &mut buffer.bytes, header);
         let padded = record::padded_len(buffer.bytes.len());
         buffer.bytes.resize(padded, 0);
-        self.region.store_nontemporal(at, &buffer.bytes)?;
+        if is_injected(Fault::UnflushedRecord) {
+            self.region.store(at, &buffer.bytes)?;
+        } else {
+            self.region.store_nontemporal(at, &buffer.bytes)?;
+        }
         Ok(Stored::new(Record { buffer, sequence }))
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use udax_media::{Geometry, Sequence, Superblock};
 use udax_sync::atomic::{AtomicI64, Ordering};
+use udax_sync::fault::{Fault, is_injected};
 use udax_sync::{CachePadded, Mutex, MutexGuard, Rank};
 
 use crate::head::Counters;
@@ -73,7 +74,7 @@ impl LaneState {
     fn switch(&mut self, checkpointed: Sequence) -> Room {
         let other = self.active ^ 1;
         let half = &mut self.halves[other];
-        if half.last > checkpointed {
+        if half.last > checkpointed && !is_injected(Fault::EarlyLane) {
             return Room::After(half.last);
         }
         half.used = 0;

@@ -9,10 +9,9 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::SUPERBLOCKS;
 use udax_media::record::Operation;
 use udax_media::seal::seal_block;
-use udax_media::{
-    BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, Place, Sequence, Superblock,
-};
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, Place, Sequence, Superblock};
 use udax_pmem::Region;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::JournalError;
 use crate::apply::apply;
@@ -373,6 +372,9 @@ impl Scan {
             }
         }
         entries.sort_unstable_by_key(|entry| entry.header.sequence);
+        if is_injected(Fault::ShortReplay) {
+            entries.pop();
+        }
         for pair in entries.windows(2) {
             if let [first, second] = pair
                 && first.header.sequence == second.header.sequence
@@ -402,19 +404,22 @@ impl Scan {
         if on_damage == OnDamage::LeaveOut {
             summary.recovery.damaged = std::mem::take(&mut found.damaged);
         }
-        let entries = found.refused()?;
+        let mut entries = found.refused()?;
         summary.recovery.superblock = grown(&entries, superblock, region.len());
         // Refused before the first change, if at all.
         let counters = summary.counters(&entries, &self.checkpoint, superblock)?;
         for entry in &entries {
             summary.add(&geometry, entry);
         }
+        if is_injected(Fault::ReversedReplay) {
+            entries.reverse();
+        }
         for operation in entries.iter().flat_map(|entry| &entry.operations) {
             apply(region, &geometry, operation)?;
         }
         let blocks = summary.touched.into_blocks();
         if !blocks.is_empty() {
-            complete(region, superblock.seed(), &blocks)?;
+            complete(region, superblock.seed(), &blocks, Fault::UnflushedReplay)?;
             region.fence()?;
         }
         // The fence that publishes the checkpoint serves this, too.

@@ -4,6 +4,7 @@ use udax_media::record::Operation;
 use udax_media::seal::{Seed, seal_block};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, Geometry, LINE_BYTES};
 use udax_pmem::Region;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::JournalError;
 
@@ -86,21 +87,32 @@ impl Touched {
     }
 }
 
-/// Seals each block and flushes its touched lines. Durable after the next fence.
-pub(crate) fn complete(region: &Region, seed: Seed, blocks: &[(BlockNo, u64)]) -> Result<(), JournalError> {
+/// Seals each block and flushes its touched lines, unless that fault is injected. Durable after the next fence.
+pub(crate) fn complete(
+    region: &Region,
+    seed: Seed,
+    blocks: &[(BlockNo, u64)],
+    unflushed: Fault,
+) -> Result<(), JournalError> {
     let mut bytes = [0; BLOCK_SIZE];
     for (block, lines) in blocks {
         let start = block.offset().raw();
         region.read(start, &mut bytes)?;
         let sealed = seal_block(seed, &mut bytes, *lines);
-        for line in set_bits(sealed) {
+        let to_seal = match is_injected(Fault::UnsealedCheckpoint) {
+            true => 0,
+            false => sealed,
+        };
+        for line in set_bits(to_seal) {
             // Only the checksum: the bytes around it may be changing.
             let field = usize::try_from(line * LINE_BYTES + 4).unwrap_or(BLOCK_SIZE);
             if let Some(checksum) = bytes.get(field..field + 4) {
                 region.store(start + line * LINE_BYTES + 4, checksum)?;
             }
         }
-        flush_lines(region, start, lines | sealed)?;
+        if !is_injected(unflushed) {
+            flush_lines(region, start, lines | sealed)?;
+        }
     }
     Ok(())
 }

@@ -10,29 +10,31 @@
 use std::str::FromStr;
 
 macro_rules! faults {
-    ($($(#[doc = $doc:literal])+ $fault:ident = $name:literal,)*) => {
+    ($($(#[doc = $about:literal])+ $list:ident { $($(#[doc = $doc:literal])+ $fault:ident = $name:literal,)* })*) => {
         /// A protection that can be switched off.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
         pub enum Fault {
-            $($(#[doc = $doc])+ $fault,)*
+            $($($(#[doc = $doc])+ $fault,)*)*
         }
 
         impl Fault {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$fault),*];
+            pub const ALL: &[Self] = &[$($(Self::$fault,)*)*];
+
+            $($(#[doc = $about])+ pub const $list: &[Self] = &[$(Self::$fault),*];)*
 
             /// Its name, as it is given on a command line.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Self::$fault => $name,)*
+                    $($(Self::$fault => $name,)*)*
                 }
             }
 
             /// What it switches off.
             pub const fn description(self) -> &'static str {
                 match self {
-                    $(Self::$fault => concat!($($doc),+),)*
+                    $($(Self::$fault => concat!($($doc),+),)*)*
                 }
             }
         }
@@ -40,12 +42,74 @@ macro_rules! faults {
 }
 
 faults! {
-    /// A layout is broken without a wait for its pins.
-    SkipWait = "skip-wait",
-    /// A layout is broken, but its entries stay: pins go on to find the old pages.
-    SkipDelete = "skip-delete",
-    /// A pin does not keep its file open: an unlinked file is freed while pages of it are pinned.
-    EarlyFree = "early-free",
+    /// Those that the contest of truncations against DMA finds.
+    DMA {
+        /// A layout is broken without a wait for its pins.
+        SkipWait = "skip-wait",
+        /// A layout is broken, but its entries stay: pins go on to find the old pages.
+        SkipDelete = "skip-delete",
+        /// A pin does not keep its file open: an unlinked file is freed while pages of it are pinned.
+        EarlyFree = "early-free",
+    }
+    /// Those that the crash tests find.
+    CRASH {
+        /// A record is applied without the fence that makes it durable.
+        UnfencedRecord = "unfenced-record",
+        /// A record is stored through the cache and not flushed.
+        UnflushedRecord = "unflushed-record",
+        /// A record is applied in place before it is stored.
+        EarlyApply = "early-apply",
+        /// Recovery takes a record without looking at its checksum.
+        UncheckedRecord = "unchecked-record",
+        /// A record does not say how many blocks and inodes it takes and frees.
+        UncountedRecord = "uncounted-record",
+        /// A checkpoint does not flush what it passes.
+        UnflushedCheckpoint = "unflushed-checkpoint",
+        /// A checkpoint is published without a fence after what it passes.
+        UnfencedCheckpoint = "unfenced-checkpoint",
+        /// A checkpoint does not seal what it passes.
+        UnsealedCheckpoint = "unsealed-checkpoint",
+        /// A half of a lane is overwritten before a checkpoint has passed it.
+        EarlyLane = "early-lane",
+        /// Recovery replays the newest record first.
+        ReversedReplay = "reversed-replay",
+        /// Recovery publishes a checkpoint without flushing what it replayed.
+        UnflushedReplay = "unflushed-replay",
+        /// Recovery forgets the last record.
+        ShortReplay = "short-replay",
+        /// A freed metadata block is used again before a checkpoint has passed its last record.
+        EarlyReuse = "early-reuse",
+        /// New data is published without the fence that makes it durable.
+        UnfencedData = "unfenced-data",
+        /// New data is stored through the cache and not flushed.
+        UnflushedData = "unflushed-data",
+        /// An overwrite in place returns without a fence.
+        UnfencedOverwrite = "unfenced-overwrite",
+        /// A sync does not flush what was stored through pins.
+        UnflushedPin = "unflushed-pin",
+        /// A file becomes longer, and what its last block holds behind the old end is not zeroed.
+        StaleTail = "stale-tail",
+        /// A part of a new block is written, and the rest is not zeroed.
+        StaleEdges = "stale-edges",
+        /// The size of a file is published before its data.
+        EarlySize = "early-size",
+        /// A truncation frees blocks in one record, and sets the size in another.
+        LateSize = "late-size",
+        /// The edges of a punched hole are zeroed in place before the record.
+        EarlyPunch = "early-punch",
+        /// An unlinked file that is open is not noted as an orphan.
+        LostOrphan = "lost-orphan",
+        /// A name is removed in one record, and its inode changed in another.
+        SplitUnlink = "split-unlink",
+        /// A name is moved in one record, and what it replaces is removed in another.
+        SplitRename = "split-rename",
+        /// The blocks of new data are not marked as used in the record that publishes them.
+        UnmarkedData = "unmarked-data",
+        /// Shared blocks are given up without their count.
+        UncountedShare = "uncounted-share",
+        /// A pool grows without a fence after the bitmaps of what is added.
+        UnfencedGrowth = "unfenced-growth",
+    }
 }
 
 /// There is no fault of this name.
@@ -147,6 +211,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_found_by_its_name() {
+        assert_eq!(Fault::ALL.len(), Fault::DMA.len() + Fault::CRASH.len());
         assert!(Fault::ALL.len() <= 64, "a fault is a bit of a word");
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(*fault));

@@ -15,6 +15,7 @@ use udax_media::{
 };
 use udax_pmem::{DEFAULT_RESERVE, Region, RegionOptions};
 use udax_sync::atomic::Ordering;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::initial;
@@ -301,7 +302,9 @@ impl Pool {
         grown.generation += 1;
         let geometry = Geometry::new(&grown);
         write_bitmaps(&self.region, &grown, &geometry, grown.segments.len() - 1)?;
-        self.region.fence()?;
+        if !is_injected(Fault::UnfencedGrowth) {
+            self.region.fence()?;
+        }
         self.journal.grow(&grown, added)?;
         // First: who takes a new block is believed when it turns up in a tree. The allocator's locks order both.
         self.total_blocks.store(new_blocks, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use udax_media::extent::Extent;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
@@ -130,7 +131,9 @@ impl<'p> Update<'p> {
 
     /// Allocates guarded data blocks whose content is durable.
     pub(crate) fn allocate_data(&mut self, blocks: &Durable<impl AsRef<[BlockRange]>>) {
-        self.transaction.allocate(blocks);
+        if !is_injected(Fault::UnmarkedData) {
+            self.transaction.allocate(blocks);
+        }
     }
 
     /// Allocates guarded data blocks that read as zeros because their extent says so.
@@ -169,6 +172,9 @@ impl<'p> Update<'p> {
     pub(crate) fn free_extent(&mut self, extent: &Extent) -> Result<()> {
         if !extent.is_shared() {
             return self.free_data(extent.blocks());
+        }
+        if is_injected(Fault::UncountedShare) {
+            return Ok(());
         }
         let free = self.with_shares(|shares, update| shares.release(update, extent.blocks()))?;
         free.into_iter().try_for_each(|blocks| self.free_data(blocks))
@@ -270,6 +276,10 @@ impl Blocks<'_> {
             self.pool.space.give_back(blocks);
         }
         for blocks in self.freed_metadata.drain(..) {
+            if is_injected(Fault::EarlyReuse) {
+                self.pool.space.give_back(blocks);
+                continue;
+            }
             self.pool
                 .space
                 .quarantine(committed, blocks, self.pool.journal.checkpointed());

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use udax_journal::{DataWriter, Durable};
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FileBlock};
+use udax_sync::fault::{Fault, is_injected};
 
 use super::allocate::Range;
 use crate::error::Result;
@@ -89,6 +90,10 @@ impl Pool {
             };
             let run = self.space.take(request)?;
             update.guard(run);
+            if is_injected(Fault::EarlyPunch) {
+                let place = old.start.offset().raw() + from;
+                self.region.zero_nontemporal(place, to - from)?;
+            }
             self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to))?;
             fresh.push(Extent {
                 start: run.start,

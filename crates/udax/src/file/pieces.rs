@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, ByteOffset, FileBlock, HUGE_BLOCKS};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping};
@@ -212,6 +213,7 @@ impl Pool {
         for (at, length) in [(0, from - first), (to - first, last - to)] {
             match piece.origin {
                 Origin::Written => {}
+                Origin::Fresh | Origin::Unwritten if is_injected(Fault::StaleEdges) => {}
                 Origin::Fresh | Origin::Unwritten => writer.zero(ByteOffset(base + at), length)?,
                 Origin::Copied(old) => {
                     let old = ByteOffset(old.offset().raw() + at);

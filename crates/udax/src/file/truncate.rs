@@ -7,6 +7,7 @@
 use udax_dax::{Fate, Mode};
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
+use udax_sync::fault::{Fault, is_injected};
 
 use super::File;
 use crate::error::{Error, Result};
@@ -70,7 +71,7 @@ impl Pool {
         self.finish_cut(inode, state)
     }
 
-    fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+    pub(super) fn extend(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
         self.prepare_growth(inode, state, size)?;
         let mut line = Line::read(self, inode)?;
         let mut update = Update::freeing(self);
@@ -94,6 +95,12 @@ impl Pool {
         let mut map = ExtentMap::begin(self, inode, state)?;
         let completeness = free_tail(&mut update, &mut map, &mut line, first)?;
         map.store(&mut update)?;
+        if is_injected(Fault::LateSize) {
+            line.store(&mut update, inode);
+            update.commit()?;
+            update = Update::freeing(self);
+            line = Line::read(self, inode)?;
+        }
         line.set_size(size);
         line.touch_modified(now());
         line.store(&mut update, inode);

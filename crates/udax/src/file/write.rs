@@ -13,6 +13,7 @@ use udax_journal::DataWriter;
 use udax_media::extent::Extent;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, BlockRange, ByteOffset, FileBlock, MAX_FILE_BYTES};
+use udax_sync::fault::{Fault, is_injected};
 
 use super::File;
 use super::pieces::Origin;
@@ -105,6 +106,9 @@ impl Pool {
             return Ok(bytes.len());
         }
         self.finish_cut(inode, state)?;
+        if is_injected(Fault::EarlySize) && offset + length > self.inode_size(inode)? {
+            self.extend(inode, state, offset + length)?;
+        }
         if offset > self.inode_size(inode)? {
             self.retry_locked(state, |state| self.unshare_tail(inode, state))?;
         }
@@ -160,7 +164,9 @@ impl Pool {
         for (place, part) in parts {
             self.region.store_nontemporal(place, part)?;
         }
-        self.region.fence()?;
+        if !is_injected(Fault::UnfencedOverwrite) {
+            self.region.fence()?;
+        }
         state.lazy.modified = Some(now());
         inode.note_close_work();
         Ok(true)
@@ -286,7 +292,7 @@ impl Pool {
         new_start: u64,
     ) -> Result<Option<WriteTicket<'i>>> {
         let in_block = old_size % BLOCK_BYTES;
-        if in_block == 0 || new_start <= old_size {
+        if in_block == 0 || new_start <= old_size || is_injected(Fault::StaleTail) {
             return Ok(None);
         }
         let block = FileBlock::holding(old_size);

@@ -2,6 +2,7 @@
 
 use udax_media::Timestamp;
 use udax_media::inode::FileKind;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::extents::Completeness;
@@ -96,6 +97,10 @@ impl Pool {
         let mut directory = EditedDirectory::begin(self, &parent)?;
         directory.remove(&mut update, look_up)?;
         directory.finish(&mut update, now)?;
+        if is_injected(Fault::SplitUnlink) {
+            update.commit()?;
+            update = Update::freeing(self).limited(limit);
+        }
         let state = locks.state(&inode)?;
         let leaving = self.drop_name(&mut update, &inode, state, now)?;
         update.commit()?;
@@ -133,7 +138,10 @@ impl Pool {
                 orphan: None,
             });
         }
-        let orphan = Some(self.orphans.add(update, inode.ino)?);
+        let orphan = match is_injected(Fault::LostOrphan) {
+            true => None,
+            false => Some(self.orphans.add(update, inode.ino)?),
+        };
         let farewell = if inode.is_open() {
             Farewell::Open
         } else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use udax_media::dentry::Dentry;
 use udax_media::inode::{self, FileKind, offset};
 use udax_media::{InodeNo, Timestamp};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::inode::Inode;
@@ -170,6 +171,10 @@ impl Pool {
             self.exchange_entries(&mut update, (from, found), (to, replaced), now)?;
         } else {
             self.move_entry(&mut update, (from, origin), (to, destination), now)?;
+        }
+        if is_injected(Fault::SplitRename) {
+            update.commit()?;
+            update = Update::new(self).limited(limit);
         }
         self.touch_moved(&mut update, source, &from.parent, &to.parent, now)?;
         let mut leaving = None;
