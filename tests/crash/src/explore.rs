@@ -1,0 +1,294 @@
+//! Goes through the images of a recording.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, ensure};
+use udax_crash::{Cut, Domain, Image, Medium};
+use udax_pmem::{OwnedEvent, Traced};
+
+use crate::judge::{Depth, Recovery, judge};
+use crate::promise::{Moment, Promise};
+use crate::record::{Act, Recording};
+
+/// Of so many images one is not only compared but used.
+const USED: u64 = 8;
+
+/// How many images are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Effort {
+    /// At most so many for each moment of the workload.
+    pub images: usize,
+    /// At most so many for each moment of a recovery.
+    pub again: usize,
+    /// The recovery of one in so many images is gone through.
+    pub every: u64,
+}
+
+/// A power failure, and perhaps another one during the recovery from it.
+///
+/// Printed as one word: `events:cut` or `events:cut/events:cut`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// After how many events of the workload, and what was left.
+    pub first: (usize, Cut),
+    /// After how many events of the recovery, and what was left.
+    pub second: Option<(usize, Cut)>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.first.0, self.first.1)?;
+        match &self.second {
+            Some((events, cut)) => write!(f, "/{events}:{cut}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> anyhow::Result<Self> {
+        let one = |part: &str| -> anyhow::Result<(usize, Cut)> {
+            let (events, cut) = part.split_once(':').context("a place is EVENTS:CUT")?;
+            Ok((events.parse().context("events")?, cut.parse()?))
+        };
+        let (first, second) = match word.split_once('/') {
+            Some((first, second)) => (one(first)?, Some(one(second)?)),
+            None => (one(word)?, None),
+        };
+        Ok(Self { first, second })
+    }
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Moments at which power may have failed.
+    pub moments: u64,
+    /// Images judged.
+    pub images: u64,
+    /// Images of recoveries among them.
+    pub recoveries: u64,
+    /// Images that had been judged for the same promise before.
+    pub repeated: u64,
+}
+
+impl Tally {
+    /// Adds another one's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.moments += other.moments;
+        self.images += other.images;
+        self.recoveries += other.recoveries;
+        self.repeated += other.repeated;
+    }
+}
+
+/// What is wrong, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The power failure.
+    pub place: Place,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Goes through one recording.
+#[derive(Debug)]
+pub struct Explorer<'r> {
+    recording: &'r Recording,
+    domain: Domain,
+    effort: Effort,
+    seed: u64,
+    judged: HashSet<(u128, Moment)>,
+    /// Fingerprints of judged images, for those who count distinct ones and take them away.
+    pub fingerprints: Vec<u128>,
+    /// Counts so far.
+    pub tally: Tally,
+}
+
+impl<'r> Explorer<'r> {
+    /// Nothing is looked at yet.
+    pub fn new(recording: &'r Recording, domain: Domain, effort: Effort, seed: u64) -> Self {
+        Self {
+            recording,
+            domain,
+            effort,
+            seed,
+            judged: HashSet::new(),
+            fingerprints: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Goes through all moments; `told` is called after each image, and ends the exploration by `false`.
+    ///
+    /// # Errors
+    /// The first image that is not right.
+    pub fn explore(&mut self, told: &mut dyn FnMut(&mut Self) -> bool) -> Result<(), Box<Violation>> {
+        let recording = self.recording;
+        let first = recording.opened();
+        let mut medium = Medium::new(self.domain, recording.base.clone());
+        let mut moments = usize::try_from(self.seed).unwrap_or(0) % recording.stride;
+        for events in 0..=recording.events.len() {
+            let is_moment = events >= first && recording.is_moment(events);
+            moments += usize::from(is_moment);
+            if is_moment && moments.is_multiple_of(recording.stride) {
+                self.tally.moments += 1;
+                let moment = recording.moment(events);
+                let promises = recording.promises(&moment);
+                for cut in medium.cuts(self.effort.images, self.seed ^ number(events)) {
+                    self.look(&medium, (events, cut), &moment, &promises)?;
+                    if !told(self) {
+                        return Ok(());
+                    }
+                }
+            }
+            recording.step(&mut medium, events);
+        }
+        Ok(())
+    }
+
+    fn look(
+        &mut self,
+        medium: &Medium,
+        first: (usize, Cut),
+        moment: &Moment,
+        promises: &[Promise],
+    ) -> Result<(), Box<Violation>> {
+        let image = medium.image(&first.1);
+        let place = Place { first, second: None };
+        let Some(recovery) = self.judge_new(&image, moment, promises, place)? else {
+            return Ok(());
+        };
+        if self.tally.images % self.effort.every == 0 {
+            self.fail_again(&image, &recovery, first, moment, promises)?;
+        }
+        Ok(())
+    }
+
+    /// Judges an image unless it was judged for the same promises before.
+    fn judge_new(
+        &mut self,
+        image: &Image,
+        moment: &Moment,
+        promises: &[Promise],
+        place: Place,
+    ) -> Result<Option<Recovery>, Box<Violation>> {
+        if !self.judged.insert((image.fingerprint(), moment.clone())) {
+            self.tally.repeated += 1;
+            return Ok(None);
+        }
+        self.fingerprints.push(image.fingerprint());
+        self.tally.images += 1;
+        let depth = match self.tally.images % USED {
+            0 => Depth::Use,
+            _ => Depth::Compare,
+        };
+        match judge(image, promises, depth) {
+            Ok(recovery) => Ok(Some(recovery)),
+            Err(what) => Err(Box::new(Violation { place, what })),
+        }
+    }
+
+    /// Power fails during the recovery of `image`, or while the pool is closed after it.
+    fn fail_again(
+        &mut self,
+        image: &Image,
+        recovery: &[Traced],
+        first: (usize, Cut),
+        moment: &Moment,
+        promises: &[Promise],
+    ) -> Result<(), Box<Violation>> {
+        let mut medium = Medium::new(self.domain, image.clone());
+        for (events, event) in recovery.iter().enumerate() {
+            if matches!(event.event, OwnedEvent::Fence) {
+                let seed = self.seed ^ number(first.0 << 20) ^ number(events);
+                for cut in medium.cuts(self.effort.again, seed) {
+                    let place = Place {
+                        first,
+                        second: Some((events, cut)),
+                    };
+                    let again = medium.image(&cut);
+                    if self.judge_new(&again, moment, promises, place)?.is_some() {
+                        self.tally.recoveries += 1;
+                    }
+                }
+            }
+            medium.step(event);
+        }
+        Ok(())
+    }
+}
+
+impl Recording {
+    /// Whether images after `events` events are to be looked at: before a fence there are most of them, and when an
+    /// operation has returned its promise counts.
+    fn is_moment(&self, events: usize) -> bool {
+        let is_fence = |traced: &Traced| matches!(traced.event, OwnedEvent::Fence);
+        let is_return = || {
+            let mut steps = self.lanes.iter().flat_map(|lane| &lane.steps);
+            steps.any(|step| step.returned == events)
+        };
+        self.events.get(events).is_none_or(is_fence) || is_return()
+    }
+
+    /// What happens after `events` events: a file grows before anything is stored in what is added.
+    fn step(&self, medium: &mut Medium, events: usize) {
+        for step in self.lanes.iter().flat_map(|lane| &lane.steps) {
+            if let Act::Grow(bytes) = step.act
+                && step.began == events
+            {
+                medium.grow(bytes);
+            }
+        }
+        if let Some(event) = self.events.get(events) {
+            medium.step(event);
+        }
+    }
+
+    /// The image at `place`, judged.
+    ///
+    /// # Errors
+    /// What is wrong with it; that there is no such place.
+    pub fn judge_at(&self, domain: Domain, place: &Place) -> anyhow::Result<()> {
+        let (events, cut) = place.first;
+        ensure!(
+            events <= self.events.len(),
+            "there are {} events only",
+            self.events.len()
+        );
+        let mut medium = Medium::new(domain, self.base.clone());
+        for event in 0..events {
+            self.step(&mut medium, event);
+        }
+        let image = medium.image(&cut);
+        let moment = self.moment(events);
+        let promises = self.promises(&moment);
+        let depth = match place.second {
+            Some(_) => Depth::Compare,
+            None => Depth::Use,
+        };
+        let recovery = judge(&image, &promises, depth).map_err(anyhow::Error::msg)?;
+        let Some((events, cut)) = place.second else {
+            return Ok(());
+        };
+        ensure!(
+            events <= recovery.len(),
+            "recovery has {} events only",
+            recovery.len()
+        );
+        let mut medium = Medium::new(domain, image);
+        for event in &recovery[..events] {
+            medium.step(event);
+        }
+        judge(&medium.image(&cut), &promises, Depth::Use).map_err(anyhow::Error::msg)?;
+        Ok(())
+    }
+}
+
+fn number(events: usize) -> u64 {
+    u64::try_from(events).unwrap_or(u64::MAX)
+}

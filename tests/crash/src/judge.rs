@@ -1,0 +1,192 @@
+//! Whether an image is right: it checks, recovers, holds what was promised, goes on working, closes and checks.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use udax::{Filesystem, MountOptions, NewInode, OpenFlags, Owner};
+use udax_check::{CheckOptions, Silent};
+use udax_crash::{Cut, Domain, Image, Medium, Pick};
+use udax_pmem::{Region, Traced};
+use udax_test_model::model::{Body, Model};
+use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Text};
+use udax_test_model::run::Summary;
+use udax_test_model::verify::verify;
+
+use crate::base::{State, session};
+use crate::promise::{Candidate, Promise};
+
+/// How much is done with a recovered pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// It is compared.
+    Compare,
+    /// And used: files become longer, which shows what lies behind their ends; new ones are made.
+    Use,
+}
+
+/// What the recovery, and the closing right after it, stored.
+pub type Recovery = Vec<Traced>;
+
+/// Judges `image`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recovery, String> {
+    let judged = catch_unwind(AssertUnwindSafe(|| try_judge(image, promises, depth)));
+    judged.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+fn try_judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recovery, String> {
+    let region = image.region().map_err(|error| error.to_string())?;
+    check(&region).map_err(|problems| format!("the check before recovery: {problems}"))?;
+    let (region, trace) = image.recorded().map_err(|error| error.to_string())?;
+    let options = MountOptions {
+        // Comparing reads everything, and closing would make that durable.
+        no_atime: true,
+        ..MountOptions::default()
+    };
+    let filesystem =
+        Filesystem::open_region(region, &options).map_err(|error| format!("recovery: {error}"))?;
+    let mut kept = usize::MAX;
+    for promise in promises {
+        let state = compare(&filesystem, promise)?;
+        if depth == Depth::Use {
+            // What is done from here on was not promised.
+            kept = kept.min(trace.len());
+            go_on(&filesystem, promise, state).map_err(|error| format!("after recovery: {error}"))?;
+        }
+    }
+    filesystem.close().map_err(|error| format!("close: {error}"))?;
+    let mut recovery = trace.take();
+    let mut medium = Medium::new(Domain::Flush, image.clone());
+    for event in &recovery {
+        medium.step(event);
+    }
+    recovery.truncate(kept);
+    let closed = medium.image(&Cut::now(Pick::Least));
+    let region = closed.region().map_err(|error| error.to_string())?;
+    check(&region).map_err(|problems| format!("the check after recovery: {problems}"))?;
+    Ok(recovery)
+}
+
+/// Checks a pool that nobody has open.
+///
+/// # Errors
+/// The problems that are found.
+pub fn check(region: &Region) -> Result<(), String> {
+    let options = CheckOptions {
+        threads: 1,
+        ..CheckOptions::default()
+    };
+    let report = udax_check::check(region, &options, &Silent).map_err(|error| error.to_string())?;
+    match report.problems.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{:?}", report.problems)),
+    }
+}
+
+/// The candidate that is there.
+fn compare(filesystem: &Filesystem, promise: &Promise) -> Result<State, String> {
+    let mut differences = Vec::new();
+    for candidate in &promise.candidates {
+        match fits(filesystem, promise, candidate) {
+            Ok(state) => return Ok(state),
+            Err(difference) => differences.push(format!("not {}: {difference}", candidate.what)),
+        }
+    }
+    Err(format!("/{}: {}", promise.directory, differences.join("; ")))
+}
+
+fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Result<State, String> {
+    let mut state = State::clone(&candidate.state);
+    crash(&mut state);
+    let torn: Option<Model> = candidate.torn.as_ref().map(|torn| {
+        let mut torn = State::clone(torn);
+        crash(&mut torn);
+        torn.model
+    });
+    let mut session = session(filesystem.clone(), promise.directory.as_bytes(), state);
+    verify(
+        &mut session.target,
+        &mut session.model,
+        torn.as_ref(),
+        &mut session.comparer,
+    )?;
+    if torn.is_some() {
+        session.model.adopt_bytes(&mut session.target)?;
+    }
+    Ok(State {
+        model: session.model,
+        comparer: session.comparer,
+    })
+}
+
+/// What a crash does to what is known: files are closed, and lazy times may be lost.
+fn crash(state: &mut State) {
+    let now = udax_test_model::run::now();
+    let _ = state
+        .model
+        .apply(&Operation::Crash, udax_test_model::run::since(now));
+    state.comparer.forget_changes();
+}
+
+/// Uses the recovered pool.
+fn go_on(filesystem: &Filesystem, promise: &Promise, state: State) -> Result<(), String> {
+    let mut longer: Vec<(Vec<u8>, u64)> = Vec::new();
+    for (id, path) in state.model.paths() {
+        if let Body::File(content) = &state.model.inode(id).body
+            && content.size() < 1 << 40
+        {
+            longer.push((path, content.size() + 5000));
+        }
+    }
+    let new = NewInode {
+        permissions: 0o755,
+        owner: Owner::default(),
+    };
+    let text = |path: &str| Text::from(path.as_bytes());
+    let file = |what| Operation::File { slot: 0, what };
+    let data = Data { seed: 5, len: 9000 };
+    let mut operations: Vec<Operation> = longer
+        .into_iter()
+        .map(|(path, size)| Operation::Node {
+            path: Text(path),
+            what: NodeOperation::Truncate { size },
+        })
+        .collect();
+    operations.extend([
+        Operation::Name(NameOperation::CreateDir {
+            path: text("after"),
+            new,
+        }),
+        Operation::Open {
+            slot: 0,
+            path: text("after/file"),
+            flags: OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
+            new,
+        },
+        file(FileOperation::Write { offset: 100, data }),
+        Operation::Name(NameOperation::Unlink {
+            path: text("after/file"),
+        }),
+        file(FileOperation::Read { offset: 0, len: 9100 }),
+        Operation::Close { slot: 0 },
+    ]);
+    let mut session = session(filesystem.clone(), promise.directory.as_bytes(), state);
+    let mut summary = Summary::default();
+    for operation in &operations {
+        let done = session.apply(operation, &mut summary);
+        done.map_err(|error| format!("{operation:?}: {error}"))?;
+    }
+    verify(
+        &mut session.target,
+        &mut session.model,
+        None,
+        &mut session.comparer,
+    )
+}

@@ -1,0 +1,23 @@
+//! Power failures at every moment of every operation, and whether what is left is right.
+//!
+//! A workload runs on a recorded pool, with the code that ships. Its trace gives every legal image of the medium
+//! (`udax_crash`). Each is checked, recovered, compared with what had been promised at that moment, closed and checked
+//! again; and power fails once more at every moment of that recovery.
+//!
+//! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: every sequence of
+//!   one and of two operations over a few files (as ACE does: Mohan et al., "Finding Crash-Consistency Bugs with Bounded
+//!   Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
+//! * [`record`]: runs one, and keeps the trace and what each operation promised.
+//! * [`promise`]: what may be there at a moment. [`judge`]: whether it is. [`explore`]: goes through the images.
+//! * [`run`]: many workloads on all processors, with counts and progress.
+#![forbid(unsafe_code)]
+
+pub mod alphabet;
+pub mod base;
+pub mod explore;
+pub mod judge;
+pub mod promise;
+pub mod record;
+pub mod run;
+
+pub mod workload;

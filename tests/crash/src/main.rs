@@ -1,0 +1,253 @@
+//! Crash tests, as many and as long as wanted.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use udax_crash::Domain;
+use udax_pmem::{OwnedEvent, Traced};
+use udax_test_crash::explore::{Effort, Place};
+use udax_test_crash::run::{Campaign, Limits, Outcome, Progress, Sequences, sequences};
+use udax_test_crash::workload::Workload;
+
+#[derive(Debug, Parser)]
+#[command(about = "Lets power fail at every moment of operations on a pool, and judges what is left")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Go through many workloads: all single actions, then pairs, triples, random ones and threads in turn.
+    Run(Run),
+    /// Go through these workloads.
+    Explore {
+        /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`.
+        #[arg(required = true)]
+        workloads: Vec<Workload>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Look at one image again, as the line of a failure says.
+    Replay {
+        /// The workload.
+        workload: Workload,
+        /// The machine: flush, eadr or msync.
+        domain: Domain,
+        /// When power fails, and what is left: `EVENTS:CUT`, or two of them with a slash.
+        place: Place,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// End after so many distinct images.
+    #[arg(long, default_value_t = 1_000_000)]
+    until: u64,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct How {
+    /// Chooses the workloads and the samples.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// End after so many minutes.
+    #[arg(long, default_value_t = 120)]
+    minutes: u64,
+    /// Images of a moment, at most.
+    #[arg(long, default_value_t = 24)]
+    images: usize,
+    /// Images of a moment of a recovery, at most.
+    #[arg(long, default_value_t = 6)]
+    again: usize,
+    /// The recovery of one in so many images is gone through.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// The machines, in turn: flush, eadr, msync.
+    #[arg(long, value_delimiter = ',', default_value = "flush,eadr,msync")]
+    domains: Vec<Domain>,
+    /// Worker threads; 0 for one a processor.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+impl How {
+    fn campaign(&self, workloads: Vec<Workload>, images: u64) -> Campaign {
+        Campaign {
+            workloads,
+            domains: self.domains.clone(),
+            effort: Effort {
+                images: self.images,
+                again: self.again,
+                every: self.every,
+            },
+            seed: self.seed,
+            limits: Limits {
+                images,
+                time: Duration::from_secs(self.minutes * 60),
+            },
+            threads: self.threads,
+        }
+    }
+}
+
+/// All single actions, all pairs, and between them triples, random workloads and threads.
+fn all(seed: u64) -> Vec<Workload> {
+    let of = |length, sample| sequences(Sequences { length, sample }, seed);
+    let mut workloads = of(1, None);
+    workloads.push(Workload::Lanes { records: 700 });
+    let mut triples = of(3, Some(20_000)).into_iter();
+    for (index, pair) in (0_u64..).zip(of(2, None)) {
+        workloads.push(pair.clone());
+        workloads.extend(triples.next());
+        if index % 50 == 0
+            && let Workload::Actions(actions) = pair
+        {
+            workloads.push(Workload::Grow(actions));
+        }
+        if index % 8 == 0 {
+            let seed = seed.wrapping_mul(1_000_000).wrapping_add(index);
+            workloads.push(Workload::Random {
+                seed,
+                operations: 300,
+            });
+            workloads.push(Workload::Threads {
+                seed,
+                threads: 3,
+                operations: 60,
+            });
+            workloads.push(Workload::Full {
+                seed,
+                operations: 100,
+            });
+        }
+    }
+    workloads.extend(triples);
+    workloads
+}
+
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}, {per_sec}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn step(&self, begun: u64, workloads: u64, _: u64, distinct: u64) {
+        self.0.set_position(distinct);
+        self.0.set_message(format!(
+            "workload {begun} of {workloads}, {distinct} distinct images"
+        ));
+    }
+}
+
+fn report(outcome: &Outcome) -> ExitCode {
+    for failure in &outcome.failures {
+        println!("{failure}");
+    }
+    let tally = &outcome.tally;
+    println!(
+        "{} workloads, {} moments, {} images judged ({} of them of recoveries, {} distinct, {} more were judged \
+         before) in {:.0} s: {:.0} images/s",
+        outcome.workloads,
+        tally.moments,
+        tally.images,
+        tally.recoveries,
+        outcome.distinct,
+        tally.repeated,
+        outcome.time.as_secs_f64(),
+        rate(tally.images, outcome.time)
+    );
+    match outcome.failures.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn rate(images: u64, time: Duration) -> f64 {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_secs(images).div_f64(1.0).as_secs_f64() * 1000.0
+        / Duration::from_secs(millis).as_secs_f64()
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Task::Run(run) => {
+            let bar = Bar::new();
+            let limit = run.until;
+            bar.0.set_length(limit);
+            let outcome = run.how.campaign(all(run.how.seed), limit).run(&bar);
+            bar.0.finish_and_clear();
+            Ok(report(&outcome))
+        }
+        Task::Explore { workloads, how } => {
+            let bar = Bar::new();
+            let outcome = how.campaign(workloads, u64::MAX).run(&bar);
+            bar.0.finish_and_clear();
+            Ok(report(&outcome))
+        }
+        Task::Replay {
+            workload,
+            domain,
+            place,
+        } => replay(&workload, domain, &place),
+    }
+}
+
+/// What is stored, flushed and fenced, numbered from `first` on.
+fn print_events(events: &[Traced], first: usize) {
+    for (number, traced) in (first..).zip(events) {
+        match &traced.event {
+            OwnedEvent::Store { at, bytes } => println!("  {number}: store {} bytes at {at}", bytes.len()),
+            OwnedEvent::NonTemporal { at, bytes } => {
+                println!("  {number}: store {} bytes at {at} past the cache", bytes.len());
+            }
+            OwnedEvent::Flush { at, len } => println!("  {number}: flush {len} bytes at {at}"),
+            OwnedEvent::Fence => println!("  {number}: fence"),
+        }
+    }
+}
+
+fn replay(workload: &Workload, domain: Domain, place: &Place) -> anyhow::Result<ExitCode> {
+    ensure!(
+        workload.is_deterministic(),
+        "threads come in another order each time: explore the workload again"
+    );
+    let recording = workload.record()?;
+    for lane in &recording.lanes {
+        for (index, step) in lane.steps.iter().enumerate() {
+            let state = match place.first.0 {
+                events if step.returned <= events => "done",
+                events if step.began < events => "under way",
+                _ => break,
+            };
+            println!(
+                "{index} ({} to {}) {state}: {:?}",
+                step.began, step.returned, step.act
+            );
+            if state == "under way" {
+                print_events(&recording.events[step.began..step.returned], step.began);
+            }
+        }
+    }
+    match recording.judge_at(domain, place) {
+        Ok(()) => {
+            println!("this image is right");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(what) => {
+            println!("{what}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What may be there after a power failure at a moment of a recording.
+
+use std::sync::Arc;
+
+use udax_test_model::operation::{FileOperation, Operation};
+
+use crate::base::State;
+use crate::record::{Act, Lane, Recording};
+
+/// What one thread's directory may hold.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    /// The directory.
+    pub directory: String,
+    /// One of these.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A state that is legal.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What must be there.
+    pub state: Arc<State>,
+    /// Where bytes may already be as in this one, word by word.
+    pub torn: Option<Arc<State>>,
+    /// What it is, for messages.
+    pub what: String,
+}
+
+/// Which operations had returned, and whether the next one had begun; for each thread.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Moment(Vec<(usize, bool)>);
+
+impl Recording {
+    /// Which promises count after the first `events` events.
+    pub fn moment(&self, events: usize) -> Moment {
+        let of = |lane: &Lane| {
+            let returned = lane.steps.partition_point(|step| step.returned <= events);
+            let has_begun = lane.steps.get(returned).is_some_and(|step| step.began < events);
+            (returned, has_begun)
+        };
+        Moment(self.lanes.iter().map(of).collect())
+    }
+
+    /// The promises of a moment.
+    pub fn promises(&self, moment: &Moment) -> Vec<Promise> {
+        let lanes = self.lanes.iter().zip(&moment.0);
+        lanes
+            .map(|(lane, (returned, has_begun))| lane.promise(*returned, *has_begun))
+            .collect()
+    }
+
+    /// The events at which the pool had been opened: from there on operations were done.
+    pub fn opened(&self) -> usize {
+        let first = self.lanes.iter().filter_map(|lane| lane.steps.first());
+        first.map(|step| step.began).min().unwrap_or(0)
+    }
+}
+
+impl Lane {
+    fn promise(&self, returned: usize, has_begun: bool) -> Promise {
+        let before = match returned.checked_sub(1) {
+            Some(last) => &self.steps[last].after,
+            None => &self.before,
+        };
+        let mut candidates = Vec::new();
+        match self.steps.get(returned).filter(|_| has_begun) {
+            None => candidates.push(Candidate {
+                state: Arc::clone(before),
+                torn: None,
+                what: format!("after {returned} operations"),
+            }),
+            Some(step) => {
+                let act = &step.act;
+                candidates.push(Candidate {
+                    state: Arc::clone(before),
+                    torn: stores_in_place(act).then(|| Arc::clone(&step.after)),
+                    what: format!("before {act:?}"),
+                });
+                candidates.push(Candidate {
+                    state: Arc::clone(&step.after),
+                    torn: None,
+                    what: format!("after {act:?}"),
+                });
+            }
+        }
+        Promise {
+            directory: self.directory.clone(),
+            candidates,
+        }
+    }
+}
+
+/// Whether the operation may overwrite bytes where they are, so that a part of them may be new.
+fn stores_in_place(act: &Act) -> bool {
+    let Act::Operation(operation) = act else {
+        return false;
+    };
+    match operation {
+        Operation::File { what, .. } => matches!(
+            what,
+            FileOperation::Write { .. }
+                | FileOperation::WriteVectored { .. }
+                | FileOperation::Append { .. }
+                | FileOperation::StorePinned { .. }
+        ),
+        Operation::CopyRange { .. } => true,
+        _ => false,
+    }
+}

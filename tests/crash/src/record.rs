@@ -1,0 +1,186 @@
+//! Runs operations on a recorded pool, and keeps the trace and what each operation promised.
+
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, anyhow, bail};
+use udax::{Filesystem, MountOptions};
+use udax_crash::Image;
+use udax_pmem::{TraceRecorder, Traced};
+use udax_test_model::generate::{Generator, Profile};
+use udax_test_model::model::Model;
+use udax_test_model::operation::Operation;
+use udax_test_model::run::Summary;
+
+use crate::base::{Base, State, session};
+
+/// Where the operations of a thread come from.
+#[derive(Clone, Debug)]
+pub enum Script {
+    /// These.
+    Fixed(Vec<Act>),
+    /// So many, from this seed.
+    Random {
+        /// The seed.
+        seed: u64,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// One thing that is done.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Act {
+    /// To the tree.
+    Operation(Operation),
+    /// To the pool: it gets so many bytes. The tree stays as it is.
+    Grow(u64),
+}
+
+/// A thread's part: a directory in which nobody else does anything.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The directory; empty for all of the pool.
+    pub directory: String,
+    /// What is done there.
+    pub script: Script,
+}
+
+/// An operation that was done, between two moments of the trace.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What was done.
+    pub act: Act,
+    /// Events before it began.
+    pub began: usize,
+    /// Events when it had returned: from then on `after` is promised.
+    pub returned: usize,
+    /// What is there after it.
+    pub after: Arc<State>,
+}
+
+/// What one thread did.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// The directory.
+    pub directory: String,
+    /// What was there before.
+    pub before: Arc<State>,
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// A workload that was run.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The medium before the trace.
+    pub base: Image,
+    /// All events, from the opening of the pool on.
+    pub events: Vec<Traced>,
+    /// What each thread did.
+    pub lanes: Vec<Lane>,
+    /// Of so many moments one is looked at.
+    pub stride: usize,
+}
+
+impl Recording {
+    /// Runs `parts`, each in a thread of its own if there are several.
+    ///
+    /// # Errors
+    /// When an operation gives something else than the model says, or the pool cannot be opened or closed.
+    pub fn of(base: &Base, parts: &[Part]) -> anyhow::Result<Self> {
+        let (region, trace) = base.image.recorded()?;
+        let filesystem = Filesystem::open_region(region, &MountOptions::default())?;
+        let lanes = match parts {
+            [one] => vec![lane(&filesystem, &trace, one, base)?],
+            several => thread::scope(|scope| {
+                let threads: Vec<_> = several
+                    .iter()
+                    .map(|part| scope.spawn(|| lane(&filesystem, &trace, part, base)))
+                    .collect();
+                let join = |thread: thread::ScopedJoinHandle<'_, anyhow::Result<Lane>>| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+                };
+                threads.into_iter().map(join).collect::<anyhow::Result<Vec<_>>>()
+            })?,
+        };
+        filesystem.close().context("close")?;
+        Ok(Self {
+            base: base.image.clone(),
+            events: trace.take(),
+            lanes,
+            stride: 1,
+        })
+    }
+}
+
+fn lane(filesystem: &Filesystem, trace: &TraceRecorder, part: &Part, base: &Base) -> anyhow::Result<Lane> {
+    let state = match part.directory.is_empty() {
+        true => base.state.clone(),
+        false => base.empty_directory(),
+    };
+    let before = Arc::new(state.clone());
+    let mut session = session(filesystem.clone(), part.directory.as_bytes(), state);
+    let mut script = part.script.operations();
+    let mut summary = Summary::default();
+    let mut steps = Vec::new();
+    while let Some(act) = script.next(&session.model) {
+        let began = trace.len();
+        let result = match &act {
+            Act::Operation(operation) => session.apply(operation, &mut summary),
+            Act::Grow(bytes) => filesystem.grow(*bytes).map_err(|error| error.to_string()),
+        };
+        result.map_err(|error| anyhow!("step {}, {act:?}: {error}", steps.len()))?;
+        let returned = trace.len();
+        let after = State {
+            model: session.model.clone(),
+            comparer: session.comparer.clone(),
+        };
+        steps.push(Step {
+            act,
+            began,
+            returned,
+            after: Arc::new(after),
+        });
+    }
+    if steps.is_empty() {
+        bail!("there is nothing to do");
+    }
+    Ok(Lane {
+        directory: part.directory.clone(),
+        before,
+        steps,
+    })
+}
+
+/// What is left of a script.
+#[derive(Debug)]
+enum Operations {
+    Fixed(std::vec::IntoIter<Act>),
+    Random(Generator, usize),
+}
+
+impl Script {
+    fn operations(&self) -> Operations {
+        match self {
+            Self::Fixed(acts) => Operations::Fixed(acts.clone().into_iter()),
+            Self::Random { seed, count } => {
+                Operations::Random(Generator::new(*seed, Profile::Confined), *count)
+            }
+        }
+    }
+}
+
+impl Operations {
+    fn next(&mut self, model: &Model) -> Option<Act> {
+        match self {
+            Self::Fixed(acts) => acts.next(),
+            Self::Random(generator, left) => {
+                *left = left.checked_sub(1)?;
+                Some(Act::Operation(generator.next(model)))
+            }
+        }
+    }
+}
