@@ -90,13 +90,7 @@ pub(crate) fn repair(
     let head_findings = findings.len();
     // What is only noted is made whole by the closing checkpoint.
     let is_settled = was_clean && notes.is_empty();
-    let scan = run_rounds(
-        &pool,
-        &mut log,
-        was_clean && notes.is_empty(),
-        &mut findings,
-        progress,
-    )?;
+    let scan = run_rounds(&pool, &mut log, is_settled, &mut findings, progress)?;
     let left: HashSet<(Place, String)> = scan
         .findings
         .list

@@ -280,6 +280,13 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     };
     add("pin", with_file("A/e", [write(0, 4111), pinned(10, 300)]));
     add("pin-shared", with_file("B/h", [pinned(4000, 301)]));
+    let only_pinned = |offset, len| FileOperation::OverwritePinned {
+        offset,
+        data: data(len),
+    };
+    add("pin-only", with_file("B/p", [only_pinned(5000, 302)]));
+    add("overwrite-own", with_file("B/p", [write(4500, 303)]));
+    add("overwrite-own-block", with_file("B/p", [write(4096, 4094)]));
     let truncate = |size| FileOperation::Truncate { size };
     add("truncate-to-nothing", with_file("A/f", [truncate(0)]));
     add("truncate-in-block", with_file("A/f", [truncate(5000)]));
@@ -370,10 +377,15 @@ fn attributes(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     add("xattr-replace", vec![set_xattr("A/f", 60, XattrMode::Replace)]);
     add("xattr-large", vec![set_xattr("A/f", 5000, XattrMode::Either)]);
     add("xattr-of-dir", vec![set_xattr("B", 200, XattrMode::Either)]);
-    add(
-        "xattr-remove",
-        vec![node("A/f", NodeOperation::RemoveXattr { name: text("user.x") })],
-    );
+    let remove = |path: &str| {
+        let name = text("user.x");
+        node(path, NodeOperation::RemoveXattr { name })
+    };
+    add("xattr-remove", vec![remove("A/f")]);
+    // What the attribute had in the pool's trees is free again: does a file's data lie there too early?
+    let mut reuse = vec![set_xattr("A/e", 1901, XattrMode::Either), remove("A/e")];
+    reuse.extend(with_file("A/e", [write(0, 40_000)]));
+    add("xattr-block-reused", reuse);
     let set = SetAttributes {
         permissions: Some(0o600),
         uid: Some(7),

@@ -9,12 +9,13 @@
 //!   Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
 //! * [`promise`]: what may be there at a moment. [`judge`]: whether it is. [`explore`]: goes through the images.
-//! * [`run`]: many workloads on all processors, with counts and progress.
+//! * [`run`]: many workloads on all processors, with counts and progress. [`hunt`]: that missing protections are found.
 #![forbid(unsafe_code)]
 
 pub mod alphabet;
 pub mod base;
 pub mod explore;
+pub mod hunt;
 pub mod judge;
 pub mod promise;
 pub mod record;

@@ -1,16 +1,18 @@
 //! Crash tests, as many and as long as wanted.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use udax_crash::Domain;
 use udax_pmem::{OwnedEvent, Traced};
+use udax_sync::fault::{self, Fault};
 use udax_test_crash::explore::{Effort, Place};
-use udax_test_crash::run::{Campaign, Limits, Outcome, Progress, Sequences, sequences};
-use udax_test_crash::workload::Workload;
+use udax_test_crash::hunt;
+use udax_test_crash::run::{Campaign, Limits, Outcome, Progress, Sequences, Silent, sequences};
+use udax_test_crash::workload::{Workload, prepare};
 
 #[derive(Debug, Parser)]
 #[command(about = "Lets power fail at every moment of operations on a pool, and judges what is left")]
@@ -30,6 +32,25 @@ enum Task {
         workloads: Vec<Workload>,
         #[command(flatten)]
         how: How,
+    },
+    /// Let the crash tests find each protection's absence, one after the other. For builds with `--cfg udax_faults`.
+    Faults {
+        /// Those to hunt for; none: all that crash tests find.
+        faults: Vec<Fault>,
+        /// The longest hunt for one, in seconds.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
+    /// Switch this protection off, and end with status 1 when that is found.
+    Hunt {
+        /// The protection.
+        fault: Fault,
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Chooses the workloads and the samples.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Look at one image again, as the line of a failure says.
     Replay {
@@ -158,7 +179,7 @@ fn report(outcome: &Outcome) -> ExitCode {
     let tally = &outcome.tally;
     println!(
         "{} workloads, {} moments, {} images judged ({} of them of recoveries, {} distinct, {} more were judged \
-         before) in {:.0} s: {:.0} images/s",
+         before) in {:.0} s: {} images/s",
         outcome.workloads,
         tally.moments,
         tally.images,
@@ -174,10 +195,9 @@ fn report(outcome: &Outcome) -> ExitCode {
     }
 }
 
-fn rate(images: u64, time: Duration) -> f64 {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    Duration::from_secs(images).div_f64(1.0).as_secs_f64() * 1000.0
-        / Duration::from_secs(millis).as_secs_f64()
+fn rate(images: u64, time: Duration) -> u64 {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    images.saturating_mul(1000) / milliseconds
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -194,6 +214,19 @@ fn main() -> anyhow::Result<ExitCode> {
             let bar = Bar::new();
             let outcome = how.campaign(workloads, u64::MAX).run(&bar);
             bar.0.finish_and_clear();
+            Ok(report(&outcome))
+        }
+        Task::Faults { faults, seconds } => hunt_all(&faults, Duration::from_secs(seconds)),
+        Task::Hunt { fault, seconds, seed } => {
+            prepare()?;
+            fault::inject(fault)?;
+            // Panics are findings here, and told as such.
+            std::panic::set_hook(Box::new(|_| {}));
+            let limits = Limits {
+                images: u64::MAX,
+                time: Duration::from_secs(seconds),
+            };
+            let outcome = hunt::campaign(seed, limits).run(&Silent);
             Ok(report(&outcome))
         }
         Task::Replay {
@@ -216,6 +249,35 @@ fn print_events(events: &[Traced], first: usize) {
             OwnedEvent::Fence => println!("  {number}: fence"),
         }
     }
+}
+
+fn hunt_all(faults: &[Fault], time: Duration) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe()?;
+    let faults = if faults.is_empty() { Fault::CRASH } else { faults };
+    let mut missed = 0;
+    for fault in faults {
+        let began = Instant::now();
+        match hunt::hunt(&program, *fault, time) {
+            Ok(found) => {
+                let short: String = found.chars().take(200).collect();
+                println!(
+                    "{}: found in {:.1} s: {short}",
+                    fault.name(),
+                    began.elapsed().as_secs_f64()
+                );
+            }
+            Err(error) => {
+                missed += 1;
+                println!("{error:#}");
+            }
+        }
+    }
+    println!("{} faults, {missed} not found", faults.len());
+    Ok(if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn replay(workload: &Workload, domain: Domain, place: &Place) -> anyhow::Result<ExitCode> {

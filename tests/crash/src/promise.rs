@@ -103,6 +103,7 @@ fn stores_in_place(act: &Act) -> bool {
                 | FileOperation::WriteVectored { .. }
                 | FileOperation::Append { .. }
                 | FileOperation::StorePinned { .. }
+                | FileOperation::OverwritePinned { .. }
         ),
         Operation::CopyRange { .. } => true,
         _ => false,

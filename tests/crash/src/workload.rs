@@ -21,7 +21,7 @@ const FILLING: u64 = 3_700 * 4096;
 /// The longest attribute that a record holds as a whole, so that few of them fill a lane.
 const LARGE_RECORD: usize = 1_900;
 /// Each record has two moments: an even stride would see one kind only.
-const LANES_STRIDE: usize = 5;
+const LANES_STRIDE: usize = 23;
 /// Room for what random operations write.
 const ROOMY: u64 = 64 << 20;
 

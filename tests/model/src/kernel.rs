@@ -113,9 +113,9 @@ impl Kernel {
             FileOperation::ReadVectored { offset, lens } => {
                 Reply::Bytes(read(file, *offset, lens.iter().sum())?)
             }
-            FileOperation::Write { offset, data } | FileOperation::StorePinned { offset, data } => {
-                write(file, *offset, &data.bytes())?
-            }
+            FileOperation::Write { offset, data }
+            | FileOperation::StorePinned { offset, data }
+            | FileOperation::OverwritePinned { offset, data } => write(file, *offset, &data.bytes())?,
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 write(file, *offset, &bytes)?

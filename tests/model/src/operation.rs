@@ -143,6 +143,11 @@ pub enum FileOperation {
         offset: u64,
         data: Data,
     },
+    /// Bytes that the file has are stored again through a pin, and persisted: never by a write.
+    OverwritePinned {
+        offset: u64,
+        data: Data,
+    },
     WriteVectored {
         offset: u64,
         parts: Vec<Data>,

@@ -170,6 +170,9 @@ impl Pool {
             }
             FileOperation::ReadVectored { offset, lens } => Reply::Bytes(read_vectored(file, *offset, lens)?),
             FileOperation::Write { offset, data } => count(file.write_at(&data.bytes(), *offset)?),
+            FileOperation::OverwritePinned { offset, data } => {
+                count(overwrite_pinned(file, *offset, &data.bytes())?)
+            }
             FileOperation::StorePinned { offset, data } => count(store_pinned(file, *offset, &data.bytes())?),
             FileOperation::WriteVectored { offset, parts } => {
                 let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.bytes()).collect();
@@ -397,6 +400,15 @@ fn view(stat: &Stat) -> Reply {
         btime: Some(stat.btime),
         change: Some(stat.change),
     }))
+}
+
+/// Stores `bytes` through a pin only, and persists them.
+fn overwrite_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let pin = file.pin(offset, len, Request::new(Access::Write))?;
+    pin.write(offset % 4096, bytes)?;
+    pin.persist(offset % 4096, len)?;
+    Ok(bytes.len())
 }
 
 /// Writes `bytes`, so that a full pool is met there, and stores them again through a pin, which must have found them.

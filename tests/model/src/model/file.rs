@@ -139,7 +139,9 @@ impl Model {
         match what {
             FileOperation::Read { offset, len } => self.read(id, flags, *offset, *len),
             FileOperation::ReadVectored { offset, lens } => self.read(id, flags, *offset, lens.iter().sum()),
-            FileOperation::Write { offset, data } | FileOperation::StorePinned { offset, data } => {
+            FileOperation::Write { offset, data }
+            | FileOperation::StorePinned { offset, data }
+            | FileOperation::OverwritePinned { offset, data } => {
                 self.write(id, flags, *offset, &data.bytes())
             }
             FileOperation::WriteVectored { offset, parts } => {

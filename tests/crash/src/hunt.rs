@@ -1,0 +1,77 @@
+//! Whether the crash tests find a protection's absence: each fault in a process of its own, since it is for good.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use udax_sync::fault::Fault;
+
+use crate::explore::Effort;
+use crate::run::{Campaign, Limits, Sequences, sequences};
+use crate::workload::{Workload, alphabet};
+
+/// Little of each moment, so that many moments are seen: what a fault breaks, it breaks often.
+const EFFORT: Effort = Effort {
+    images: 10,
+    again: 4,
+    every: 4,
+};
+
+/// What is gone through to find a fault.
+pub fn campaign(seed: u64, limits: Limits) -> Campaign {
+    let mut workloads = vec![
+        Workload::Grow((0..alphabet().len().min(2)).collect()),
+        Workload::Lanes { records: 700 },
+    ];
+    workloads.extend(sequences(
+        Sequences {
+            length: 1,
+            sample: None,
+        },
+        seed,
+    ));
+    for (seed, pair) in (seed..).zip(sequences(
+        Sequences {
+            length: 2,
+            sample: Some(200),
+        },
+        seed,
+    )) {
+        workloads.push(pair);
+        if seed.is_multiple_of(4) {
+            workloads.push(Workload::Random {
+                seed,
+                operations: 200,
+            });
+        }
+    }
+    Campaign {
+        workloads,
+        domains: vec![udax_crash::Domain::Flush],
+        effort: EFFORT,
+        seed,
+        limits,
+        threads: 0,
+    }
+}
+
+/// Lets `program`, which is this package's, hunt for `fault`; what it printed first.
+///
+/// # Errors
+/// When nothing is found within `time`, or the program cannot be run.
+pub fn hunt(program: &Path, fault: Fault, time: Duration) -> anyhow::Result<String> {
+    let output = Command::new(program)
+        .args(["hunt", fault.name(), "--seconds", &time.as_secs().to_string()])
+        .stderr(Stdio::null())
+        .output()
+        .context("start of the hunt")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let first = text.lines().next().unwrap_or_default().to_owned();
+    ensure!(
+        output.status.code() == Some(1),
+        "{} was not found: {text}",
+        fault.name()
+    );
+    Ok(first)
+}
