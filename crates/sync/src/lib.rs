@@ -23,6 +23,7 @@ mod checked;
 pub mod fault;
 mod mutex;
 mod rank;
+pub mod refusal;
 mod rwlock;
 mod thread_number;
 

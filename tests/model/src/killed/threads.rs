@@ -2,8 +2,8 @@
 //!
 //! Each thread has a directory with a model of its own, and another with files that it keeps pinned; a further thread
 //! syncs the pool all the time. So each thread has one operation under way when the kill comes, and what is found in
-//! its directories is judged by itself. After each kill the pool is checked, perhaps opened by processes that are killed
-//! while they recover it, recovered, compared, counted, closed and checked again.
+//! its directories is judged by itself. After each kill the pool is checked, perhaps opened by processes that are
+//! killed while they recover it, recovered, compared, counted, closed and checked again.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
