@@ -19,6 +19,7 @@ mod leases;
 mod modes;
 mod names;
 mod opening;
+mod panics;
 mod pins;
 mod pool;
 mod ranges;

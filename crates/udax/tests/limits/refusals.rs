@@ -19,9 +19,9 @@ const KEPT_BLOCKS: u64 = 4;
 const MAX_REFUSALS: u64 = 2000;
 
 /// What is seen of an inode: attributes, names of extended ones, bytes or target.
-type Seen = BTreeMap<String, (Stat, Vec<Vec<u8>>, Vec<u8>)>;
+pub(crate) type Seen = BTreeMap<String, (Stat, Vec<Vec<u8>>, Vec<u8>)>;
 
-fn see(fs: &Filesystem, refused: Refused) -> Seen {
+pub(crate) fn see(fs: &Filesystem, refused: Refused) -> Seen {
     let mut seen = Seen::new();
     see_below(fs, "", &mut seen);
     if refused != Refused::Unchanged {
