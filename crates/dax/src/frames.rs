@@ -5,8 +5,7 @@
 //! whole count once, on the first frame, and the same frame still tells a pin of its own page. `owner` says which entry
 //! has the frame, or how many.
 
-use std::sync::OnceLock;
-
+use udax_sync::OnceLock;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
 /// Frames of a chunk: 2 MiB.

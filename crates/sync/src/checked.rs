@@ -1,6 +1,7 @@
 //! The model checkers' locks in the shape of `parking_lot`'s: no poisoning, waits that keep the guard.
 //!
-//! A checker explores schedules, not time: timed waits are plain waits, which never time out.
+//! A checker explores schedules, not time. loom's timed waits are plain waits, which never time out; with shuttle each
+//! of them may time out at once, as the schedule has it.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
@@ -18,9 +19,12 @@ fn unpoisoned<T>(result: Result<T, std::sync::PoisonError<T>>) -> T {
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
-/// Empty only inside [`Condvar::wait`].
+/// Not held only while it waits.
 #[derive(Debug)]
-pub(crate) struct MutexGuard<'m, T>(Option<sync::MutexGuard<'m, T>>);
+pub(crate) struct MutexGuard<'m, T> {
+    mutex: &'m Mutex<T>,
+    held: Option<sync::MutexGuard<'m, T>>,
+}
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -28,11 +32,15 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(Some(unpoisoned(self.0.lock())))
+        MutexGuard {
+            mutex: self,
+            held: Some(unpoisoned(self.0.lock())),
+        }
     }
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+        let held = Some(self.0.try_lock().ok()?);
+        Some(MutexGuard { mutex: self, held })
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
@@ -48,26 +56,42 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_deref().expect("the guard is waiting")
+        self.held.as_deref().expect("the guard is waiting")
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_deref_mut().expect("the guard is waiting")
+        self.held.as_deref_mut().expect("the guard is waiting")
     }
 }
 
 /// Both checkers' queues lack a common set of traits; this is all that is used of them.
 pub(crate) struct Condvar(sync::Condvar);
 
-/// What a timed wait says: it never times out here.
-pub(crate) struct WaitResult;
+/// What a timed wait says.
+pub(crate) struct WaitResult {
+    is_late: bool,
+}
 
 impl WaitResult {
     pub(crate) fn timed_out(&self) -> bool {
-        false
+        self.is_late
     }
+}
+
+/// Whether a timed wait is over before anybody has ended it.
+#[cfg(loom)]
+fn is_late() -> bool {
+    false
+}
+
+/// Whether a timed wait is over before anybody has ended it: part of the schedule, so that a replay decides the same.
+#[cfg(all(shuttle, not(loom)))]
+fn is_late() -> bool {
+    use shuttle::rand::Rng;
+
+    shuttle::rand::thread_rng().gen_bool(0.5)
 }
 
 impl Default for Condvar {
@@ -84,14 +108,22 @@ impl std::fmt::Debug for Condvar {
 
 impl Condvar {
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        if let Some(held) = guard.0.take() {
-            guard.0 = Some(unpoisoned(self.0.wait(held)));
+        if let Some(held) = guard.held.take() {
+            guard.held = Some(unpoisoned(self.0.wait(held)));
         }
     }
 
     pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> WaitResult {
-        self.wait(guard);
-        WaitResult
+        let is_late = is_late();
+        if is_late {
+            guard.held = None;
+            // Others may change what is waited for in the meantime.
+            crate::thread::yield_now();
+            guard.held = Some(unpoisoned(guard.mutex.0.lock()));
+        } else {
+            self.wait(guard);
+        }
+        WaitResult { is_late }
     }
 
     pub(crate) fn notify_one(&self) {

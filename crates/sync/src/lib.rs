@@ -14,20 +14,23 @@
 //! ```
 //! loom tries every schedule (and every value that a relaxed load may see) of a small model; shuttle tries random
 //! schedules of larger ones. Code under test runs inside `loom::model` or `shuttle::check_random`, with no static locks
-//! or atomics. Timed waits are plain waits there, `thread::scope` is std's and shuttle's only, and [`thread_number`] is
-//! that of the real thread.
+//! or atomics. Timed waits are plain waits with loom, and time out at random with shuttle; `thread::scope` is std's and
+//! shuttle's only; [`thread_number`] is that of the real thread with loom.
 
 pub mod atomic;
 #[cfg(any(loom, shuttle))]
 mod checked;
 pub mod fault;
 mod mutex;
+mod once;
 mod rank;
+pub mod refusal;
 mod rwlock;
 mod thread_number;
 
 pub use crossbeam_utils::CachePadded;
 pub use mutex::{Condvar, Mutex, MutexGuard};
+pub use once::OnceLock;
 pub use rank::{Order, Rank};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use thread_number::thread_number;

@@ -12,6 +12,11 @@ thread_local! {
 /// A number that the calling thread keeps and no other has; threads that start one after another get numbers in a row.
 #[inline]
 pub fn thread_number() -> usize {
+    // Its threads share one of the system's.
+    #[cfg(all(shuttle, not(loom)))]
+    if let Some(task) = shuttle::current::try_get_current_task() {
+        return task.into();
+    }
     // A thread that is ending may have lost its number: any will do.
     NUMBER.try_with(|number| *number).unwrap_or(0)
 }

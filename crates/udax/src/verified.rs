@@ -4,9 +4,8 @@
 //! checkpoint. Blocks allocated as metadata since the pool was opened count as verified. A block that is free is not in
 //! the set: what it holds next may be a file's data, which nothing may take for a node that has been verified.
 
-use std::sync::OnceLock;
-
 use udax_media::{BlockNo, BlockRange};
+use udax_sync::OnceLock;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
 /// Blocks in one page of the set: 1 GiB of pool.

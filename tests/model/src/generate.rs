@@ -26,6 +26,8 @@ pub enum Profile {
     Whole,
     /// Nothing that leaves the directory in which it runs (`..`, absolute links), or names that directory itself.
     Confined,
+    /// The same, but with what changes which blocks files have.
+    Beneath,
 }
 
 /// Makes operations from a seed; the same seed and the same models give the same operations.
@@ -67,7 +69,7 @@ impl Generator {
                     what: self.file_operation(model, slot),
                 }
             }
-            560..580 if self.profile == Profile::Whole => self.remap(model),
+            560..580 if self.profile != Profile::Confined => self.remap(model),
             560..600 => self.copy_range(model),
             600..840 => Operation::Name(self.name_operation(model)),
             840..998 => Operation::Node {
@@ -146,7 +148,7 @@ impl Generator {
         match self.profile {
             Profile::Whole => permissions,
             // Kernels refuse to open others' files in sticky directories (`fs.protected_regular`).
-            Profile::Confined => permissions & !0o1000,
+            Profile::Confined | Profile::Beneath => permissions & !0o1000,
         }
     }
 
@@ -241,7 +243,7 @@ impl Generator {
                 | AllocateMode::ZeroRange
                 | AllocateMode::ZeroRangeKeepSize
         );
-        if self.profile == Profile::Confined || (allocates && len < TOO_MUCH) {
+        if self.profile != Profile::Whole || (allocates && len < TOO_MUCH) {
             len = len.min(4 * HUGE_PAGE);
         }
         if matches!(
@@ -259,7 +261,7 @@ impl Generator {
         let offset = self.any_offset(size);
         match self.profile {
             Profile::Whole => offset,
-            Profile::Confined => offset.min(KERNEL_SIZE),
+            Profile::Confined | Profile::Beneath => offset.min(KERNEL_SIZE),
         }
     }
 
@@ -586,7 +588,7 @@ impl Generator {
         if self.profile == Profile::Whole && self.chance(20) {
             path.insert(0, b'/');
         }
-        if self.profile == Profile::Confined && path.iter().all(|byte| *byte == b'/') {
+        if self.profile != Profile::Whole && path.iter().all(|byte| *byte == b'/') {
             path = self.name();
         }
         Text(path)

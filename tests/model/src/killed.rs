@@ -1,13 +1,21 @@
 //! A writer process that is killed at any moment, and what must be found afterwards.
 //!
+//! [`Arena`] is for writers of one thread that change the whole tree, [`threads`] for those of several, which have
+//! files pinned.
+//!
 //! The writer makes its operations from a seed, against a scratch model that starts empty, so that the parent can
 //! make the same ones. It reports each finished operation as 4 bytes on its standard output: the error number, 0 for
 //! success. What was reported must be there after the kill; the one operation that was under way may be there or not,
 //! and an overwrite may be there in part, by whole words.
 
-use std::io::{Read, Write};
+pub mod threads;
+
+mod held;
+mod pinned;
+mod victim;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use rand::rngs::SmallRng;
@@ -21,6 +29,7 @@ use crate::operation::Operation;
 use crate::pool::{Pool, Target, check};
 use crate::run::{ends_with_slash, is_refused, now, since};
 use crate::verify::verify;
+use victim::Victim;
 
 /// The most operations of one writer.
 const MAX_OPERATIONS: usize = 20_000;
@@ -84,10 +93,32 @@ pub struct Tally {
     pub operations: usize,
     /// Times that the operation under way had been done.
     pub done: usize,
-    /// Times that it had not.
+    /// Times that it had not, or changes nothing.
     pub undone: usize,
+    /// Times that an overwrite had been done in part.
+    pub torn: usize,
     /// Records that recoveries replayed.
     pub replayed: u64,
+    /// Recoveries killed in the middle.
+    pub cut_recoveries: usize,
+}
+
+/// Whether an operation that was under way had been done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settled {
+    Done,
+    Undone,
+    Torn,
+}
+
+impl Tally {
+    fn count(&mut self, settled: Settled) {
+        match settled {
+            Settled::Done => self.done += 1,
+            Settled::Undone => self.undone += 1,
+            Settled::Torn => self.torn += 1,
+        }
+    }
 }
 
 /// A pool that writers are killed on.
@@ -148,15 +179,8 @@ impl Arena {
         let moment = since(now());
         for (index, errno) in reports.iter().enumerate() {
             let operation = script.next();
-            if is_refused(&operation, *errno) {
-                continue;
-            }
-            let expected = self.model.apply(&operation, moment);
-            ensure!(
-                is_outcome(&expected, *errno)
-                    || (expected.is_err() && *errno != 0 && ends_with_slash(&operation)),
-                "operation {index} {operation:?} gave error {errno} instead of {expected:?}"
-            );
+            is_expected(&mut self.model, &operation, *errno, moment)
+                .with_context(|| format!("operation {index} {operation:?}"))?;
         }
         self.tally.killed += 1;
         self.tally.operations += reports.len();
@@ -164,42 +188,11 @@ impl Arena {
     }
 
     fn reports_until_death(&mut self, seed: u64) -> anyhow::Result<Vec<i32>> {
-        let mut child = Command::new(&self.writer)
-            .arg("--writer")
-            .arg(&self.pool)
-            .args(["--seed", &seed.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start of the writer")?;
-        let result = self.kill_in_the_middle(&mut child);
-        // Whatever happened, no writer stays behind.
-        let _ = child.kill();
-        let status = child.wait().context("wait for the writer")?;
-        ensure!(!status.success(), "the writer ended before it was killed");
-        result
-    }
-
-    fn kill_in_the_middle(&mut self, child: &mut Child) -> anyhow::Result<Vec<i32>> {
-        let mut pipe = child
-            .stdout
-            .take()
-            .ok_or_else(|| anyhow!("no pipe to the writer"))?;
+        let (pool, seed) = (self.pool.to_string_lossy(), seed.to_string());
+        let writer = Victim::start(&self.writer, &["--writer", &pool, "--seed", &seed])?;
         let wanted = self.random.random_range(0..400);
-        let mut bytes = vec![0; wanted * 4];
-        pipe.read_exact(&mut bytes).context("reports of the writer")?;
-        // Somewhere within the next operations, not at the same place of each report.
-        for _ in 0..self.random.random_range(0..50_000) {
-            std::hint::spin_loop();
-        }
-        child.kill().context("kill")?;
-        pipe.read_to_end(&mut bytes)
-            .context("last reports of the writer")?;
-        let (reports, rest) = bytes.as_chunks::<4>();
-        ensure!(
-            rest.is_empty(),
-            "half a report: the pipe does not keep 4 bytes together"
-        );
-        Ok(reports.iter().map(|report| i32::from_le_bytes(*report)).collect())
+        let reports = writer.kill_after(wanted, &mut self.random)?;
+        Ok(reports.into_iter().map(u32::cast_signed).collect())
     }
 
     /// Recovers, and finds out whether the operation under way had been done.
@@ -208,24 +201,9 @@ impl Arena {
         let filesystem = Filesystem::open(&self.pool, &MountOptions::default()).context("recovery")?;
         self.tally.replayed += filesystem.recovery().records;
         let mut pool = Pool::within(&self.pool, filesystem, b"");
-        let mut without = self.model.clone();
-        let mut with = self.model.clone();
-        let _ = with.apply(under_way, moment);
-        without.close_all();
-        with.close_all();
-        let mut comparer = self.comparer.clone();
-        if let Err(first) = verify(&mut pool, &mut without.clone(), Some(&with), &mut comparer) {
-            comparer = self.comparer.clone();
-            if let Err(second) = verify(&mut pool, &mut with.clone(), Some(&without), &mut comparer) {
-                bail!("{under_way:?} was under way; without it: {first}; with it: {second}");
-            }
-            self.tally.done += 1;
-            self.model = with;
-        } else {
-            self.tally.undone += 1;
-            self.model = self.untorn(&mut pool, without, with)?;
-        }
-        self.comparer = comparer;
+        let under_way = Some(under_way);
+        let settled = settle_models(&mut pool, &mut self.model, &mut self.comparer, under_way, moment)?;
+        self.tally.count(settled);
         let free = pool.filesystem().stat_filesystem().free_blocks;
         pool.close().context("after recovery")?;
         if free < MIN_FREE_BLOCKS {
@@ -234,19 +212,71 @@ impl Arena {
             Ok(())
         }
     }
+}
 
-    /// The model of what is there, when bytes may be from before and after an overwrite: whichever fits alone.
-    fn untorn(&mut self, pool: &mut Pool, without: Model, with: Model) -> anyhow::Result<Model> {
-        for mut candidate in [without.clone(), with] {
-            if verify(pool, &mut candidate, None, &mut self.comparer.clone()).is_ok() {
-                return Ok(candidate);
-            }
-        }
-        // Torn: the bytes found are what the file holds from now on.
-        let mut model = without;
-        model.adopt_bytes(pool).map_err(|error| anyhow!(error))?;
-        Ok(model)
+/// Does in the model what was reported with `errno`.
+///
+/// # Errors
+/// Another result was to be expected.
+fn is_expected(model: &mut Model, operation: &Operation, errno: i32, moment: Moment) -> anyhow::Result<()> {
+    if is_refused(operation, errno) {
+        return Ok(());
     }
+    let expected = model.apply(operation, moment);
+    ensure!(
+        is_outcome(&expected, errno) || (expected.is_err() && errno != 0 && ends_with_slash(operation)),
+        "error {errno} instead of {expected:?}"
+    );
+    Ok(())
+}
+
+/// Compares what is there after a kill with `model`, without or with the operation that was under way.
+fn settle_models(
+    pool: &mut Pool,
+    model: &mut Model,
+    comparer: &mut Comparer,
+    under_way: Option<&Operation>,
+    moment: Moment,
+) -> anyhow::Result<Settled> {
+    let mut without = model.clone();
+    let mut with = model.clone();
+    if let Some(operation) = under_way {
+        let _ = with.apply(operation, moment);
+    }
+    without.close_all();
+    with.close_all();
+    let mut learned = comparer.clone();
+    if let Err(first) = verify(pool, &mut without.clone(), Some(&with), &mut learned) {
+        learned = comparer.clone();
+        if let Err(second) = verify(pool, &mut with.clone(), Some(&without), &mut learned) {
+            bail!("{under_way:?} was under way; without it: {first}; with it: {second}");
+        }
+        *model = with;
+        *comparer = learned;
+        return Ok(Settled::Done);
+    }
+    let (settled, found) = untorn(pool, without, with, comparer)?;
+    *model = found;
+    *comparer = learned;
+    Ok(settled)
+}
+
+/// The model of what is there, when bytes may be from before and after an overwrite: whichever fits alone.
+fn untorn(
+    pool: &mut Pool,
+    without: Model,
+    with: Model,
+    comparer: &Comparer,
+) -> anyhow::Result<(Settled, Model)> {
+    for (settled, model) in [(Settled::Undone, without.clone()), (Settled::Done, with)] {
+        if verify(pool, &mut model.clone(), None, &mut comparer.clone()).is_ok() {
+            return Ok((settled, model));
+        }
+    }
+    // The bytes found are what the file holds from now on.
+    let mut model = without;
+    model.adopt_bytes(pool).map_err(|error| anyhow!(error))?;
+    Ok((Settled::Torn, model))
 }
 
 fn is_outcome(expected: &Result<Expected, Fault>, errno: i32) -> bool {

@@ -3,7 +3,8 @@
 //! `--seed N --ops N [--seeds K] [--mib N]`: K sequences on udax, from seed N on. A failing one is cut down.
 //! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
 //! `--shrink-seconds N`: how long a failing sequence is cut down, 120 when not given.
-//! `--writer POOL --seed N`: what the test that kills writers runs; not for people.
+//! `--kills N --threads T --seed S`: writers of T threads with pins are killed, N in all.
+//! `--writer POOL --seed N [--threads T]`, `--recover POOL`: what is killed then; not for people.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -14,9 +15,14 @@ use udax_test_model::operation::Operation;
 use udax_test_model::run::{Failure, Plan, judge_model, pool_path, replay_on_kernel};
 use udax_test_model::{killed, shrink};
 
-const USAGE: &str = "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--kernel DIR]";
+const USAGE: &str = "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--kernel DIR]
+   or: udax-test-model --kills N [--threads T] [--seed N]";
 /// How long a failing sequence is cut down, in seconds.
 const SHRINK_SECONDS: u64 = 120;
+/// Threads of a writer that is killed.
+const DEFAULT_THREADS: u16 = 4;
+/// Killed writers between two lines of output.
+const KILLS_PER_LINE: u64 = 500;
 
 #[derive(Debug)]
 struct Arguments {
@@ -27,6 +33,9 @@ struct Arguments {
     shrink: Duration,
     kernel: Option<PathBuf>,
     writer: Option<PathBuf>,
+    recover: Option<PathBuf>,
+    kills: u64,
+    threads: Option<u16>,
 }
 
 fn parse() -> anyhow::Result<Arguments> {
@@ -38,6 +47,9 @@ fn parse() -> anyhow::Result<Arguments> {
         shrink: Duration::from_secs(SHRINK_SECONDS),
         kernel: None,
         writer: None,
+        recover: None,
+        kills: 0,
+        threads: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
@@ -52,6 +64,9 @@ fn parse() -> anyhow::Result<Arguments> {
             "--shrink-seconds" => arguments.shrink = Duration::from_secs(value.parse()?),
             "--kernel" => arguments.kernel = Some(value.into()),
             "--writer" => arguments.writer = Some(value.into()),
+            "--recover" => arguments.recover = Some(value.into()),
+            "--kills" => arguments.kills = value.parse()?,
+            "--threads" => arguments.threads = Some(value.parse()?),
             _ => bail!("{name} is unknown\n{USAGE}"),
         }
     }
@@ -61,7 +76,16 @@ fn parse() -> anyhow::Result<Arguments> {
 fn main() -> anyhow::Result<()> {
     let arguments = parse()?;
     if let Some(pool) = &arguments.writer {
-        return killed::write(pool, arguments.seed);
+        return match arguments.threads {
+            Some(threads) => killed::threads::write(pool, arguments.seed, threads),
+            None => killed::write(pool, arguments.seed),
+        };
+    }
+    if let Some(pool) = &arguments.recover {
+        return killed::threads::recover(pool);
+    }
+    if arguments.kills > 0 {
+        return kill(&arguments);
     }
     for seed in arguments.seed..arguments.seed + arguments.seeds {
         let start = Instant::now();
@@ -94,6 +118,25 @@ fn main() -> anyhow::Result<()> {
             start.elapsed().as_secs_f64()
         );
     }
+    Ok(())
+}
+
+fn kill(arguments: &Arguments) -> anyhow::Result<()> {
+    let (seed, threads) = (arguments.seed, arguments.threads.unwrap_or(DEFAULT_THREADS));
+    let program = std::env::current_exe().context("this program's path")?;
+    let mut arena = killed::threads::Arena::new(&program, &pool_path("killed-threads"), seed, threads)?;
+    let start = Instant::now();
+    for number in 0..arguments.kills {
+        arena
+            .kill_one(seed.wrapping_add(number))
+            .with_context(|| format!("writer {number} from seed {seed} with {threads} threads"))?;
+        if (number + 1) % KILLS_PER_LINE == 0 || number + 1 == arguments.kills {
+            let minutes = start.elapsed().as_secs_f64() / 60.0;
+            let rate = f64::from(u32::try_from(number + 1)?) / minutes;
+            println!("{rate:.0} kills a minute: {:?}", arena.tally());
+        }
+    }
+    println!("emptied, it keeps {} blocks more than a new pool", arena.empty()?);
     Ok(())
 }
 

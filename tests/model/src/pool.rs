@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use udax::{Access, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Request, Stat};
-use udax_check::{CheckOptions, Silent};
+use udax_check::{CheckOptions, Report, Silent};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::operation::{
@@ -330,6 +330,14 @@ impl Target for Pool {
 /// # Errors
 /// When the check cannot be done or finds a problem.
 pub fn check(path: &Path) -> anyhow::Result<()> {
+    check_report(path).map(drop)
+}
+
+/// As [`check`], and what else the check says.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_report(path: &Path) -> anyhow::Result<Report> {
     let options = RegionOptions {
         read_only: true,
         ..RegionOptions::default()
@@ -341,7 +349,7 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
         "the check finds {:#?}",
         report.problems
     );
-    Ok(())
+    Ok(report)
 }
 
 fn done((): ()) -> Reply {

@@ -22,10 +22,11 @@ mod truncate;
 mod unshare;
 mod write;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use udax_dax::Mode;
 use udax_media::inode::FileKind;
+use udax_sync::OnceLock;
 use udax_sync::atomic::AtomicBool;
 
 use crate::dax::PinOwner;

@@ -111,12 +111,13 @@ impl Pool {
         update.commit()?;
         map.finish(state);
         state.lazy = Default::default();
-        drop(broken);
-        self.verify_unreached(inode, (first, END_OF_FILES));
         if let Some(orphan) = orphan {
             orphan.done();
             self.cuts.insert(inode.ino);
         }
+        // After the orphans' lock, whose rank is above the one that this takes.
+        drop(broken);
+        self.verify_unreached(inode, (first, END_OF_FILES));
         Ok(())
     }
 

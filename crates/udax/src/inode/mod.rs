@@ -10,14 +10,14 @@ pub(crate) mod fields;
 pub(crate) mod lifecycle;
 pub(crate) mod table;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use udax_dax::Mapping;
 use udax_media::inode::FileKind;
 use udax_media::node::{NodeIdentity, TreeKind};
 use udax_media::{BlockRange, ByteOffset, InodeNo, Timestamp};
 use udax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use udax_sync::{Rank, ReadGuard, RwLock, WriteGuard};
+use udax_sync::{OnceLock, Rank, ReadGuard, RwLock, WriteGuard};
 
 use crate::error::{Error, Result};
 use crate::extents::ExtentCache;

@@ -10,8 +10,6 @@
 //! Locks: the tree (rank InodeTable) is held while chunks are made or freed, until the record is durable; a list is
 //! a leaf.
 
-use std::sync::OnceLock;
-
 use smallvec::SmallVec;
 use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, CHUNK_INODES, INODE_SIZE};
@@ -19,7 +17,7 @@ use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
 use udax_media::{BlockNo, ByteOffset, InodeNo, Place};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use udax_sync::{CachePadded, Mutex, Rank, RwLock};
+use udax_sync::{CachePadded, Mutex, OnceLock, Rank, RwLock, thread_number};
 
 use crate::error::{Error, Result};
 use crate::inode::fields::low;
@@ -236,14 +234,7 @@ impl InodeTable {
     }
 
     fn list(&self) -> &Mutex<Vec<InodeNo>> {
-        use std::cell::Cell;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        thread_local! {
-            static LIST: Cell<usize> = Cell::new(
-                usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % LISTS,
-            );
-        }
-        &self.free[LIST.get()]
+        &self.free[thread_number() % LISTS]
     }
 
     #[cold]

@@ -13,7 +13,7 @@
 
 mod group;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use udax_journal::{Checkpointed, Committed, Quarantine};
 use udax_media::bitmap::{self, GROUP_BLOCKS};
@@ -22,7 +22,7 @@ use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry, HUGE_BLOCKS};
 use udax_pmem::Region;
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::{Mutex, Rank, RwLock};
+use udax_sync::{Mutex, OnceLock, Rank, RwLock, refusal};
 
 use crate::error::{Error, Result};
 use group::GroupState;
@@ -294,6 +294,12 @@ impl Space {
     }
 
     fn debit(&self, request: Request) -> Result<()> {
+        if refusal::is_refused() {
+            return Err(Error::NoSpace {
+                needed: request.count,
+                free: 0,
+            });
+        }
         let kept = match request.priority {
             Priority::Ordinary => self.reserve.load(Ordering::Relaxed),
             Priority::Freeing => 0,

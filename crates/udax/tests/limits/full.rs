@@ -276,3 +276,87 @@ fn a_pool_filled_to_the_last_block_can_be_emptied_file_by_file() {
     assert_sound(&pool, &fs);
     assert_eq!(fs.stat_filesystem().inodes, 1);
 }
+
+const TREES: usize = 12;
+
+/// Directories of files that are cut up, shared, or have attributes, until no block is left.
+fn fill_with_everything(fs: &Filesystem) {
+    for tree in 0..TREES {
+        let directory = format!("/t{tree}");
+        fs.create_dir(&directory, new_inode()).unwrap();
+        for number in 0..8 {
+            let file = open(fs, &format!("{directory}/f{number}"));
+            for island in 0..40 {
+                file.write_at(&[7; 4096], island * 2 * 4096).unwrap();
+            }
+            let clone = open(fs, &format!("{directory}/c{number}"));
+            file.clone_range(0, &clone, 0, 0).unwrap();
+            // Some of the clone's blocks are shared no more, so that share counts are cut up as well.
+            clone.write_at(&[8; 4096], number * 6 * 4096).unwrap();
+            let attribute = format!("user.{number}");
+            let path = format!("{directory}/f{number}");
+            fs.set_xattr(&path, attribute.as_bytes(), &[1; 5000], XattrMode::Create)
+                .unwrap();
+        }
+    }
+    let mut number = 0;
+    let mut last = 0;
+    while last < 20 {
+        let path = format!("/t{}/{number:0>200}", number % 12);
+        let filled = fs
+            .open_file(path, CREATE, new_inode())
+            .and_then(|file| file.append(&[9; 9000]));
+        number += 1;
+        last += u64::from(matches!(filled, Err(Error::NoSpace { .. })));
+    }
+    let last = fs.open_file("/t0/f0", READ_WRITE, new_inode()).unwrap();
+    while last.append(&[10; 4096]).is_ok() {}
+    assert_eq!(fs.stat_filesystem().available_blocks, 0);
+}
+
+#[test]
+fn everything_in_a_full_pool_is_cut_and_removed_in_any_order() {
+    for seed in 0..4 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let pool = TestPool::new(32 * MIB);
+        let fs = pool.open();
+        let free = fs.stat_filesystem().free_blocks;
+        fill_with_everything(&fs);
+        let mut paths: Vec<String> = (0..TREES)
+            .flat_map(|tree| {
+                let directory = format!("/t{tree}");
+                let files = entries(&fs, &directory).unwrap().into_iter();
+                files.map(move |entry| format!("{directory}/{}", String::from_utf8(entry.name).unwrap()))
+            })
+            .collect();
+        while !paths.is_empty() {
+            let index = random.random_range(0..paths.len());
+            let path = paths[index].clone();
+            let what = format!("seed {seed}, {path}");
+            let file = fs.open_file(&path, READ_WRITE, new_inode()).unwrap();
+            let block = random.random_range(0..80);
+            let result = match random.random_range(0..6) {
+                0 | 1 => file.allocate(AllocateMode::PunchHole, block * 4096, 2 * 4096),
+                2 => file.truncate(block * 4096),
+                3 => fs.remove_xattr(&path, b"user.0").or_else(|error| match error {
+                    Error::NoAttribute => Ok(()),
+                    error => Err(error),
+                }),
+                _ => {
+                    paths.swap_remove(index);
+                    // Freed with its last handle, at the end of the turn.
+                    fs.unlink(&path)
+                }
+            };
+            result.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        for tree in 0..TREES {
+            fs.remove_dir(format!("/t{tree}")).unwrap();
+        }
+        fs.sync().unwrap();
+        assert_sound(&pool, &fs);
+        let kept = free - fs.stat_filesystem().free_blocks;
+        // Inode chunks too: nothing has asked for them.
+        assert!(kept <= 100, "seed {seed}: {kept} blocks are gone");
+    }
+}

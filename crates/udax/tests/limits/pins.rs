@@ -331,3 +331,21 @@ fn a_file_with_entries_and_a_shared_last_block_grows_in_each_way() {
         pool.check();
     }
 }
+
+#[test]
+fn a_file_of_many_extents_that_was_pinned_is_cut_in_several_records() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    // More than one record frees, so that the file is an orphan meanwhile.
+    for island in 0..300 {
+        file.write_at(b"island", island * 2 * BLOCK).unwrap();
+    }
+    let held = pin(&file, 0, 8, Access::Write);
+    drop(held);
+    let free = fs.stat_filesystem().free_blocks;
+    file.truncate(BLOCK).unwrap();
+    assert!(fs.stat_filesystem().free_blocks >= free + 299);
+    drop(pin(&file, 0, 1, Access::Write));
+    pool.check();
+}
