@@ -15,7 +15,6 @@ mod space;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use udax_journal::JournalError;
 use udax_media::geometry::SUPERBLOCKS;
 use udax_media::{BLOCK_SIZE, BlockNo, Geometry, InodeNo, Place, Superblock};
 use udax_pmem::{Region, RegionError};
@@ -25,7 +24,8 @@ use crate::head::{self, Superblocks};
 use crate::pool::Pool;
 use crate::scan::{self, Scan};
 use crate::source::BlockSource;
-use crate::{CheckError, Progress, Report, counters_of, journal_finding};
+use crate::unreadable::{self, Repair, Unreadable};
+use crate::{CheckError, Progress, Report, counters_of, journal_damage, journal_finding};
 
 use log::Log;
 use space::{Space, Strictness};
@@ -53,7 +53,7 @@ impl<E: Into<CheckError>> From<E> for Failure {
 pub(crate) fn repair(
     region: &Region,
     superblocks: Superblocks,
-    threads: usize,
+    (threads, unreadable): (usize, &Unreadable),
     progress: &dyn Progress,
 ) -> Result<Report, CheckError> {
     let superblock = &superblocks.believed;
@@ -67,6 +67,8 @@ pub(crate) fn repair(
     let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
     findings.extend(checkpoints.findings);
     let (mut log, replayed) = replay(region, superblock, checkpoints.believed.is_some(), &mut findings)?;
+    // Nothing in the lanes is needed any more.
+    let of_journal = unreadable::judge_journal(region, superblock, unreadable, Repair::Yes);
     let geometry = Geometry::new(superblock);
     let pool = Pool {
         source: region,
@@ -75,6 +77,7 @@ pub(crate) fn repair(
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads,
+        unreadable,
     };
     // Damage of head structures is mended by now or by the closing checkpoint; only a scan can contradict the rest.
     let head_findings = findings.len();
@@ -103,6 +106,7 @@ pub(crate) fn repair(
             report.problems.push(finding.into_problem(|_| false));
         }
     }
+    report.problems.extend(of_journal);
     report.sort();
     Ok(report)
 }
@@ -131,7 +135,7 @@ fn replay<'r>(
     let mut log = Log::open(region, superblock, checkpoint)?;
     match outcome {
         Ok(recovery) => Ok((log, recovery.records)),
-        Err(JournalError::Format(error)) => {
+        Err(error) if journal_damage(&error).is_some() => {
             findings.push(journal_finding(superblock, &error));
             log.empty_journal()?;
             Ok((log, 0))
@@ -244,6 +248,9 @@ impl<'m, 'r> Mender<'m, 'r> {
         }
         if let Some(shared) = &plan.shared {
             tolerate(self.write_shared(shared))?;
+        }
+        if let Some(bad_blocks) = &plan.bad_blocks {
+            tolerate(self.write_bad_blocks(bad_blocks))?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! One look over the whole pool: everything that is wrong, and the facts that a repair needs.
 //!
 //! The phases follow each other, each in parallel over chunks of inodes or bitmap groups:
-//! pool trees, inodes, directories, links, owners (only when blocks have several), free map, paths (only of what is
-//! damaged).
+//! pool trees, inodes, directories, links, owners (only when blocks have several), bad blocks, free map, paths (only of
+//! what is damaged).
 
+mod bad_blocks;
 mod directories;
 mod inodes;
 mod links;
@@ -167,6 +168,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         findings.merge(scanner.scan_directories());
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
+        findings.merge(scanner.judge_bad_blocks(&trees.bad_blocks));
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
         scanner.name_findings(&mut findings);

@@ -9,8 +9,10 @@ use udax_journal::Recovery;
 use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
 use udax_pmem::{Persistence, Region};
 
+use crate::bad_blocks::BadRange;
 use crate::error::{Error, Result};
 use crate::file::File;
+use crate::health::Damage;
 use crate::inode::Inode;
 use crate::mount;
 use crate::namespace::create::Creation;
@@ -98,6 +100,30 @@ impl Filesystem {
     /// What opening replayed.
     pub fn recovery(&self) -> &Recovery {
         &self.pool.recovery
+    }
+
+    /// Why the pool takes no more changes: the first metadata that the medium was found to have lost since it was
+    /// opened. Reads of what is not affected go on; changes give `ReadOnly`. `None` while it is sound.
+    pub fn damage(&self) -> Option<Damage> {
+        self.pool.health.damage()
+    }
+
+    /// The blocks that are known to be bad: those that nobody uses any more, and those that were met or told by the
+    /// kernel since the pool was opened.
+    ///
+    /// # Errors
+    /// A damaged list.
+    pub fn bad_blocks(&self) -> Result<Vec<BadRange>> {
+        self.pool.collect_bad()
+    }
+
+    /// Stores zeros to the bad blocks that nobody uses, which mends what the medium can mend, and gives runs of them in
+    /// which all are good then back to the free space; gives the number of bytes.
+    ///
+    /// # Errors
+    /// `ReadOnly`; a damaged list.
+    pub fn reuse_bad_blocks(&self) -> Result<u64> {
+        Ok(self.pool.reuse_bad_blocks()? * BLOCK_BYTES)
     }
 
     /// Every pin that is held, the oldest first: what a truncation that does not end waits for is among them.

@@ -12,6 +12,7 @@
 //! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
+mod bad_blocks;
 mod cuts;
 mod dax;
 mod error;
@@ -19,6 +20,7 @@ mod extents;
 mod file;
 mod filesystem;
 mod fresh;
+mod health;
 mod initial;
 mod inode;
 mod mount;
@@ -34,13 +36,15 @@ mod update;
 mod verified;
 mod xattr;
 
+pub use bad_blocks::BadRange;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;
+pub use health::Damage;
 pub use options::*;
 pub use udax_dax::{
     Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
     Until, WaitError,
 };
 pub use udax_media::inode::FileKind;
-pub use udax_media::{InodeNo, Timestamp};
+pub use udax_media::{InodeNo, Place, Timestamp};

@@ -27,6 +27,9 @@ use crate::tree::{self, Visit};
 
 type Chunks = BTreeMap<u64, BlockNo>;
 
+/// The pool's trees after the inode table.
+const OTHER_TREES: [TreeKind; 3] = [TreeKind::Orphans, TreeKind::Shared, TreeKind::BadBlocks];
+
 /// Offset of an inode's number in its slot.
 const INO_OFFSET: usize = 8;
 /// Offset of a node's generation.
@@ -84,7 +87,7 @@ impl Mender<'_, '_> {
             pool_identity(TreeKind::InodeTable),
             &mut survivors,
         );
-        for (root, kind) in others.iter().zip([TreeKind::Orphans, TreeKind::Shared]) {
+        for (root, kind) in others.iter().zip(OTHER_TREES) {
             let mut nodes = Survivors {
                 chunks: Chunks::new(),
                 ..survivors
@@ -97,7 +100,7 @@ impl Mender<'_, '_> {
         }
         self.claim_all(&chunks, &ownership);
         self.space = Space::new(&self.pool, Arc::new(ownership));
-        for (root, kind) in others.iter_mut().zip([TreeKind::Orphans, TreeKind::Shared]) {
+        for (root, kind) in others.iter_mut().zip(OTHER_TREES) {
             if !self.is_root(*root, pool_identity(kind)) {
                 *root = TreeRoot::EMPTY;
             }
@@ -347,5 +350,15 @@ impl Mender<'_, '_> {
         }
         let root = builder.finish()?;
         self.switch_root(PoolTree::Shared, root)
+    }
+
+    /// Replaces the tree of bad blocks.
+    pub(super) fn write_bad_blocks(&mut self, list: &BTreeMap<u64, u64>) -> Result<(), Failure> {
+        let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::BadBlocks));
+        for (start, count) in list {
+            builder.push(*start, &count.to_le_bytes())?;
+        }
+        let root = builder.finish()?;
+        self.switch_root(PoolTree::BadBlocks, root)
     }
 }

@@ -13,7 +13,16 @@ use udax_pmem::Region;
 use crate::image::{Image, Owner, read_contents, read_paths, rich};
 
 fn run(region: &Region, repair: bool) -> Report {
-    check(region, &CheckOptions { repair, threads: 2 }, &Silent).unwrap()
+    check(
+        region,
+        &CheckOptions {
+            repair,
+            threads: 2,
+            ..CheckOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
 }
 
 /// Checks that `what` is found, changes nothing before it is repaired, is repaired, and is gone then.

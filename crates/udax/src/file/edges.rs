@@ -10,7 +10,7 @@ use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FileBlock};
 
 use super::allocate::Range;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
@@ -89,7 +89,13 @@ impl Pool {
             };
             let run = self.space.take(request)?;
             update.guard(run);
-            self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to))?;
+            let copied = self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to));
+            copied.map_err(|error| match error {
+                Error::Region(error) => {
+                    self.lost_data(inode, (old.start.offset().raw(), start), BLOCK_BYTES, error)
+                }
+                other => other,
+            })?;
             fresh.push(Extent {
                 start: run.start,
                 flags: ExtentFlags::empty(),

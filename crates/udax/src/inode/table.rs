@@ -155,7 +155,8 @@ impl InodeTable {
         };
         let at = inode::offset_in_chunk(block, ino);
         let mut bytes = [0; INODE_SIZE];
-        pool.region.read(at.raw(), &mut bytes)?;
+        pool.health
+            .note("an inode", pool.region.read(at.raw(), &mut bytes))?;
         inode::verify(pool.seed, &bytes, ino, pool.total_blocks())?;
         // Under the tree's lock no chunk is freed, so the block is the same for everybody. Pairs with `locate`.
         cell.word
@@ -454,7 +455,8 @@ fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
 pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Result<u64> {
     // Prefix, number, generation, mode and flags.
     let mut words = [0; 4];
-    pool.region.read_words(at.raw(), &mut words)?;
+    pool.health
+        .note("an inode", pool.region.read_words(at.raw(), &mut words))?;
     if low(words[3]) != 0 {
         return Err(Error::Inconsistent {
             place: Place::Inode(ino),

@@ -15,6 +15,7 @@ mod exchange;
 mod full;
 mod layouts;
 mod leases;
+mod media;
 mod modes;
 mod names;
 mod opening;
