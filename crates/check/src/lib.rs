@@ -203,6 +203,7 @@ impl Report {
             inodes: scan.inodes,
             directories: scan.directories,
             orphans: scan.orphans,
+            bad_blocks: scan.bad_blocks,
             used_blocks: scan.ownership.count(),
             total_blocks,
         }

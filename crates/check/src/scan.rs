@@ -44,6 +44,8 @@ pub(crate) struct Scan {
     pub(crate) directories: u64,
     /// Inodes that the next mount has to finish.
     pub(crate) orphans: u64,
+    /// Blocks listed as bad that have no owner.
+    pub(crate) bad_blocks: u64,
 }
 
 /// What is kept of each inode: 32 bytes. All fields are relaxed: phases are separated by joining the threads.
@@ -160,6 +162,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         orphans: trees.orphans,
     };
     let mut totals = (0, 0);
+    let mut bad_blocks = 0;
     if findings.plan.rebuild_table {
         // Without the inode table every other conclusion would be about inodes that are merely not found.
         scanner.table = Table::default();
@@ -168,7 +171,9 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         findings.merge(scanner.scan_directories());
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
-        findings.merge(scanner.judge_bad_blocks(&trees.bad_blocks));
+        let (of_bad, listed) = scanner.judge_bad_blocks(&trees.bad_blocks);
+        findings.merge(of_bad);
+        bad_blocks = listed;
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
         scanner.name_findings(&mut findings);
@@ -180,6 +185,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         inodes: totals.0,
         directories: totals.1,
         orphans: u64::try_from(scanner.orphans.len()).unwrap_or(u64::MAX),
+        bad_blocks,
     }
 }
 

@@ -62,10 +62,11 @@ pub(super) fn scan_listed(
 
 impl Scanner<'_> {
     /// Claims what is listed as bad and nobody owns, and plans the list anew where it is wrong or something is missing.
-    /// All owners are known.
-    pub(super) fn judge_bad_blocks(&self, listed: &Listed) -> Findings {
+    /// All owners are known. Also gives how many blocks were claimed.
+    pub(super) fn judge_bad_blocks(&self, listed: &Listed) -> (Findings, u64) {
         let mut findings = Findings::default();
         let mut list = BTreeMap::new();
+        let mut claimed = 0;
         let mut is_wrong = listed.is_damaged;
         for (start, count) in &listed.entries {
             for (run, is_owned) in self.by_ownership(BlockRange::new(BlockNo(*start), *count)) {
@@ -76,6 +77,7 @@ impl Scanner<'_> {
                     is_wrong = true;
                 } else {
                     self.ownership.claim(run);
+                    claimed += run.count;
                     list.insert(run.start.raw(), run.count);
                 }
             }
@@ -94,7 +96,7 @@ impl Scanner<'_> {
         if is_wrong {
             findings.plan.bad_blocks = Some(list);
         }
-        findings
+        (findings, claimed)
     }
 
     /// `range` in runs that have an owner and such that have none.
