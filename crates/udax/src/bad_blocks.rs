@@ -12,7 +12,7 @@ use udax_sync::{Mutex, MutexGuard, Rank};
 
 use crate::error::{Error, Result};
 use crate::pool::Pool;
-use crate::tree::{Cursor, NodeStore, Tree};
+use crate::tree::{Cursor, NodeSource, NodeStore, Tree};
 use crate::update::Update;
 
 const IDENTITY: NodeIdentity = NodeIdentity {
@@ -41,6 +41,12 @@ impl BadBlocks {
         Self {
             root: Mutex::new(Rank::BadBlocks, root),
         }
+    }
+
+    /// Verifies every node, as `source` does that, with the tree's lock held.
+    pub(crate) fn verify(&self, source: &impl NodeSource<Error = Error>) -> Result<()> {
+        let root = self.root.lock();
+        Tree::new(IDENTITY, *root).for_each_node(source, |_, _| Ok(()))
     }
 
     pub(crate) fn change(&self) -> BadBlocksChange<'_> {

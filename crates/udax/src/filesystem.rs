@@ -1,5 +1,6 @@
 //! The open pool as programs hold it, and its operations by path.
 
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::options::{
     Stat, XattrMode,
 };
 use crate::pool::Pool;
+use crate::scrub::{ScrubOptions, ScrubReport, ScrubStep};
 
 /// An open pool. Cheap to clone, `Send + Sync`.
 ///
@@ -115,6 +117,28 @@ impl Filesystem {
     /// A damaged list.
     pub fn bad_blocks(&self) -> Result<Vec<BadRange>> {
         self.pool.collect_bad()
+    }
+
+    /// Looks through the whole pool while it is in use: verifies all metadata, and reads all data for media errors.
+    /// What is wrong is in the report; metadata that turns out to be lost makes the pool read-only, as for any other
+    /// reader ([`Filesystem::damage`]). `watch` is told how far it is, and ends it with `Break`. What is made meanwhile
+    /// may be missed.
+    ///
+    /// # Errors
+    /// Only what keeps it from going on.
+    ///
+    /// # Durability
+    /// Where metadata changes meanwhile, checkpoints are made.
+    ///
+    /// # Locks
+    /// An inode's shared, for a few nodes at a time; those of the pool's trees, each for as long as its nodes take to
+    /// verify. None while data is read.
+    pub fn scrub(
+        &self,
+        options: ScrubOptions,
+        watch: &mut dyn FnMut(ScrubStep) -> ControlFlow<()>,
+    ) -> Result<ScrubReport> {
+        self.pool.scrub(options, watch)
     }
 
     /// Stores zeros to the bad blocks that nobody uses, which mends what the medium can mend, and gives runs of them in

@@ -6,7 +6,7 @@
 //! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
 //! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks;
 //! `tree` is the B+tree under all of them; `space` is what is free; `dax` pins files; `update` is one atomic change,
-//! which the journal commits.
+//! which the journal commits; `scrub` looks for what the medium has lost, and `health` knows what that means.
 //!
 //! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations
 //! safe. Everything that an operation changes stays locked until its record is durable.
@@ -28,6 +28,7 @@ mod namespace;
 mod options;
 mod orphans;
 mod pool;
+mod scrub;
 mod shares;
 mod signature;
 mod space;
@@ -42,6 +43,7 @@ pub use file::File;
 pub use filesystem::Filesystem;
 pub use health::Damage;
 pub use options::*;
+pub use scrub::{ScrubFinding, ScrubOptions, ScrubReport, ScrubStep};
 pub use udax_dax::{
     Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
     Until, WaitError,

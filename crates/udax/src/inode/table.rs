@@ -24,7 +24,7 @@ use udax_sync::{CachePadded, Mutex, Rank, RwLock};
 use crate::error::{Error, Result};
 use crate::inode::fields::low;
 use crate::pool::Pool;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, NodeSource, Tree};
 use crate::update::Update;
 
 /// Lists of free numbers.
@@ -111,6 +111,29 @@ impl InodeTable {
         };
         self.limit.store(state.next_chunk, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Some chunks with numbers from `first`, ascending, and their blocks; none after the last. `source` verifies the
+    /// nodes on the way, with the tree's lock held.
+    pub(crate) fn collect_chunks(
+        &self,
+        source: &impl NodeSource<Error = Error>,
+        total_blocks: u64,
+        first: u64,
+    ) -> Result<Vec<(u64, BlockNo)>> {
+        let state = self.tree.read();
+        let tree = Tree::new(IDENTITY, state.root);
+        let Some(batch) = Cursor::starting_at(first).next_batch(&tree, source)? else {
+            return Ok(Vec::new());
+        };
+        let decoded = batch.iter().map(|(chunk, value)| {
+            let block = decode_chunk(value, total_blocks).ok_or(Error::Inconsistent {
+                place: Place::Block(ROOTS),
+                what: "the inode table has an impossible block of a chunk",
+            })?;
+            Ok((check_chunk(chunk)?, block))
+        });
+        decoded.collect()
     }
 
     /// Where inode `ino` is, verified when it is first met. It may be free.

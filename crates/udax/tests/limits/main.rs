@@ -23,6 +23,7 @@ mod pins;
 mod pool;
 mod ranges;
 mod records;
+mod scrub;
 mod shares;
 mod space;
 mod turmoil;
