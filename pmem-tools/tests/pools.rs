@@ -152,6 +152,40 @@ fn fsck_tells_how_many_blocks_are_listed_as_bad_and_reads_all_blocks_when_asked(
 }
 
 #[test]
+fn scrub_tells_nothing_of_a_sound_pool_and_where_damage_is_of_another() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("file"), vec![7; 100_000]).unwrap();
+    place.run(["put", "file", "pool:/"]).success();
+    let before = fs::read(place.path("pool")).unwrap();
+    let told = place.run(["scrub", "--rate", "1G", "pool"]).success();
+    assert!(
+        told.contains("nothing is wrong") && told.contains("2 inodes"),
+        "{told}"
+    );
+    assert!(
+        fs::read(place.path("pool")).unwrap() == before,
+        "scrub changed the pool"
+    );
+    // The first one is the root directory; journal records come later.
+    let mut inodes = before
+        .windows(4)
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == b"uINO");
+    let (inode, _) = inodes.nth(1).unwrap();
+    damage(&place, u64::try_from(inode).unwrap() + 100, 1);
+    let told = place.run(["scrub", "pool"]).status(4);
+    assert!(told.contains("1 finding;") && told.contains("fsck -y"), "{told}");
+    let ran = place.run(["scrub", "--json", "pool"]);
+    ran.status(4);
+    let json = ran.json();
+    assert_eq!(json["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(json["findings"][0]["place"], "inode 2");
+    place
+        .run(["scrub", "--rate", "0", "pool"])
+        .fails_with(&["--rate"]);
+}
+
+#[test]
 fn fsck_finds_damage_mends_it_and_is_clean_then() {
     let place = Place::with_pool("16M");
     place.run(["mkdir", "-p", "pool:/a/b"]).success();
