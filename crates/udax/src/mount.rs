@@ -200,6 +200,13 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     };
     // A growth that a crash interrupted may just have been completed.
     let superblock = recovery.superblock.clone().unwrap_or(superblock);
+    if recovery.lost_blocks > 0 {
+        let blocks = recovery.lost_blocks;
+        tracing::error!(
+            blocks,
+            "the medium has lost blocks that the journal's records change; run fsck"
+        );
+    }
     if !options.read_only {
         restore_superblocks(&region, &superblock);
     }

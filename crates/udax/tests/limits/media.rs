@@ -498,6 +498,55 @@ fn a_lost_lane_matters_only_where_records_are_to_be_replayed() {
 }
 
 #[test]
+fn a_replay_leaves_lost_blocks_out_and_completes_all_others() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    fs.create_dir("/d", new_inode()).unwrap();
+    fs.create_dir("/sound", new_inode()).unwrap();
+    // A node that a record makes would be stored as a whole, and so made good again.
+    open(&fs, "/d/first").append(&[4; 100]).unwrap();
+    fs.sync().unwrap();
+    open(&fs, "/d/victim-of-the-medium").append(&[5; 100]).unwrap();
+    for number in 0..50 {
+        open(&fs, &format!("/sound/{number}")).append(&[6; 100]).unwrap();
+    }
+    let crashed = pool.crash_copy("crashed.pool");
+    let node = *find(&pool, b"victim-of-the-medium").last().unwrap();
+    fs.close().unwrap();
+    // Not changed by looking at it, either.
+    let read_only = RegionOptions {
+        read_only: true,
+        ..RegionOptions::default()
+    };
+    let region = Region::open(&crashed, read_only).unwrap();
+    region.poison(node, 1).unwrap();
+    let report = udax_check::check(&region, &CheckOptions::default(), &Silent).unwrap();
+    assert!(report.replayed > 100, "{}", report.replayed);
+    assert!(
+        report
+            .problems
+            .iter()
+            .all(|problem| !problem.what.contains("journal")),
+        "{:#?}",
+        report.problems
+    );
+    drop(region);
+
+    let region = Region::open(&crashed, RegionOptions::default()).unwrap();
+    region.poison(node, 1).unwrap();
+    let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+    assert_eq!((fs.recovery().lost_blocks, fs.damage()), (1, None));
+    for number in 0..50 {
+        assert_eq!(content(&open(&fs, &format!("/sound/{number}"))), [6; 100]);
+    }
+    assert_eq!(
+        fs.stat("/d/victim-of-the-medium").unwrap_err().errno(),
+        Errno::EIO
+    );
+    assert!(fs.damage().is_some());
+}
+
+#[test]
 fn a_commit_that_meets_a_lost_lane_makes_the_pool_read_only() {
     let (pool, _) = pool_with_file(2);
     let superblock = Filesystem::open(&pool.path, &MountOptions::default())
