@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::output::Output;
 use crate::{
     bench, cat, completions, demo, df, dump, failure, fsck, get, grow, info, links, list, man, mkdir, mkfs,
-    mv, put, remove, stat, stress, tree,
+    mv, put, remove, scrub, stat, stress, tree,
 };
 
 /// Persistent-memory pools: make, fill, read, check and repair them
@@ -27,6 +27,7 @@ pub(crate) struct Cli {
 enum Command {
     Mkfs(mkfs::Mkfs),
     Fsck(fsck::Fsck),
+    Scrub(scrub::Scrub),
     Info(info::Info),
     Put(put::Put),
     Get(get::Get),
@@ -93,6 +94,7 @@ impl Command {
         match self {
             Self::Mkfs(command) => command.run(output),
             Self::Fsck(command) => command.run(output),
+            Self::Scrub(command) => command.run(output),
             Self::Info(command) => command.run(output),
             Self::Put(command) => command.run(output),
             Self::Get(command) => command.run(output),

@@ -99,6 +99,11 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
             }
             udax::Error::Corrupt(error) | udax::Error::NotPool(error) => format_advice(error),
             udax::Error::Region(error) => region_advice(error).map(Cow::from),
+            udax::Error::LostData { .. } => Some(
+                "the rest of it can be read; 'udax fsck --badblocks' tells all that is lost, and a write of whole \
+                 blocks, or removing the file, is the end of it"
+                    .into(),
+            ),
             _ => None,
         };
     }

@@ -42,6 +42,10 @@ pub(crate) struct Fsck {
     /// Mend what can be mended, and replay the journal
     #[arg(short = 'y', long, visible_short_aliases = ['a', 'p'])]
     repair: bool,
+    /// Read every block of the pool, and tell which the medium has lost and which files they belong to. With -y those
+    /// that nobody uses are listed, so that nobody will. Takes as long as reading all of the pool
+    #[arg(short = 'c', long)]
+    badblocks: bool,
     /// Worker threads. Default: one a processor
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -75,6 +79,7 @@ struct JsonReport<'r> {
     inodes: u64,
     directories: u64,
     orphans: u64,
+    bad_bytes: u64,
     used_bytes: u64,
     total_bytes: u64,
     problems: Vec<JsonProblem<'r>>,
@@ -99,6 +104,7 @@ impl Fsck {
         let options = CheckOptions {
             repair: self.repair,
             threads: self.threads,
+            bad_blocks: self.badblocks,
         };
         let report = udax_check::check(&region, &options, &progress);
         progress.finish();
@@ -121,6 +127,7 @@ impl Fsck {
             inodes: report.inodes,
             directories: report.directories,
             orphans: report.orphans,
+            bad_bytes: report.bad_blocks * BLOCK_BYTES,
             used_bytes: report.used_blocks * BLOCK_BYTES,
             total_bytes: report.total_blocks * BLOCK_BYTES,
             problems: report.problems.iter().map(JsonProblem::new).collect(),
@@ -167,6 +174,13 @@ impl Fsck {
                 output,
                 "{pool}: {} without a name or cut short: the next command that writes frees what they held",
                 counted(report.orphans, "file", "files")
+            )?;
+        }
+        if report.bad_blocks > 0 {
+            writeln!(
+                output,
+                "{pool}: {} listed as bad, and not used",
+                counted(report.bad_blocks, "block is", "blocks are")
             )?;
         }
         let errors = counted(report.problems.len(), "error", "errors");

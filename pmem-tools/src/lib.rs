@@ -37,6 +37,7 @@ mod progress;
 mod put;
 mod remove;
 mod scratch;
+mod scrub;
 mod size;
 mod stat;
 mod stress;

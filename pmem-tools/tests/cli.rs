@@ -11,9 +11,10 @@ use std::process::{Command, Stdio};
 use command::Place;
 
 /// All that a user sees in `udax --help`.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "mkfs",
     "fsck",
+    "scrub",
     "info",
     "put",
     "get",
@@ -98,6 +99,7 @@ fn usage_of_the_commands() {
     insta::assert_snapshot!(usages.join("\n"), @r"
     Usage: udax mkfs [OPTIONS] <POOL>
     Usage: udax fsck [OPTIONS] <POOL>
+    Usage: udax scrub [OPTIONS] <POOL>
     Usage: udax info [OPTIONS] <POOL>
     Usage: udax put [OPTIONS] <SRC>... <POOL:/DIR>
     Usage: udax get [OPTIONS] <POOL:/PATH> <DST>

@@ -120,6 +120,71 @@ fn fsck_of_a_sound_pool_is_clean() {
     place.run(["fsck", "-y", "pool"]).success();
 }
 
+/// A pool of which the medium lost a page of `/file` and a free one while `/file` was there, as the library leaves it.
+fn pool_with_bad_blocks(place: &Place) {
+    let region = udax_pmem::Region::open(&place.path("pool"), udax_pmem::RegionOptions::default()).unwrap();
+    region.poison(8 << 20, 4096).unwrap();
+    let fs = udax::Filesystem::open_region(region, &udax::MountOptions::default()).unwrap();
+    let new = udax::NewInode::with_permissions(0o600);
+    let flags = udax::OpenFlags::CREATE | udax::OpenFlags::READ | udax::OpenFlags::WRITE;
+    let file = fs.open_file("/file", flags, new).unwrap();
+    while file.append(&[7; 1 << 18]).is_ok() {}
+    drop(file);
+    fs.unlink("/file").unwrap();
+    fs.close().unwrap();
+}
+
+#[test]
+fn fsck_tells_how_many_blocks_are_listed_as_bad_and_reads_all_blocks_when_asked() {
+    let place = Place::with_pool("16M");
+    pool_with_bad_blocks(&place);
+    for arguments in [
+        &["fsck", "pool"][..],
+        &["fsck", "--badblocks", "pool"],
+        &["fsck", "-c", "-y", "pool"],
+    ] {
+        let told = place.run(arguments).success();
+        assert!(told.contains("1 block is listed as bad"), "{told}");
+    }
+    let json = place.run(["fsck", "--json", "--badblocks", "pool"]).json();
+    assert_eq!(json["bad_bytes"], 4096);
+    assert_eq!(json["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn scrub_tells_nothing_of_a_sound_pool_and_where_damage_is_of_another() {
+    let place = Place::with_pool("16M");
+    fs::write(place.path("file"), vec![7; 100_000]).unwrap();
+    place.run(["put", "file", "pool:/"]).success();
+    let before = fs::read(place.path("pool")).unwrap();
+    let told = place.run(["scrub", "--rate", "1G", "pool"]).success();
+    assert!(
+        told.contains("nothing is wrong") && told.contains("2 inodes"),
+        "{told}"
+    );
+    assert!(
+        fs::read(place.path("pool")).unwrap() == before,
+        "scrub changed the pool"
+    );
+    // The first one is the root directory; journal records come later.
+    let mut inodes = before
+        .windows(4)
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == b"uINO");
+    let (inode, _) = inodes.nth(1).unwrap();
+    damage(&place, u64::try_from(inode).unwrap() + 100, 1);
+    let told = place.run(["scrub", "pool"]).status(4);
+    assert!(told.contains("1 finding;") && told.contains("fsck -y"), "{told}");
+    let ran = place.run(["scrub", "--json", "pool"]);
+    ran.status(4);
+    let json = ran.json();
+    assert_eq!(json["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(json["findings"][0]["place"], "inode 2");
+    place
+        .run(["scrub", "--rate", "0", "pool"])
+        .fails_with(&["--rate"]);
+}
+
 #[test]
 fn fsck_finds_damage_mends_it_and_is_clean_then() {
     let place = Place::with_pool("16M");

@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) orphans: Option<BTreeSet<u64>>,
     /// What the shares' tree must hold, when it does not: start to (length, count).
     pub(crate) shared: Option<BTreeMap<u64, (u64, u64)>>,
+    /// What the tree of bad blocks must hold, when it does not: start to length.
+    pub(crate) bad_blocks: Option<BTreeMap<u64, u64>>,
     /// Inodes to name in `/lost+found`.
     pub(crate) reconnect: BTreeSet<u64>,
     /// Bitmaps or counters must be written anew.
@@ -99,6 +101,7 @@ impl Plan {
             || self.make_root
             || self.orphans.is_some()
             || self.shared.is_some()
+            || self.bad_blocks.is_some()
             || !self.reconnect.is_empty()
     }
 }
@@ -206,6 +209,9 @@ impl Findings {
         }
         if other.plan.shared.is_some() {
             self.plan.shared = other.plan.shared;
+        }
+        if other.plan.bad_blocks.is_some() {
+            self.plan.bad_blocks = other.plan.bad_blocks;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and the journal's replay with the filesystem and no other code, so that it can contradict it.
 //!
 //! * `head`: superblocks and checkpoints. `source`: blocks, with the journal's records over them.
+//! * `unreadable`: what the medium has lost, where all blocks are to be read.
 //! * `tree`, `content`, `scan`: one look over everything, which gives findings and a plan.
 //! * [`map`]: what each block is for.
 //! * `mend`: carries plans out, scan after scan, until there is nothing to mend.
@@ -24,11 +25,12 @@ mod report;
 mod scan;
 mod source;
 mod tree;
+mod unreadable;
 
 use udax_journal::{Counters, JournalError};
 use udax_media::checkpoint::Checkpoint;
-use udax_media::{Geometry, Place, Superblock};
-use udax_pmem::Region;
+use udax_media::{ByteOffset, Geometry, Place, Superblock};
+use udax_pmem::{Region, RegionError};
 
 pub use map::{Use, map};
 pub use report::{CheckError, Problem, Report};
@@ -36,6 +38,7 @@ pub use report::{CheckError, Problem, Report};
 use finding::Finding;
 use pool::Pool;
 use source::Replayed;
+use unreadable::{Repair, Unreadable};
 
 /// How to check.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,9 @@ pub struct CheckOptions {
     pub repair: bool,
     /// Worker threads; 0 for one a processor.
     pub threads: usize,
+    /// Read every block of the pool, also those that hold nothing to verify, and tell which the medium has lost. A
+    /// repair lists those that nobody owns, so that they are not used again.
+    pub bad_blocks: bool,
 }
 
 impl CheckOptions {
@@ -84,8 +90,12 @@ impl Progress for Silent {
 pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -> Result<Report, CheckError> {
     let superblocks = head::read_superblocks(region)?;
     let threads = options.worker_threads();
+    let unreadable = match options.bad_blocks {
+        true => Unreadable::find(region, superblocks.believed.total_blocks(), threads, progress)?,
+        false => Unreadable::default(),
+    };
     if options.repair {
-        return mend::repair(region, superblocks, threads, progress);
+        return mend::repair(region, superblocks, (threads, &unreadable), progress);
     }
     let superblock = &superblocks.believed;
     let checkpoints = head::read_checkpoints(region, superblock);
@@ -120,12 +130,19 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads,
+        unreadable: &unreadable,
     };
     let scan = scan::scan(&pool, counters, progress);
     let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.total_blocks);
     report.replayed = replayed;
     findings.extend(scan.findings.list);
     report.problems = problems(findings);
+    report.problems.extend(unreadable::judge_journal(
+        region,
+        superblock,
+        &unreadable,
+        Repair::No,
+    ));
     report.notes = problems(notes);
     report.sort();
     Ok(report)
@@ -160,7 +177,7 @@ fn replay_in_memory(
             findings.extend(record_findings(&overlay.recovery));
             Ok(Some(overlay))
         }
-        Err(JournalError::Format(error)) => {
+        Err(error) if journal_damage(&error).is_some() => {
             findings.push(journal_finding(superblock, &error));
             Ok(None)
         }
@@ -186,9 +203,19 @@ fn record_findings(recovery: &udax_journal::Recovery) -> impl Iterator<Item = Fi
     })
 }
 
+/// Where the journal, or what it describes, is damaged or lost, if that is why it cannot be replayed.
+fn journal_damage(error: &JournalError) -> Option<Option<Place>> {
+    match error {
+        JournalError::Format(_) => Some(None),
+        JournalError::Region(RegionError::Media { at }) => Some(Some(Place::Byte(ByteOffset(*at)))),
+        _ => None,
+    }
+}
+
 /// What is to say when the journal cannot be replayed.
-fn journal_finding(superblock: &Superblock, error: &udax_media::FormatError) -> Finding {
-    let place = Place::Block(superblock.journal_start);
+fn journal_finding(superblock: &Superblock, error: &JournalError) -> Finding {
+    let place = journal_damage(error).flatten();
+    let place = place.unwrap_or(Place::Block(superblock.journal_start));
     let mut finding = Finding::of_pool(place, format!("journal: {error}"), "journal emptied");
     finding.lost = Some("what had been changed since the last checkpoint".to_owned());
     finding
@@ -204,6 +231,7 @@ impl Report {
             inodes: scan.inodes,
             directories: scan.directories,
             orphans: scan.orphans,
+            bad_blocks: scan.bad_blocks,
             used_blocks: scan.ownership.count(),
             total_blocks,
         }

@@ -10,6 +10,7 @@ use udax_pmem::Region;
 use crate::content::ClaimKind;
 use crate::pool::Pool;
 use crate::source::Replayed;
+use crate::unreadable::Unreadable;
 use crate::{CheckError, Silent, head, scan};
 
 /// What blocks are for.
@@ -51,6 +52,7 @@ pub fn map(region: &Region) -> Result<Vec<(BlockRange, Use)>, CheckError> {
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads: 1,
+        unreadable: &Unreadable::default(),
     };
     let claims = scan::claims(&pool, &Silent);
     Ok(claims

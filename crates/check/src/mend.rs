@@ -25,7 +25,8 @@ use crate::head::{self, Superblocks};
 use crate::pool::Pool;
 use crate::scan::{self, Scan};
 use crate::source::BlockSource;
-use crate::{CheckError, Progress, Report, counters_of, journal_finding, record_findings};
+use crate::unreadable::{self, Repair, Unreadable};
+use crate::{CheckError, Progress, Report, counters_of, journal_damage, journal_finding, record_findings};
 
 use log::Log;
 use space::{Space, Strictness};
@@ -53,7 +54,7 @@ impl<E: Into<CheckError>> From<E> for Failure {
 pub(crate) fn repair(
     region: &Region,
     superblocks: Superblocks,
-    threads: usize,
+    (threads, unreadable): (usize, &Unreadable),
     progress: &dyn Progress,
 ) -> Result<Report, CheckError> {
     let superblock = &superblocks.believed;
@@ -77,6 +78,8 @@ pub(crate) fn repair(
     };
     let superblock = grown.as_ref().unwrap_or(superblock);
     let (mut log, replayed) = open_log(region, superblock, recovered, &mut findings)?;
+    // Nothing in the lanes is needed any more.
+    let of_journal = unreadable::judge_journal(region, superblock, unreadable, Repair::Yes);
     let geometry = Geometry::new(superblock);
     let pool = Pool {
         source: region,
@@ -85,6 +88,7 @@ pub(crate) fn repair(
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads,
+        unreadable,
     };
     // Damage of head structures is mended by now or by the closing checkpoint; only a scan can contradict the rest.
     let head_findings = findings.len();
@@ -120,6 +124,7 @@ pub(crate) fn repair(
             report.problems.push(finding.into_problem(|_| false));
         }
     }
+    report.problems.extend(of_journal);
     report.sort();
     Ok(report)
 }
@@ -151,7 +156,7 @@ fn open_log<'r>(
             findings.extend(record_findings(&recovery));
             Ok((log, recovery.records))
         }
-        Err(JournalError::Format(error)) => {
+        Err(error) if journal_damage(&error).is_some() => {
             findings.push(journal_finding(superblock, &error));
             log.empty_journal()?;
             Ok((log, 0))
@@ -267,6 +272,9 @@ impl<'m, 'r> Mender<'m, 'r> {
         }
         if let Some(shared) = &plan.shared {
             tolerate(self.write_shared(shared))?;
+        }
+        if let Some(bad_blocks) = &plan.bad_blocks {
+            tolerate(self.write_bad_blocks(bad_blocks))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, FormatError, Geometry, InodeNo, Superblock};
 
 use crate::source::{Block, BlockSource};
+use crate::unreadable::Unreadable;
 
 /// The pool as it is read.
 #[derive(Clone, Copy)]
@@ -22,6 +23,8 @@ pub(crate) struct Pool<'p> {
     pub(crate) total_blocks: u64,
     /// Worker threads.
     pub(crate) threads: usize,
+    /// Blocks that cannot be read, as far as all were tried.
+    pub(crate) unreadable: &'p Unreadable,
 }
 
 impl Pool<'_> {

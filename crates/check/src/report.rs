@@ -36,6 +36,8 @@ pub struct Report {
     pub directories: u64,
     /// Files without a name, or cut short, whose blocks the next mount for writing frees: no problem.
     pub orphans: u64,
+    /// Bad blocks that are listed and that nobody uses.
+    pub bad_blocks: u64,
     /// Blocks in use.
     pub used_blocks: u64,
     /// Blocks of the pool.

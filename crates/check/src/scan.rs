@@ -1,9 +1,10 @@
 //! One look over the whole pool: everything that is wrong, and the facts that a repair needs.
 //!
 //! The phases follow each other, each in parallel over chunks of inodes or bitmap groups:
-//! pool trees, inodes, directories, links, owners (only when blocks have several), free map, paths (only of what is
-//! damaged).
+//! pool trees, inodes, directories, links, owners (only when blocks have several), bad blocks, free map, paths (only of
+//! what is damaged).
 
+mod bad_blocks;
 pub(crate) mod chunks;
 mod directories;
 mod inodes;
@@ -46,6 +47,8 @@ pub(crate) struct Scan {
     pub(crate) directories: u64,
     /// Inodes that the next mount has to finish.
     pub(crate) orphans: u64,
+    /// Blocks listed as bad that have no owner.
+    pub(crate) bad_blocks: u64,
 }
 
 /// What is kept of each inode: 32 bytes. All fields are relaxed: phases are separated by joining the threads.
@@ -163,6 +166,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         orphans: trees.orphans,
     };
     let mut totals = (0, 0);
+    let mut bad_blocks = 0;
     if findings.plan.rebuild_table {
         // Without the inode table every other conclusion would be about inodes that are merely not found.
         scanner.table = Table::default();
@@ -171,16 +175,19 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         let of_directories = scanner.scan_directories();
         if let Some(missing) = scanner.find_missing_chunks(&of_directories.plan.missing_chunks) {
             findings.merge(missing);
-            return scanner.finish(findings, totals);
+            return scanner.finish(findings, totals, bad_blocks);
         }
         findings.merge(of_directories);
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));
+        let (of_bad, listed) = scanner.judge_bad_blocks(&trees.bad_blocks);
+        findings.merge(of_bad);
+        bad_blocks = listed;
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
         scanner.name_findings(&mut findings);
     }
-    scanner.finish(findings, totals)
+    scanner.finish(findings, totals, bad_blocks)
 }
 
 /// Every range of blocks that has an owner, as what, and of which inode (0: the pool).
@@ -201,7 +208,7 @@ pub(crate) fn claims(pool: &Pool<'_>, progress: &dyn Progress) -> Vec<(BlockRang
 }
 
 impl Scanner<'_> {
-    fn finish(self, findings: Findings, (inodes, directories): (u64, u64)) -> Scan {
+    fn finish(self, findings: Findings, (inodes, directories): (u64, u64), bad_blocks: u64) -> Scan {
         Scan {
             findings,
             ownership: Arc::new(self.ownership),
@@ -209,6 +216,7 @@ impl Scanner<'_> {
             inodes,
             directories,
             orphans: u64::try_from(self.orphans.len()).unwrap_or(u64::MAX),
+            bad_blocks,
         }
     }
 

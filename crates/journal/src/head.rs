@@ -4,8 +4,11 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::CHECKPOINTS;
 use udax_media::record::RecordHeader;
 use udax_media::seal::Seed;
-use udax_media::{ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Sequence, Superblock};
-use udax_pmem::Region;
+use udax_media::{
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Sequence,
+    Superblock,
+};
+use udax_pmem::{Region, RegionError};
 
 use crate::JournalError;
 
@@ -117,17 +120,45 @@ fn read_slot(
     Ok(found)
 }
 
-/// Stores `checkpoint` in both copies, and fences.
+/// Stores `checkpoint` in both copies, and fences. One copy suffices where the medium has lost the other.
 ///
 /// # Durability
 /// On return it is what recovery starts from. What it says must be durable before.
 pub(crate) fn publish(region: &Region, seed: Seed, checkpoint: &Checkpoint) -> Result<(), JournalError> {
     let slot = checkpoint.encode(seed);
+    let mut failed = None;
     for copy in CHECKPOINTS {
-        region.store_nontemporal(checkpoint.offset_in(copy).raw(), &slot)?;
+        if let Err(error) = publish_in(region, checkpoint, copy, &slot) {
+            if failed.is_some() {
+                return Err(error);
+            }
+            tracing::error!(%copy, %error, "a copy of the checkpoint is lost; the other one is used");
+            failed = Some(copy);
+        }
     }
     region.fence()?;
     Ok(())
+}
+
+/// Stores the slot in one copy. A copy that the medium has lost is stored as a whole, which makes it good again where
+/// the medium can: its other slot is in the other copy.
+fn publish_in(
+    region: &Region,
+    checkpoint: &Checkpoint,
+    copy: BlockNo,
+    slot: &[u8; LINE_SIZE],
+) -> Result<(), JournalError> {
+    let (start, at) = (copy.offset().raw(), checkpoint.offset_in(copy).raw());
+    let stored = region.store_nontemporal(at, slot);
+    if !matches!(stored, Err(RegionError::Media { .. })) || region.first_bad(start, BLOCK_BYTES).is_none() {
+        return Ok(stored?);
+    }
+    let mut block = [0; BLOCK_SIZE];
+    let from = usize::try_from(at - start).unwrap_or(BLOCK_SIZE);
+    if let Some(to) = block.get_mut(from..from + LINE_SIZE) {
+        to.copy_from_slice(slot);
+    }
+    Ok(region.store_nontemporal(start, &block)?)
 }
 
 /// Bytes of half a lane.
@@ -135,10 +166,7 @@ pub(crate) fn publish(region: &Region, seed: Seed, checkpoint: &Checkpoint) -> R
 /// # Errors
 /// [`FormatError::Field`] when the journal is larger than any that is formatted, or a lane too small.
 pub(crate) fn half_bytes(superblock: &Superblock) -> Result<u64, FormatError> {
-    let bytes = superblock
-        .journal_blocks()
-        .count
-        .saturating_mul(udax_media::BLOCK_BYTES);
+    let bytes = superblock.journal_blocks().count.saturating_mul(BLOCK_BYTES);
     if superblock.lane_count == 0 || superblock.lane_blocks < 2 || bytes > MAX_JOURNAL_BYTES {
         return Err(FormatError::Field {
             what: "superblock",
@@ -147,7 +175,7 @@ pub(crate) fn half_bytes(superblock: &Superblock) -> Result<u64, FormatError> {
             value: bytes,
         });
     }
-    Ok(u64::from(superblock.lane_blocks / 2) * udax_media::BLOCK_BYTES)
+    Ok(u64::from(superblock.lane_blocks / 2) * BLOCK_BYTES)
 }
 
 /// A nonce that no earlier mount had.

@@ -189,6 +189,11 @@ impl Journal {
         self.wants_checkpoint.load(Ordering::Relaxed)
     }
 
+    /// Whether a record was committed that no checkpoint has passed.
+    pub fn is_ahead(&self) -> bool {
+        self.last_sequence() > self.checkpointed_sequence()
+    }
+
     /// The counters with all that is committed.
     pub fn counters(&self) -> Counters {
         self.lanes.counters()

@@ -50,6 +50,7 @@ mod error;
 mod head;
 mod journal;
 mod lane;
+mod lost;
 mod quarantine;
 mod recovery;
 mod touched;

@@ -14,9 +14,9 @@ use udax_pmem::Region;
 use udax_sync::fault::{Fault, is_injected};
 
 use crate::JournalError;
-use crate::apply::apply;
 use crate::chain::{Chain, ChainOf, Entry};
 use crate::head::{self, Counters, Deltas, read_checkpoint};
+use crate::lost::{LostBlocks, apply_around, lost_block};
 use crate::touched::{Touched, complete};
 use crate::transaction::overlay_write;
 
@@ -35,6 +35,8 @@ pub struct Recovery {
     /// Where records are damaged that were durable, because others follow them; they were left out. Only
     /// [`recover`] and [`overlay`] do that.
     pub damaged: Vec<ByteOffset>,
+    /// Blocks that records change and that the medium has lost: what the records change there is lost with them.
+    pub lost_blocks: u64,
     /// The superblock to use from now on, when a growth that a crash interrupted has been completed.
     pub superblock: Option<Superblock>,
 }
@@ -164,13 +166,16 @@ fn overlay_operation(
             let last = ByteOffset(at.raw().saturating_add(len.saturating_sub(1))).block();
             for block in at.block().raw()..=last.raw() {
                 let block = BlockNo(block);
-                let to = overlaid(region, blocks, block)?;
-                overlay_write(to, block.offset().raw(), at.raw(), bytes);
+                if let Some(to) = overlaid(region, blocks, block)? {
+                    overlay_write(to, block.offset().raw(), at.raw(), bytes);
+                }
             }
         }
         Operation::Allocate(range) | Operation::Free(range) => {
             for word in geometry.bit_words(*range) {
-                let to = overlaid(region, blocks, word.at.block())?;
+                let Some(to) = overlaid(region, blocks, word.at.block())? else {
+                    continue;
+                };
                 let from = usize::try_from(word.at.in_block()).unwrap_or(BLOCK_SIZE);
                 if let Some(bits) = to.get_mut(from..).and_then(|rest| rest.first_chunk_mut::<8>()) {
                     let before = u64::from_le_bytes(*bits);
@@ -191,17 +196,23 @@ fn overlay_operation(
     Ok(())
 }
 
+/// The block as it will be; `None` when the medium has lost it.
 fn overlaid<'b>(
     region: &Region,
     blocks: &'b mut Blocks,
     block: BlockNo,
-) -> Result<&'b mut [u8; BLOCK_SIZE], JournalError> {
+) -> Result<Option<&'b mut [u8; BLOCK_SIZE]>, JournalError> {
     match blocks.entry(block) {
-        std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+        std::collections::btree_map::Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
         std::collections::btree_map::Entry::Vacant(entry) => {
             let mut bytes = Box::new([0; BLOCK_SIZE]);
-            region.read(block.offset().raw(), bytes.as_mut_slice())?;
-            Ok(entry.insert(bytes))
+            let read = region.read(block.offset().raw(), bytes.as_mut_slice());
+            let read = read.map_err(JournalError::from);
+            if lost_block(region, &read).is_some() {
+                return Ok(None);
+            }
+            read?;
+            Ok(Some(entry.insert(bytes)))
         }
     }
 }
@@ -414,10 +425,13 @@ impl Scan {
         if is_injected(Fault::ReversedReplay) {
             entries.reverse();
         }
+        let mut lost = LostBlocks::new();
         for operation in entries.iter().flat_map(|entry| &entry.operations) {
-            apply(region, &geometry, operation)?;
+            apply_around(region, &geometry, operation, &mut lost)?;
         }
-        let blocks = summary.touched.into_blocks();
+        summary.recovery.lost_blocks = u64::try_from(lost.len()).unwrap_or(u64::MAX);
+        let mut blocks = summary.touched.into_blocks();
+        blocks.retain(|(block, _)| !lost.contains(block));
         if !blocks.is_empty() {
             complete(region, superblock.seed(), &blocks, Fault::UnflushedReplay)?;
             region.fence()?;

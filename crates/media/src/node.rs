@@ -48,6 +48,8 @@ pub enum TreeKind {
     Orphans = 5,
     /// Block to share count; owned by the pool.
     Shared = 6,
+    /// First block of a run of bad blocks to its length; owned by the pool.
+    BadBlocks = 7,
 }
 
 impl TreeKind {
@@ -60,6 +62,7 @@ impl TreeKind {
             4 => Some(Self::Xattrs),
             5 => Some(Self::Orphans),
             6 => Some(Self::Shared),
+            7 => Some(Self::BadBlocks),
             _ => None,
         }
     }
@@ -73,6 +76,7 @@ impl TreeKind {
             Self::Xattrs => 4,
             Self::Orphans => 5,
             Self::Shared => 6,
+            Self::BadBlocks => 7,
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum PoolTree {
     Orphans,
     /// First block of a shared extent to its length and count.
     Shared,
+    /// First block of a run that the medium has lost, and that nobody uses, to its length.
+    BadBlocks,
 }
 
 /// The roots block as it is on media.
@@ -35,22 +37,23 @@ pub struct RawRoots {
     /// Zero.
     pub reserved0: [u8; 48],
     /// Root node of each [`PoolTree`] (0 when empty), each in a word of its own; then zeros.
-    pub roots: [U64; 3],
+    pub roots: [U64; 4],
     /// Zero.
-    pub reserved1: [u8; 4008],
+    pub reserved1: [u8; 4000],
 }
 const _: () = assert!(size_of::<RawRoots>() == BLOCK_SIZE);
 const _: () = assert!(std::mem::offset_of!(RawRoots, roots) == LINE_SIZE);
 
 impl PoolTree {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::InodeTable, Self::Orphans, Self::Shared];
+    pub const ALL: [Self; 4] = [Self::InodeTable, Self::Orphans, Self::Shared, Self::BadBlocks];
 
     const fn index(self) -> u64 {
         match self {
             Self::InodeTable => 0,
             Self::Orphans => 1,
             Self::Shared => 2,
+            Self::BadBlocks => 3,
         }
     }
 
@@ -65,12 +68,13 @@ impl PoolTree {
             Self::InodeTable => crate::node::TreeKind::InodeTable,
             Self::Orphans => crate::node::TreeKind::Orphans,
             Self::Shared => crate::node::TreeKind::Shared,
+            Self::BadBlocks => crate::node::TreeKind::BadBlocks,
         }
     }
 }
 
 /// A roots block with these roots in the order of [`PoolTree::ALL`], sealed.
-pub fn format(seed: Seed, trees: [TreeRoot; 3]) -> Box<[u8; BLOCK_SIZE]> {
+pub fn format(seed: Seed, trees: [TreeRoot; 4]) -> Box<[u8; BLOCK_SIZE]> {
     let mut raw = RawRoots::new_zeroed();
     raw.prefix.magic = U32::new(MAGIC);
     raw.own_block = U64::new(ROOTS.raw());
@@ -85,7 +89,7 @@ pub fn format(seed: Seed, trees: [TreeRoot; 3]) -> Box<[u8; BLOCK_SIZE]> {
 ///
 /// # Errors
 /// A wrong magic number or checksum, or a root outside the pool.
-pub fn verify(seed: Seed, bytes: &[u8; BLOCK_SIZE], total_blocks: u64) -> Result<[TreeRoot; 3], FormatError> {
+pub fn verify(seed: Seed, bytes: &[u8; BLOCK_SIZE], total_blocks: u64) -> Result<[TreeRoot; 4], FormatError> {
     const WHAT: &str = "roots block";
     let place = Place::Block(ROOTS);
     seal::verify(seed, bytes, MAGIC, WHAT, place)?;
@@ -95,7 +99,7 @@ pub fn verify(seed: Seed, bytes: &[u8; BLOCK_SIZE], total_blocks: u64) -> Result
         field: "length",
         value: 0,
     })?;
-    let mut roots = [TreeRoot::EMPTY; 3];
+    let mut roots = [TreeRoot::EMPTY; 4];
     for (root, word) in roots.iter_mut().zip(raw.roots) {
         *root = TreeRoot::from_word(word.get());
         if root

@@ -87,7 +87,7 @@ fn checkpoint_has_its_golden_bytes() {
 #[test]
 fn roots_have_their_golden_bytes() {
     assert_golden(
-        roots::format(seed(), [udax_media::node::TreeRoot::EMPTY; 3]).as_slice(),
+        roots::format(seed(), [udax_media::node::TreeRoot::EMPTY; 4]).as_slice(),
         include_str!("golden/roots.txt"),
     );
 }

@@ -167,11 +167,11 @@ fn roots_and_bitmaps_come_back() {
     assert_eq!(
         roots::verify(
             seed(),
-            &roots::format(seed(), [udax_media::node::TreeRoot::EMPTY; 3]),
+            &roots::format(seed(), [udax_media::node::TreeRoot::EMPTY; 4]),
             BLOCKS
         )
         .unwrap(),
-        [TreeRoot::EMPTY; 3]
+        [TreeRoot::EMPTY; 4]
     );
     let covers = BlockRange::new(BlockNo(bitmap::GROUP_BLOCKS), 1000);
     let block = bitmap::format(seed(), BlockNo(9), covers);

@@ -1,13 +1,17 @@
-//! What sysfs knows of DAX devices: their size and alignment, and whether caches survive a power failure.
+//! What sysfs knows of DAX devices: their size and alignment, whether caches survive a power failure, and which
+//! bytes are lost.
 //!
 //! Every function takes the root of sysfs, so that tests can make one.
 
 use std::fs;
 use std::io::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel describes itself.
 pub(crate) const SYSFS: &str = "/sys";
+/// The unit of lists of bad blocks.
+const SECTOR: u64 = 512;
 
 /// A `/dev/dax*` device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +86,60 @@ pub(crate) fn is_eadr(sysfs: &Path, directory: Option<&Path>) -> bool {
 /// The attribute is there only where firmware tells the domain.
 fn region_is_eadr(region: &Path) -> bool {
     fs::read_to_string(region.join("persistence_domain")).is_ok_and(|domain| domain.trim() == "cpu_cache")
+}
+
+/// The bytes of a DAX device that the kernel knows to be lost, as ranges in it.
+///
+/// The kernel keeps them for the region that the device is a part of, as lines `sector count` of 512 bytes from the
+/// region's start (`badblocks`); `resource` of both says where the device begins in it. Reading that takes root.
+///
+/// # Errors
+/// What is missing, unreadable or no number.
+pub(crate) fn bad_ranges(directory: &Path) -> Result<Vec<Range<u64>>> {
+    let Some(region) = ancestor(directory, "region") else {
+        return Ok(Vec::new());
+    };
+    let listed = parse_sectors(&fs::read_to_string(region.join("badblocks"))?)?;
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first = read_address(&directory.join("resource"))?;
+    let offset = first.saturating_sub(read_address(&region.join("resource"))?);
+    let in_device = |range: Range<u64>| range.start.saturating_sub(offset)..range.end.saturating_sub(offset);
+    Ok(listed
+        .into_iter()
+        .map(in_device)
+        .filter(|range| !range.is_empty())
+        .collect())
+}
+
+/// Lines `sector count` as ranges of bytes.
+fn parse_sectors(text: &str) -> Result<Vec<Range<u64>>> {
+    let parse = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u64>().ok());
+        let (Some(Some(start)), Some(Some(count)), None) = (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return None;
+        };
+        let end = start.checked_add(count)?.checked_mul(SECTOR)?;
+        Some(start * SECTOR..end)
+    };
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| {
+            let error = || Error::new(ErrorKind::InvalidData, format!("bad blocks: {line:?}"));
+            parse(line).ok_or_else(error)
+        })
+        .collect()
+}
+
+fn read_address(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let digits = text.trim().strip_prefix("0x").unwrap_or(text.trim());
+    u64::from_str_radix(digits, 16).map_err(|_| {
+        let message = format!("{}: not an address: {:?}", path.display(), text.trim());
+        Error::new(ErrorKind::InvalidData, message)
+    })
 }
 
 /// The nearest ancestor called `prefix` and a number.
@@ -188,5 +246,57 @@ mod tests {
         assert!(!is_eadr(sysfs(&[Some("cpu_cache"), None]).path(), None));
         assert!(!is_eadr(sysfs(&[Some("memory_controller")]).path(), None));
         assert!(!is_eadr(tempfile::tempdir().unwrap().path(), None));
+    }
+    fn with_bad_blocks(listed: &str, region: &str, device: &str) -> Result<Vec<Range<u64>>> {
+        let root = sysfs(&[None]);
+        let dax = dax_device(root.path(), device_number()).unwrap();
+        let nd_region = ancestor(&dax.directory, "region").unwrap();
+        fs::write(nd_region.join("badblocks"), listed).unwrap();
+        fs::write(nd_region.join("resource"), region).unwrap();
+        fs::write(dax.directory.join("resource"), device).unwrap();
+        bad_ranges(&dax.directory)
+    }
+
+    #[test]
+    fn bad_blocks_of_the_region_are_bytes_of_the_device() {
+        let found = with_bad_blocks("8 2\n4096 1\n5000 16\n", "0x100000000\n", "0x100200000\n").unwrap();
+        // The first range is before the device, the others 2 MiB nearer to its start.
+        assert_eq!(found, [0..512, (5000 - 4096) * 512..(5016 - 4096) * 512]);
+        assert_eq!(with_bad_blocks("", "0x0", "0x0").unwrap(), []);
+    }
+
+    #[test]
+    fn a_range_that_begins_before_the_device_is_cut() {
+        let found = with_bad_blocks("7 3\n9 1", "0x1000", "0x1000").unwrap();
+        assert_eq!(found, [3584..5120, 4608..5120]);
+        let found = with_bad_blocks("7 3\n9 1", "0x1000", "0x2000").unwrap();
+        assert_eq!(found, [0..1024, 512..1024]);
+    }
+
+    #[test]
+    fn bad_blocks_that_are_none_are_an_error() {
+        for listed in [
+            "8",
+            "8 x",
+            "1 2 3",
+            "-1 4",
+            "18446744073709551615 1",
+            "36028797018963968 1",
+        ] {
+            assert_eq!(
+                with_bad_blocks(listed, "0x0", "0x0").unwrap_err().kind(),
+                ErrorKind::InvalidData,
+                "{listed}"
+            );
+        }
+        assert!(with_bad_blocks("8 1", "0x0", "here").is_err());
+    }
+
+    #[test]
+    fn memory_without_a_region_has_no_list() {
+        assert_eq!(
+            bad_ranges(Path::new("/sys/devices/platform/hmem.0/dax0.0")).unwrap(),
+            []
+        );
     }
 }

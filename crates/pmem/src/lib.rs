@@ -8,7 +8,8 @@
 //!
 //! Modules: `region` is the public object; `source` opens, locks and sizes files and devices; `mapping` owns the
 //! address range; `domain` finds the persistence domain; `engine` chooses the processor's instructions out of
-//! `access`, where all loads and stores of mapped memory are; `msync` remembers what a fence must msync.
+//! `access`, where all loads and stores of mapped memory are; `msync` remembers what a fence must msync; `bad` which
+//! pages are known to be bad.
 //!
 //! # Media errors
 //! Every load, store, read-modify-write and flush of mapped memory is an instruction listed in a table. When one
@@ -16,11 +17,14 @@
 //! is mapped over the failing page and no value is made up. The handler is installed with the first region and hands
 //! every other SIGBUS to the handler that was there before; a handler installed later must do likewise. A thread that
 //! blocks SIGBUS dies of it.
+//!
+//! Pages that are known to be bad are not touched at all (`region/poison`), until a store covers one as a whole.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("udax-pmem needs 64-bit Linux");
 
 mod access;
+mod bad;
 mod domain;
 mod engine;
 mod error;

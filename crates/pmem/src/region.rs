@@ -1,10 +1,11 @@
 //! The public object: opening, growing and describing a region. Its loads are in `load`, its stores, flushes and
-//! fences in `store`.
+//! fences in `store`; bad pages in `poison`.
 //!
-//! Locks: only leaves, inside `mapping` (growth), `msync` (pages to write back) and here (failed pages); none is taken
-//! by loads and stores that succeed.
+//! Locks: only leaves, inside `mapping` (growth), `msync` (pages to write back), `bad` and here (failed pages); none is
+//! taken by loads and stores that succeed where no page is bad.
 
 mod load;
+mod poison;
 mod store;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use nix::errno::Errno;
 use udax_sync::{Mutex, Rank};
 
 use crate::access::{self, Outcome};
+use crate::bad::{BadPages, Origin, PAGE};
 use crate::domain::{self, SYSFS};
 use crate::engine::Engine;
 use crate::mapping::{Access, Mapping};
@@ -27,8 +29,6 @@ use crate::{RegionError, Result};
 
 /// Failed pages that are remembered: enough to tell a bad device, little enough to keep.
 const MAX_FAILURES: usize = 1024;
-/// The unit of [`Region::media_failures`].
-const PAGE: u64 = 4096;
 
 /// A mapping of persistent memory.
 ///
@@ -45,6 +45,7 @@ pub struct Region {
     is_read_only: bool,
     is_private: bool,
     failures: Mutex<BTreeSet<u64>>,
+    bad: BadPages,
     recorder: Option<Arc<dyn Recorder>>,
 }
 
@@ -136,7 +137,7 @@ impl Region {
             Persistence::ProcessOnly => options.emulate_flush,
             Persistence::Eadr | Persistence::Msync => false,
         };
-        Ok(Self {
+        let region = Self {
             mapping,
             engine: Engine::new(options.backend, flushes),
             persistence,
@@ -144,8 +145,11 @@ impl Region {
             is_read_only: options.read_only,
             is_private: options.private,
             failures: Mutex::new(Rank::Leaf, BTreeSet::new()),
+            bad: BadPages::new(),
             recorder: options.recorder,
-        })
+        };
+        region.learn_bad_pages();
+        Ok(region)
     }
 
     /// Takes all page faults now, those for writing unless it is read-only, so that no later access pays for one
@@ -224,7 +228,8 @@ impl Region {
         self.mapping.name()
     }
 
-    /// Pages that had media errors, as ascending offsets of their first bytes; the first 1024 met.
+    /// Pages that had media errors, as ascending offsets of their first bytes; the first 1024 met. What of them the
+    /// medium has lost is in [`Region::bad_ranges`] too.
     pub fn media_failures(&self) -> Vec<u64> {
         self.failures.lock().iter().copied().collect()
     }
@@ -292,14 +297,22 @@ impl Region {
         self.media_error(at + u64::try_from(done).unwrap_or(0))
     }
 
-    /// Notes the page as failed.
+    /// Notes the page as failed, and as bad if the medium has lost it.
     #[cold]
     fn media_error(&self, at: u64) -> RegionError {
+        self.note_failure(at);
+        let page = at - at % PAGE;
+        if self.is_lost(page) {
+            self.bad.insert(page..page + PAGE, Origin::Medium);
+        }
+        RegionError::Media { at }
+    }
+
+    fn note_failure(&self, at: u64) {
         let mut failures = self.failures.lock();
         if failures.len() < MAX_FAILURES {
             failures.insert(at - at % PAGE);
         }
-        RegionError::Media { at }
     }
 
     /// Whether libpmem takes the whole region for persistent memory.

@@ -5,12 +5,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::unistd::{Whence, lseek};
 
 use crate::domain::{self, DaxDevice, SYSFS};
 use crate::{RegionError, Result};
@@ -212,6 +213,41 @@ impl Source {
                 .map_err(|error| self.io("fsync its directory", error))?;
         }
         Ok(())
+    }
+
+    /// Makes a page of a file good again, on which the medium has lost its bytes; whether that worked. Its content is
+    /// zeros or undefined. In memory the page is given back and another one taken; elsewhere the filesystem is told to
+    /// write it, which on persistent memory clears the poison. A device has no such door here (`ndctl clear-errors`).
+    pub(crate) fn clear_page(&self, page: u64) -> bool {
+        let is_inside = self.len().is_ok_and(|len| page + PAGE <= len);
+        let Ok(signed) = i64::try_from(page) else {
+            return false;
+        };
+        match &self.kind {
+            Kind::File {
+                is_memory: true,
+                granule,
+            } if is_inside && *granule == PAGE => {
+                let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(&*self.file, hole, signed, PAGE.cast_signed()).is_ok()
+                    && fallocate(&*self.file, FallocateFlags::empty(), signed, PAGE.cast_signed()).is_ok()
+            }
+            Kind::File { is_memory: false, .. } if is_inside => {
+                self.file.write_all_at(&[0; 4096], page).is_ok()
+            }
+            Kind::File { .. } | Kind::Device(_) => false,
+        }
+    }
+
+    /// Whether the file has bytes of its own at `page`, no hole; of a device, yes.
+    pub(crate) fn has_data_at(&self, page: u64) -> bool {
+        let Ok(signed) = i64::try_from(page) else {
+            return false;
+        };
+        match self.kind {
+            Kind::File { .. } => lseek(&*self.file, signed, Whence::SeekData).is_ok_and(|at| at == signed),
+            Kind::Device(_) => true,
+        }
     }
 
     /// The path of a file that this open has made.

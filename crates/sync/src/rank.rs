@@ -20,6 +20,8 @@ pub enum Rank {
     Orphans = 50,
     /// The inode table's tree.
     InodeTable = 60,
+    /// The tree of bad blocks.
+    BadBlocks = 65,
     /// The caches of inodes and directory entries.
     Cache = 70,
     /// The publishing of checkpoints.

@@ -107,6 +107,27 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
+    /// `EIO`: the medium has lost bytes of a file. A write of whole blocks replaces them; all other files, and the
+    /// file's other bytes, are as before.
+    #[error("media error: bytes {offset}+{len} of inode {ino} are lost (byte {at} of the pool)")]
+    LostData {
+        /// The file.
+        ino: InodeNo,
+        /// The first byte in the file that was asked for and is lost.
+        offset: u64,
+        /// Bytes from there that are known to be lost, of those asked for; at least 1.
+        len: u64,
+        /// That byte in the pool.
+        at: u64,
+    },
+    /// `EIO`: the medium has lost metadata. The pool is read-only from then on.
+    #[error("media error in {what}: {place}; the pool is read-only from now on, run fsck")]
+    LostMetadata {
+        /// What it was.
+        what: &'static str,
+        /// Where.
+        place: Place,
+    },
     /// `EEXIST`: a pool would be made over something; `force` does it.
     #[error("it holds {found}; making a pool there needs --force")]
     NotBlank {
@@ -175,7 +196,9 @@ impl Error {
             Self::NotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
-            Self::Region(_) | Self::Journal(_) => Errno::EIO,
+            Self::Region(_) | Self::Journal(_) | Self::LostData { .. } | Self::LostMetadata { .. } => {
+                Errno::EIO
+            }
         }
     }
 }

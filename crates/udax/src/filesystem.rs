@@ -1,5 +1,6 @@
 //! The open pool as programs hold it, and its operations by path.
 
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use udax_journal::Recovery;
 use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
 use udax_pmem::{Persistence, Region};
 
+use crate::bad_blocks::BadRange;
 use crate::error::{Error, Result};
 use crate::file::File;
+use crate::health::Damage;
 use crate::inode::Inode;
 use crate::mount;
 use crate::namespace::create::Creation;
@@ -21,6 +24,7 @@ use crate::options::{
     Stat, XattrMode,
 };
 use crate::pool::Pool;
+use crate::scrub::{ScrubOptions, ScrubReport, ScrubStep};
 
 /// An open pool. Cheap to clone, `Send + Sync`.
 ///
@@ -98,6 +102,52 @@ impl Filesystem {
     /// What opening replayed.
     pub fn recovery(&self) -> &Recovery {
         &self.pool.recovery
+    }
+
+    /// Why the pool takes no more changes: the first metadata that the medium was found to have lost since it was
+    /// opened. Reads of what is not affected go on; changes give `ReadOnly`. `None` while it is sound.
+    pub fn damage(&self) -> Option<Damage> {
+        self.pool.health.damage()
+    }
+
+    /// The blocks that are known to be bad: those that nobody uses any more, and those that were met or told by the
+    /// kernel since the pool was opened.
+    ///
+    /// # Errors
+    /// A damaged list.
+    pub fn bad_blocks(&self) -> Result<Vec<BadRange>> {
+        self.pool.collect_bad()
+    }
+
+    /// Looks through the whole pool while it is in use: verifies all metadata, and reads all data for media errors.
+    /// What is wrong is in the report; metadata that turns out to be lost makes the pool read-only, as for any other
+    /// reader ([`Filesystem::damage`]). `watch` is told how far it is, and ends it with `Break`. What is made meanwhile
+    /// may be missed.
+    ///
+    /// # Errors
+    /// Only what keeps it from going on.
+    ///
+    /// # Durability
+    /// Where metadata changes meanwhile, checkpoints are made.
+    ///
+    /// # Locks
+    /// An inode's shared, for a few nodes at a time; those of the pool's trees, each for as long as its nodes take to
+    /// verify. None while data is read.
+    pub fn scrub(
+        &self,
+        options: ScrubOptions,
+        watch: &mut dyn FnMut(ScrubStep) -> ControlFlow<()>,
+    ) -> Result<ScrubReport> {
+        self.pool.scrub(options, watch)
+    }
+
+    /// Stores zeros to the bad blocks that nobody uses, which mends what the medium can mend, and gives runs of them in
+    /// which all are good then back to the free space; gives the number of bytes.
+    ///
+    /// # Errors
+    /// `ReadOnly`; a damaged list.
+    pub fn reuse_bad_blocks(&self) -> Result<u64> {
+        Ok(self.pool.reuse_bad_blocks()? * BLOCK_BYTES)
     }
 
     /// Every pin that is held, the oldest first: what a truncation that does not end waits for is among them.

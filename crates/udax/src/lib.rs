@@ -6,12 +6,13 @@
 //! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
 //! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks;
 //! `tree` is the B+tree under all of them; `space` is what is free; `dax` pins files; `update` is one atomic change,
-//! which the journal commits.
+//! which the journal commits; `scrub` looks for what the medium has lost, and `health` knows what that means.
 //!
 //! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations
 //! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
+mod bad_blocks;
 mod cuts;
 mod dax;
 mod error;
@@ -19,6 +20,7 @@ mod extents;
 mod file;
 mod filesystem;
 mod fresh;
+mod health;
 mod initial;
 mod inode;
 mod mount;
@@ -26,6 +28,7 @@ mod namespace;
 mod options;
 mod orphans;
 mod pool;
+mod scrub;
 mod shares;
 mod signature;
 mod space;
@@ -34,13 +37,16 @@ mod update;
 mod verified;
 mod xattr;
 
+pub use bad_blocks::BadRange;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;
+pub use health::Damage;
 pub use options::*;
+pub use scrub::{ScrubFinding, ScrubOptions, ScrubReport, ScrubStep};
 pub use udax_dax::{
     Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
     Until, WaitError,
 };
 pub use udax_media::inode::FileKind;
-pub use udax_media::{InodeNo, Timestamp};
+pub use udax_media::{InodeNo, Place, Timestamp};

@@ -57,6 +57,7 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
     let bytes = options.size.unwrap_or(region.len()).min(region.len());
     let superblock = plan(bytes, options)?;
     let geometry = Geometry::new(&superblock);
+    replace_lost(region, &geometry)?;
     // Until the new superblocks are there, nothing may take the pool for a valid one.
     for block in SUPERBLOCKS {
         region.zero_nontemporal(block.offset().raw(), BLOCK_BYTES)?;
@@ -74,7 +75,15 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
     write_block(
         region,
         ROOTS,
-        &roots::format(seed, [TreeRoot::new(leaf, 0), TreeRoot::EMPTY, TreeRoot::EMPTY]),
+        &roots::format(
+            seed,
+            [
+                TreeRoot::new(leaf, 0),
+                TreeRoot::EMPTY,
+                TreeRoot::EMPTY,
+                TreeRoot::EMPTY,
+            ],
+        ),
     )?;
     let own: u64 = geometry.own_ranges().iter().map(|range| range.count).sum();
     let counters = Counters {
@@ -88,6 +97,20 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
         region.fence()?;
     }
     Ok(superblock)
+}
+
+/// Stores zeros where the medium has lost what the pool needs itself and does not write as a whole. Lost blocks
+/// elsewhere are set aside when somebody wants them.
+fn replace_lost(region: &Region, geometry: &Geometry) -> Result<()> {
+    for own in geometry.own_ranges() {
+        for block in (own.start.raw()..own.end().raw()).map(BlockNo) {
+            let at = block.offset().raw();
+            if region.first_bad(at, BLOCK_BYTES).is_some() {
+                region.zero_nontemporal(at, BLOCK_BYTES)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn plan(bytes: u64, options: &FormatOptions) -> Result<Superblock> {
@@ -178,6 +201,16 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     };
     // A growth that a crash interrupted may just have been completed.
     let superblock = recovery.superblock.clone().unwrap_or(superblock);
+    if recovery.lost_blocks > 0 {
+        let blocks = recovery.lost_blocks;
+        tracing::error!(
+            blocks,
+            "the medium has lost blocks that the journal's records change; run fsck"
+        );
+    }
+    if !options.read_only {
+        restore_superblocks(&region, &superblock);
+    }
     let pool = Arc::new(Pool::new(region, superblock, journal, recovery, options.clone())?);
     if !options.read_only {
         pool.finish_orphans()?;
@@ -208,6 +241,21 @@ pub(crate) fn read_superblock(region: &Region) -> Result<Superblock> {
     }
 }
 
+/// Stores the superblock anew in a copy that the medium has lost. That it cannot be is no reason to keep the pool
+/// closed.
+fn restore_superblocks(region: &Region, superblock: &Superblock) {
+    for block in SUPERBLOCKS {
+        if region.first_bad(block.offset().raw(), BLOCK_BYTES).is_none() {
+            continue;
+        }
+        let stored = write_block(region, block, &superblock.encode()).and_then(|()| Ok(region.fence()?));
+        match stored {
+            Ok(()) => tracing::warn!(%block, "a copy of the superblock was lost, and is stored anew"),
+            Err(error) => tracing::error!(%block, %error, "a copy of the superblock is lost"),
+        }
+    }
+}
+
 impl Pool {
     /// Finishes what the last mount could not: frees unlinked inodes, completes long truncations.
     fn finish_orphans(&self) -> Result<()> {
@@ -224,6 +272,8 @@ impl Pool {
                         error @ (Error::Corrupt(_)
                         | Error::Inconsistent { .. }
                         | Error::Region(_)
+                        | Error::LostMetadata { .. }
+                        | Error::LostData { .. }
                         | Error::NoSpace { .. }
                         | Error::Journal(JournalError::TooLarge { .. })),
                     ) => self.leave_orphan(ino, &error),

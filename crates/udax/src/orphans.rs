@@ -8,9 +8,9 @@ use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
 use udax_sync::{Mutex, MutexGuard, Rank};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pool::Pool;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, NodeSource, Tree};
 use crate::update::Update;
 
 const IDENTITY: NodeIdentity = NodeIdentity {
@@ -39,6 +39,12 @@ impl Orphans {
         Self {
             root: Mutex::new(Rank::Orphans, root),
         }
+    }
+
+    /// Verifies every node, as `source` does that, with the tree's lock held.
+    pub(crate) fn verify(&self, source: &impl NodeSource<Error = Error>) -> Result<()> {
+        let root = self.root.lock();
+        Tree::new(IDENTITY, *root).for_each_node(source, |_, _| Ok(()))
     }
 
     /// Adds `ino`, if it is not one already.

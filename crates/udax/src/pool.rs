@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use udax_dax::Device;
 use udax_journal::{Journal, JournalError, Recovery};
+use udax_media::geometry::ROOTS;
 use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Superblock};
-use udax_pmem::Region;
+use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Rank, RwLock};
 
+use crate::bad_blocks::BadBlocks;
 use crate::cuts::Cuts;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::inode::cache::InodeCache;
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::table::InodeTable;
@@ -22,6 +25,9 @@ use crate::orphans::Orphans;
 use crate::shares::Shares;
 use crate::space::Space;
 use crate::verified::VerifiedBlocks;
+
+/// Bad blocks that an operation may meet one after another: more are no accident, and the medium is to be replaced.
+const MAX_BAD_TAKEN: usize = 64;
 
 /// An open pool.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(crate) struct Pool {
     pub(crate) device: Arc<Device>,
     pub(crate) orphans: Orphans,
     pub(crate) shares: Shares,
+    pub(crate) bad_blocks: BadBlocks,
+    pub(crate) health: Arc<Health>,
     pub(crate) cuts: Cuts,
     pub(crate) verified: VerifiedBlocks,
     pub(crate) options: MountOptions,
@@ -71,10 +79,15 @@ impl Pool {
         let geometry = udax_media::Geometry::new(&superblock);
         let total_blocks = geometry.total_blocks();
         let mut roots = [0; BLOCK_SIZE];
-        region.read(udax_media::geometry::ROOTS.offset().raw(), &mut roots)?;
-        let [table_root, orphans_root, shared_root] = udax_media::roots::verify(seed, &roots, total_blocks)?;
+        let health = Arc::new(Health::default());
+        health.note(
+            "the roots of the pool's trees",
+            region.read(ROOTS.offset().raw(), &mut roots),
+        )?;
+        let [table_root, orphans_root, shared_root, bad_root] =
+            udax_media::roots::verify(seed, &roots, total_blocks)?;
         let space = Space::new(
-            Arc::clone(&region),
+            (Arc::clone(&region), Arc::clone(&health)),
             seed,
             geometry,
             journal.counters().free_blocks,
@@ -94,6 +107,8 @@ impl Pool {
             dentries: DentryCache::new(),
             orphans: Orphans::new(orphans_root),
             shares: Shares::new(shared_root),
+            bad_blocks: BadBlocks::new(bad_root),
+            health,
             cuts: Cuts::new(),
             verified: VerifiedBlocks::new(),
             options,
@@ -118,9 +133,25 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
-        let checkpointed = self.journal.checkpoint()?;
+        self.list_bad_blocks()?;
+        self.checkpoint()
+    }
+
+    /// Completes the journal in place, and frees what waits for that.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        let checkpointed = self.note_journal(self.journal.checkpoint())?;
         self.space.release_quarantine(checkpointed);
         Ok(())
+    }
+
+    /// The result of a change of the journal, which may have met lost metadata.
+    pub(crate) fn note_journal<T>(&self, result: std::result::Result<T, JournalError>) -> Result<T> {
+        match result {
+            Err(JournalError::Region(error)) => {
+                self.health.note("the journal or what it completes", Err(error))
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Closes the pool; nobody uses it any more.
@@ -128,7 +159,12 @@ impl Pool {
         if self.options.read_only || self.is_closed.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        Ok(self.journal.close()?)
+        if !self.health.is_damaged()
+            && let Err(error) = self.list_bad_blocks()
+        {
+            tracing::error!(%error, "bad blocks are not listed; they will be met again");
+        }
+        self.note_journal(self.journal.close())
     }
 
     /// Blocks in the pool.
@@ -139,13 +175,13 @@ impl Pool {
     /// A word of the pool.
     #[inline]
     pub(crate) fn word(&self, at: ByteOffset) -> Result<u64> {
-        Ok(self.region.read_u64(at.raw())?)
+        self.health.note("an inode", self.region.read_u64(at.raw()))
     }
 
     /// Fails unless the pool may be changed.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.options.read_only {
+        if self.options.read_only || self.health.is_damaged() {
             Err(Error::ReadOnly)
         } else {
             Ok(())
@@ -164,7 +200,10 @@ impl Pool {
     #[cold]
     fn verify_node_now(&self, block: BlockNo, identity: NodeIdentity, level: u8) -> Result<()> {
         let mut bytes = [0; BLOCK_SIZE];
-        self.region.read(block.offset().raw(), &mut bytes)?;
+        self.health.note(
+            "a node of a tree",
+            self.region.read(block.offset().raw(), &mut bytes),
+        )?;
         node::verify(self.seed, &bytes, block, identity, level, self.total_blocks())?;
         self.verified.insert(block);
         Ok(())
@@ -174,13 +213,32 @@ impl Pool {
     ///
     /// The operation must have changed nothing when it fails so.
     pub(crate) fn retry_when_full<T>(&self, mut operation: impl FnMut() -> Result<T>) -> Result<T> {
-        match operation() {
+        match self.retry_when_bad(&mut operation) {
             Err(Error::NoSpace { .. }) => {
                 self.reclaim_space()?;
-                operation()
+                self.retry_when_bad(operation)
             }
             other => other,
         }
+    }
+
+    /// Runs `operation` again while it fails at a block that was free, was taken for it, and turned out to be bad: the
+    /// allocator sets it aside then, and gives another.
+    ///
+    /// The operation must have changed nothing when it fails so.
+    pub(crate) fn retry_when_bad<T>(&self, mut operation: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 0..MAX_BAD_TAKEN {
+            match operation() {
+                Err(Error::Region(RegionError::Media { at }))
+                    if self.region.first_bad(at, 1).is_some()
+                        && self.space.is_free(ByteOffset(at).block()) =>
+                {
+                    tracing::warn!(at, "a free block is bad: another one is taken");
+                }
+                other => return other,
+            }
+        }
+        operation()
     }
 
     /// Does `step` with as many extents to a record as usual; while the record is too large, with half as many. How
@@ -190,7 +248,7 @@ impl Pool {
     pub(crate) fn in_steps<T>(&self, mut step: impl FnMut(usize) -> Result<T>) -> Result<T> {
         let mut limit = EXTENTS_PER_RECORD;
         loop {
-            match step(limit) {
+            match self.retry_when_bad(|| step(limit)) {
                 Err(Error::Journal(JournalError::TooLarge { .. })) if limit > 1 => limit /= 2,
                 other => return other,
             }
@@ -202,8 +260,6 @@ impl Pool {
     pub(crate) fn reclaim_space(&self) -> Result<()> {
         self.inodes.release_windows(self);
         self.inode_table.free_empty_chunks(self)?;
-        let checkpointed = self.journal.checkpoint()?;
-        self.space.release_quarantine(checkpointed);
-        Ok(())
+        self.checkpoint()
     }
 }

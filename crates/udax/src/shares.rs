@@ -51,6 +51,12 @@ impl Shares {
         }
     }
 
+    /// Verifies every node, as `source` does that, with the tree's lock held.
+    pub(crate) fn verify(&self, source: &impl NodeSource<Error = Error>) -> Result<()> {
+        let root = self.root.lock();
+        Tree::new(IDENTITY, *root).for_each_node(source, |_, _| Ok(()))
+    }
+
     /// Locks the tree.
     pub(crate) fn change(&self) -> SharesChange<'_> {
         let root = self.root.lock();

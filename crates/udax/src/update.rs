@@ -16,12 +16,16 @@ use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
 use udax_sync::fault::{Fault, is_injected};
 
+use crate::bad_blocks::BadBlocksChange;
 use crate::error::{Error, Result};
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::pool::Pool;
 use crate::shares::{Segment, SharesChange};
 use crate::space::{Placement, Priority, Request};
 use crate::tree::{NodeSource, NodeStore};
+
+/// What nodes are called where they are lost.
+const NODE: &str = "a node of a tree";
 
 /// A node and its bytes as they will be.
 type Image = (BlockNo, Box<[u8; BLOCK_SIZE]>);
@@ -44,6 +48,10 @@ pub(crate) struct Update<'p> {
     images: RefCell<SmallVec<[Image; 2]>>,
     /// The share counts, once they were needed.
     shares: Option<SharesChange<'p>>,
+    /// Blocks to be listed as bad.
+    retired: SmallVec<[BlockRange; 1]>,
+    /// The tree of bad blocks, once it was needed: taken last.
+    bad: Option<BadBlocksChange<'p>>,
     /// Why a node could not be freed: `commit` fails with it.
     failure: Option<Error>,
 }
@@ -87,6 +95,8 @@ impl<'p> Update<'p> {
             touched: SmallVec::new(),
             images: RefCell::default(),
             shares: None,
+            retired: SmallVec::new(),
+            bad: None,
             failure: None,
         }
     }
@@ -160,11 +170,31 @@ impl<'p> Update<'p> {
     /// Frees data blocks: available when the update has committed.
     pub(crate) fn free_data(&mut self, blocks: BlockRange) -> Result<()> {
         self.pool.space.prepare_free(blocks)?;
-        check_unfreed(&self.blocks.freed_metadata, blocks)?;
-        let at = check_unfreed(&self.blocks.freed_data, blocks)?;
-        self.blocks.freed_data.insert(at, blocks);
-        self.transaction.free(blocks);
+        for part in self.pool.space.parts(blocks) {
+            if part.is_bad {
+                self.retire(part.blocks)?;
+                continue;
+            }
+            check_unfreed(&self.blocks.freed_metadata, part.blocks)?;
+            let at = check_unfreed(&self.blocks.freed_data, part.blocks)?;
+            self.blocks.freed_data.insert(at, part.blocks);
+            self.transaction.free(part.blocks);
+        }
         Ok(())
+    }
+
+    /// Lists `blocks`, which the operation gives up, as bad instead of freeing them.
+    #[cold]
+    fn retire(&mut self, blocks: BlockRange) -> Result<()> {
+        let at = check_unfreed(&self.retired, blocks)?;
+        self.retired.insert(at, blocks);
+        Ok(())
+    }
+
+    /// Lists blocks that are bad, were free and have been taken.
+    pub(crate) fn retire_free(&mut self, blocks: BlockRange) {
+        self.transaction.allocate_unwritten(blocks);
+        self.retired.push(blocks);
     }
 
     /// Frees what a file has in `extent`: blocks with other owners lose one, the rest is available when the update has
@@ -208,10 +238,13 @@ impl<'p> Update<'p> {
         let blocks = BlockRange::new(block, 1);
         self.pool.space.prepare_free(blocks)?;
         check_unfreed(&self.blocks.freed_data, blocks)?;
+        self.metadata_delta -= 1;
+        if self.pool.space.is_bad(blocks) {
+            return self.retire(blocks);
+        }
         let at = check_unfreed(&self.blocks.freed_metadata, blocks)?;
         self.blocks.freed_metadata.insert(at, blocks);
         self.transaction.free(blocks);
-        self.metadata_delta -= 1;
         Ok(())
     }
 
@@ -233,12 +266,51 @@ impl<'p> Update<'p> {
         if let Some(root) = self.shares.as_ref().and_then(SharesChange::new_root) {
             self.set_pool_root(PoolTree::Shared, root);
         }
-        let committed = self.transaction.commit()?;
+        self.list_retired()?;
+        // It may have freed a node.
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let committed = self.pool.note_journal(self.transaction.commit())?;
         if let Some(shares) = self.shares {
             shares.done();
         }
+        if let Some(bad) = self.bad {
+            bad.done();
+        }
+        self.retired
+            .iter()
+            .for_each(|blocks| self.pool.verified.remove(*blocks));
         self.blocks.settle(committed);
         Ok(())
+    }
+
+    /// Adds what is given up and bad to the tree of bad blocks, after everything else: its lock is taken last.
+    fn list_retired(&mut self) -> Result<()> {
+        if !self.retired.is_empty() {
+            let retired = self.retired.clone();
+            self.with_bad(|bad, update| retired.iter().try_for_each(|blocks| bad.insert(update, *blocks)))?;
+        }
+        if let Some(root) = self.bad.as_ref().and_then(BadBlocksChange::new_root) {
+            self.set_pool_root(PoolTree::BadBlocks, root);
+        }
+        Ok(())
+    }
+
+    /// Takes a run of the list of bad blocks, which are good now, off the list and frees them.
+    pub(crate) fn reinstate(&mut self, blocks: BlockRange) -> Result<()> {
+        self.with_bad(|bad, update| bad.remove(update, blocks))?;
+        self.free_data(blocks)
+    }
+
+    fn with_bad<T>(
+        &mut self,
+        work: impl FnOnce(&mut BadBlocksChange<'p>, &mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut bad = self.bad.take().unwrap_or_else(|| self.pool.bad_blocks.change());
+        let result = work(&mut bad, self);
+        self.bad = Some(bad);
+        result
     }
 
     fn note_touched(&mut self, block: BlockNo) {
@@ -255,9 +327,8 @@ impl<'p> Update<'p> {
         }
         let mut image = Box::new([0; BLOCK_SIZE]);
         if !self.transaction.pending_into(block, &mut image)? {
-            self.pool
-                .region
-                .read(block.offset().raw(), image.as_mut_slice())?;
+            let read = self.pool.region.read(block.offset().raw(), image.as_mut_slice());
+            self.pool.health.note(NODE, read)?;
         }
         let seen = look(&image);
         images.push((block, image));
@@ -301,12 +372,12 @@ impl NodeSource for Pool {
 
     #[inline]
     fn word(&self, block: BlockNo, at: usize) -> Result<u64> {
-        Ok(self.region.read_u64(place(block, at))?)
+        self.health.note(NODE, self.region.read_u64(place(block, at)))
     }
 
     #[inline]
     fn read(&self, block: BlockNo, at: usize, to: &mut [u8]) -> Result<()> {
-        Ok(self.region.read(place(block, at), to)?)
+        self.health.note(NODE, self.region.read(place(block, at), to))
     }
 
     #[inline]

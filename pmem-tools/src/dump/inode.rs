@@ -221,7 +221,7 @@ pub(crate) fn show_value(
             ("dentry", fields)
         }),
         TreeKind::Xattrs => Xattr::decode(bytes, total).map(|xattr| ("xattr", xattr_fields(key, &xattr))),
-        TreeKind::InodeTable | TreeKind::Orphans | TreeKind::Shared => None,
+        TreeKind::InodeTable | TreeKind::Orphans | TreeKind::Shared | TreeKind::BadBlocks => None,
     };
     match shown {
         Some((name, fields)) => records.line(name, fields),

@@ -144,7 +144,15 @@ impl Bench<'_> {
             ..RegionOptions::default()
         };
         let region = Region::open(self.scratch.path(), options)?;
-        Ok(check(&region, &CheckOptions { repair, threads: 1 }, &Silent)?)
+        Ok(check(
+            &region,
+            &CheckOptions {
+                repair,
+                threads: 1,
+                ..CheckOptions::default()
+            },
+            &Silent,
+        )?)
     }
 
     /// The check found nothing: then nothing is different, or no checksum can tell.

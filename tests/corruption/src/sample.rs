@@ -137,6 +137,7 @@ impl Sample {
             &CheckOptions {
                 repair: false,
                 threads: 1,
+                ..CheckOptions::default()
             },
             &Silent,
         )?;
@@ -177,6 +178,7 @@ fn closed(scratch: &Scratch, killed: &Image) -> anyhow::Result<Image> {
         &CheckOptions {
             repair: true,
             threads: 1,
+            ..CheckOptions::default()
         },
         &Silent,
     )?;

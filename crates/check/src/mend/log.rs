@@ -12,7 +12,9 @@ use udax_media::geometry::CHECKPOINTS;
 use udax_media::inode::Inode;
 use udax_media::record::{self, HEADER_SIZE, MAX_RECORD_BYTES, Operation, RecordHeader};
 use udax_media::seal::Seed;
-use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, LINE_BYTES, LINE_SIZE, Sequence, Superblock, seal};
+use udax_media::{
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, LINE_BYTES, LINE_SIZE, Sequence, Superblock, seal,
+};
 use udax_pmem::{Region, RegionError};
 
 use crate::CheckError;
@@ -156,8 +158,13 @@ impl<'r> Log<'r> {
         self.checkpoint.is_clean = is_clean;
         let bytes = self.checkpoint.encode(self.superblock.seed());
         for block in CHECKPOINTS {
-            self.region
-                .store_nontemporal(self.checkpoint.offset_in(block).raw(), &bytes)?;
+            let at = self.checkpoint.offset_in(block).raw();
+            let start = block.offset().raw();
+            if self.region.first_bad(start, BLOCK_BYTES).is_some() {
+                // Stored as a whole it is good again; the other copy has what was in the other slot.
+                self.region.zero_nontemporal(start, BLOCK_BYTES)?;
+            }
+            self.region.store_nontemporal(at, &bytes)?;
         }
         self.region.fence()?;
         Ok(())

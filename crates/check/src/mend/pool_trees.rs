@@ -25,6 +25,9 @@ use crate::scan::{Chunks, chunk_block, chunks, read_roots_unverified};
 use crate::source::Block;
 use crate::tree::{self, Visit};
 
+/// The pool's trees after the inode table.
+const OTHER_TREES: [TreeKind; 3] = [TreeKind::Orphans, TreeKind::Shared, TreeKind::BadBlocks];
+
 /// Offset of a node's generation.
 const GENERATION_OFFSET: usize = 24;
 /// Permissions of a root directory that is made anew.
@@ -80,7 +83,7 @@ impl Mender<'_, '_> {
             pool_identity(TreeKind::InodeTable),
             &mut survivors,
         );
-        for (root, kind) in others.iter().zip([TreeKind::Orphans, TreeKind::Shared]) {
+        for (root, kind) in others.iter().zip(OTHER_TREES) {
             let mut nodes = Survivors {
                 chunks: Chunks::new(),
                 ..survivors
@@ -93,7 +96,7 @@ impl Mender<'_, '_> {
         }
         self.claim_all(&chunks, &ownership);
         self.space = Space::new(&self.pool, Arc::new(ownership));
-        for (root, kind) in others.iter_mut().zip([TreeKind::Orphans, TreeKind::Shared]) {
+        for (root, kind) in others.iter_mut().zip(OTHER_TREES) {
             if !self.is_root(*root, pool_identity(kind)) {
                 *root = TreeRoot::EMPTY;
             }
@@ -288,5 +291,15 @@ impl Mender<'_, '_> {
         }
         let root = builder.finish()?;
         self.switch_root(PoolTree::Shared, root)
+    }
+
+    /// Replaces the tree of bad blocks.
+    pub(super) fn write_bad_blocks(&mut self, list: &BTreeMap<u64, u64>) -> Result<(), Failure> {
+        let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::BadBlocks));
+        for (start, count) in list {
+            builder.push(*start, &count.to_le_bytes())?;
+        }
+        let root = builder.finish()?;
+        self.switch_root(PoolTree::BadBlocks, root)
     }
 }

@@ -20,6 +20,8 @@ use crate::scan::space::should_be;
 pub(super) struct Space {
     ownership: Arc<Ownership>,
     marked: Vec<(Group, Box<[u64; GROUP_WORDS]>)>,
+    /// Free blocks that are bad.
+    unusable: Vec<BlockRange>,
     /// Where to look next: group, block in it. Past the groups twice when nothing is left.
     next: (usize, u64),
     pass: u8,
@@ -41,6 +43,7 @@ impl Space {
         Self {
             ownership,
             marked,
+            unusable: pool.unreadable.runs().to_vec(),
             next: (0, 0),
             pass: 0,
             taken: Vec::new(),
@@ -72,11 +75,16 @@ impl Space {
             let is_marked = (word.unwrap_or(u64::MAX) >> (offset % 64)) & 1 != 0;
             let is_owned = self.ownership.bits(block) & 1 != 0;
             // The first pass has taken what is not marked.
-            if !is_owned && is_marked == (self.pass == 1) {
+            if !is_owned && is_marked == (self.pass == 1) && !self.is_unusable(block) {
                 self.taken.push(block);
                 return Some(block);
             }
         }
+    }
+
+    fn is_unusable(&self, block: BlockNo) -> bool {
+        let after = self.unusable.partition_point(|run| run.end() <= block);
+        self.unusable.get(after).is_some_and(|run| run.contains(block))
     }
 
     /// Whether the free map has `block` in use, as far as it can be believed.

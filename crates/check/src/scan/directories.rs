@@ -61,6 +61,7 @@ impl Scanner<'_> {
             subdirectories: 0,
             accounting: Accounting {
                 ino: inode.ino,
+                pool: self.pool,
                 ownership: &self.ownership,
                 findings,
                 blocks: 0,

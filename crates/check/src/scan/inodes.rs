@@ -4,16 +4,19 @@ use udax_media::inode::{CHUNK_INODES, FileKind, Inode, InodeSlot};
 use udax_media::{BlockNo, BlockRange, InodeNo, Place};
 use udax_sync::atomic::Ordering;
 
+use super::bad_blocks::note_lost_data;
 use super::pool_trees::inodes_of_chunk;
 use super::{Info, Scanner};
 use crate::content::{ClaimKind, View, walk_inode};
 use crate::finding::{Fault, Finding, Findings, Mend};
 use crate::ownership::Ownership;
+use crate::pool::Pool;
 use crate::source::Block;
 
 /// Claims what an inode owns and notes its faults.
 pub(super) struct Accounting<'a> {
     pub(super) ino: InodeNo,
+    pub(super) pool: Pool<'a>,
     pub(super) ownership: &'a Ownership,
     pub(super) findings: &'a mut Findings,
     /// Blocks claimed.
@@ -33,9 +36,12 @@ impl Accounting<'_> {
 }
 
 impl View for Accounting<'_> {
-    fn claim(&mut self, range: BlockRange, _kind: ClaimKind) {
+    fn claim(&mut self, range: BlockRange, kind: ClaimKind) {
         self.blocks = self.blocks.saturating_add(range.count);
         self.ownership.claim(range);
+        if let ClaimKind::Data(first, flags) = kind {
+            note_lost_data(&self.pool, self.ino, (range, first, flags), self.findings);
+        }
     }
     fn fault(&mut self, place: Place, fault: Fault) {
         let keeps_blocks = matches!(
@@ -112,6 +118,7 @@ impl Scanner<'_> {
     fn scan_file(&self, inode: &Inode, findings: &mut Findings) {
         let mut accounting = Accounting {
             ino: inode.ino,
+            pool: self.pool,
             ownership: &self.ownership,
             findings,
             blocks: 0,

@@ -10,6 +10,7 @@ use udax_media::roots::{self, PoolTree};
 use udax_media::{BlockNo, BlockRange, LINE_SIZE, Place};
 
 use super::POOL_TREES;
+use super::bad_blocks::{Listed, scan_listed};
 use crate::finding::{Finding, Findings};
 use crate::ownership::Ownership;
 use crate::pool::{Pool, pool_identity};
@@ -26,6 +27,7 @@ pub(super) struct PoolTrees {
     pub(super) orphans: BTreeSet<u64>,
     pub(super) orphans_are_damaged: bool,
     pub(super) shared: Shared,
+    pub(super) bad_blocks: Listed,
 }
 
 /// The shares' tree: start to (length, count), and whether some of it is unreadable.
@@ -43,6 +45,7 @@ pub(super) fn scan(pool: &Pool<'_>, ownership: &Ownership, findings: &mut Findin
         orphans: BTreeSet::new(),
         orphans_are_damaged: false,
         shared: Shared::default(),
+        bad_blocks: Listed::default(),
     };
     let roots = pool.read(ROOTS).and_then(|bytes| {
         roots::verify(pool.seed, &bytes, pool.total_blocks).map_err(|error| error.to_string())
@@ -56,13 +59,14 @@ pub(super) fn scan(pool: &Pool<'_>, ownership: &Ownership, findings: &mut Findin
             return trees;
         }
     }
-    let [table, orphans, shared] = trees.roots;
+    let [table, orphans, shared, bad_blocks] = trees.roots;
     scan_table(pool, table, ownership, findings, &mut trees);
     if findings.plan.rebuild_table {
         return trees;
     }
     scan_orphans(pool, orphans, ownership, findings, &mut trees);
     scan_shared(pool, shared, ownership, findings, &mut trees);
+    trees.bad_blocks = scan_listed(pool, bad_blocks, ownership, findings);
     trees
 }
 
@@ -99,7 +103,7 @@ impl<E: FnMut(u64, &[u8])> Visit for PoolWalk<'_, E> {
 
 type Lost = Vec<(Place, RangeInclusive<u64>, String)>;
 
-fn walk(
+pub(super) fn walk(
     pool: &Pool<'_>,
     (root, kind): (TreeRoot, TreeKind),
     ownership: &Ownership,

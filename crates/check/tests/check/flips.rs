@@ -13,7 +13,16 @@ use udax_pmem::Region;
 use crate::image::{Owner, read_contents, rich};
 
 fn run(region: &Region, repair: bool) -> Report {
-    check(region, &CheckOptions { repair, threads: 1 }, &Silent).unwrap()
+    check(
+        region,
+        &CheckOptions {
+            repair,
+            threads: 1,
+            ..CheckOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
 }
 
 fn seed() -> u64 {

@@ -53,6 +53,7 @@ fn repair_cut_short_after_any_store_is_finished_by_the_next() {
     let options = CheckOptions {
         repair: true,
         threads: 1,
+        ..CheckOptions::default()
     };
     let mut cut = 0;
     loop {

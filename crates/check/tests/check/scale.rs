@@ -24,6 +24,7 @@ fn hundred_thousand_inodes() {
             &CheckOptions {
                 repair: false,
                 threads,
+                ..CheckOptions::default()
             },
             &Silent,
         )

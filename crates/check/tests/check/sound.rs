@@ -5,7 +5,16 @@ use udax_check::{CheckError, CheckOptions, Report, Silent, check};
 use udax_pmem::Region;
 
 fn run(region: &Region, repair: bool) -> Report {
-    check(region, &CheckOptions { repair, threads: 2 }, &Silent).unwrap()
+    check(
+        region,
+        &CheckOptions {
+            repair,
+            threads: 2,
+            ..CheckOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
 }
 
 fn bytes_of(region: &Region) -> Vec<u8> {

@@ -9,7 +9,16 @@ use udax_pmem::Region;
 use crate::image::{Image, read_contents};
 
 fn run(region: &Region, repair: bool) -> Report {
-    check(region, &CheckOptions { repair, threads: 1 }, &Silent).unwrap()
+    check(
+        region,
+        &CheckOptions {
+            repair,
+            threads: 1,
+            ..CheckOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
 }
 
 fn read(region: &Region, block: BlockNo) -> [u8; BLOCK_SIZE] {

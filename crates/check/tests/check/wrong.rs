@@ -3,17 +3,27 @@
 use std::collections::BTreeMap;
 
 use udax_check::{CheckOptions, Problem, Report, Silent, check, check_copies};
+use udax_media::checkpoint::Checkpoint;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::geometry::{CHECKPOINTS, ROOTS, SUPERBLOCKS};
 use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::node::TreeRoot;
-use udax_media::{BlockNo, FileBlock, InodeNo};
+use udax_media::{BlockNo, FileBlock, InodeNo, Sequence};
 use udax_pmem::Region;
 
 use crate::image::{Image, Owner, read_contents, read_paths, rich};
 
 fn run(region: &Region, repair: bool) -> Report {
-    check(region, &CheckOptions { repair, threads: 2 }, &Silent).unwrap()
+    check(
+        region,
+        &CheckOptions {
+            repair,
+            threads: 2,
+            ..CheckOptions::default()
+        },
+        &Silent,
+    )
+    .unwrap()
 }
 
 /// Checks that `what` is found, changes nothing before it is repaired, is repaired, and is gone then.
@@ -622,4 +632,92 @@ fn inode_with_impossible_fields_is_cleared() {
     image.inode(first).root = TreeRoot::from_word(1 << 20);
     image.inode(first).flags = InodeFlags::EXTENT_TREE;
     mended(&image.write(), "tree root");
+}
+
+#[test]
+fn a_block_listed_as_bad_that_a_file_owns_is_taken_off_the_list() {
+    let (mut image, first, _) = two_files();
+    let own = image.extents[&first][0].start.raw();
+    let free = image.allocate(5).raw();
+    image.bad_blocks = BTreeMap::from([(own, 1), (free, 5)]);
+    let region = image.write();
+    let report = mended(&region, "a block listed as bad have an owner");
+    assert_eq!(report.bad_blocks, 5);
+    assert_eq!(run(&region, false).bad_blocks, 5);
+}
+
+#[test]
+fn runs_of_bad_blocks_that_cannot_be_are_dropped() {
+    let mut image = rich(4096);
+    let free = image.allocate(5).raw();
+    image.bad_blocks = BTreeMap::from([(free, 4), (free + 2, 3), (4095, 2), (u64::MAX, 1)]);
+    let report = mended(&image.write(), "impossible run of bad blocks");
+    assert_eq!(report.bad_blocks, 4);
+}
+
+#[test]
+fn a_damaged_list_of_bad_blocks_is_built_anew_from_what_is_left() {
+    let mut image = rich(4096);
+    image.fanout = 3;
+    image.bad_blocks = (0..12).map(|_| (image.allocate(2).raw(), 1)).collect();
+    let region = image.write();
+    let leaves: Vec<BlockNo> = image.metadata.iter().map(|(block, _)| *block).collect();
+    let is_leaf_of_list = |block: &&BlockNo| {
+        let mut bytes = [0; 40];
+        region.read(block.offset().raw(), &mut bytes).unwrap();
+        (bytes[32], bytes[33]) == (0, 7) && bytes.starts_with(b"uNOD")
+    };
+    let lists: Vec<_> = leaves.iter().filter(is_leaf_of_list).collect();
+    assert_eq!(lists.len(), 4);
+    flip(&region, lists[1].offset().raw() + 100);
+    let report = mended(&region, "list of bad blocks");
+    assert_eq!(report.bad_blocks, 9);
+}
+
+#[test]
+fn a_lost_roots_block_keeps_the_list_of_bad_blocks() {
+    let mut image = rich(4096);
+    let free = image.allocate(5).raw();
+    image.bad_blocks = BTreeMap::from([(free, 5)]);
+    let region = image.write();
+    flip(&region, ROOTS.offset().raw() + 4);
+    assert_eq!(mended(&region, "roots block").bad_blocks, 5);
+}
+
+#[test]
+fn a_journal_that_the_medium_has_lost_is_emptied() {
+    let mut image = rich(4096);
+    let region = image.write();
+    // As a mount that was killed leaves it.
+    let open = Checkpoint {
+        number: 6,
+        sequence: Sequence(40),
+        nonce: 77,
+        free_blocks: 0,
+        inodes: 0,
+        is_clean: false,
+    };
+    for copy in CHECKPOINTS {
+        let slot = open.encode(image.superblock.seed());
+        region.store(open.offset_in(copy).raw(), &slot).unwrap();
+    }
+    let lane = image.superblock.lane(1).start.offset().raw();
+    region.poison(lane, 1).unwrap();
+    let found = run(&region, false);
+    assert!(
+        found
+            .problems
+            .iter()
+            .any(|problem| problem.what.contains("journal: media error")),
+        "{found:#?}"
+    );
+    let options = CheckOptions {
+        repair: true,
+        bad_blocks: true,
+        ..CheckOptions::default()
+    };
+    let report = check(&region, &options, &Silent).unwrap();
+    assert_eq!(report.exit_code(), 1, "{report:#?}");
+    assert_eq!(check(&region, &options, &Silent).unwrap().problems, []);
+    assert_eq!(region.bad_ranges().len(), 0);
 }

@@ -57,7 +57,7 @@ pub(crate) fn formatted(superblock: &Superblock) -> Image {
     region
         .store(
             geometry::ROOTS.offset().raw(),
-            roots::format(seed, [udax_media::node::TreeRoot::EMPTY; 3]).as_slice(),
+            roots::format(seed, [udax_media::node::TreeRoot::EMPTY; 4]).as_slice(),
         )
         .unwrap();
     let geometry = Geometry::new(superblock);

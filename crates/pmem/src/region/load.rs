@@ -20,9 +20,11 @@ impl Region {
     #[inline]
     pub fn read(&self, at: u64, to: &mut [u8]) -> Result<()> {
         let from = self.place(at, to.len())?;
-        // SAFETY: `from` is mapped for that length, `to` is borrowed for it.
-        let outcome = unsafe { (self.engine.copy)(to.as_mut_ptr(), from, to.len()) };
-        self.finish_read(at, to.len(), outcome)
+        let good = self.good_len(at, to.len());
+        // SAFETY: `from` is mapped for the whole length, `to` is borrowed for it; `good` is no more.
+        let outcome = unsafe { (self.engine.copy)(to.as_mut_ptr(), from, good) };
+        self.finish_read(at, good, outcome)?;
+        self.check_all_good(at, good, to.len())
     }
 
     #[inline(always)]
@@ -36,6 +38,8 @@ impl Region {
     /// As [`Region::read`], into a part of a buffer; gives it back filled.
     pub(super) fn read_into<'b>(&self, at: u64, to: &'b mut [MaybeUninit<u8>]) -> Result<&'b [u8]> {
         let from = self.place(at, to.len())?;
+        let good = self.good_len(at, to.len());
+        self.check_all_good(at, good, to.len())?;
         // SAFETY: `from` is mapped for that length, `to` is borrowed for it.
         let outcome = unsafe { (self.engine.copy)(to.as_mut_ptr().cast(), from, to.len()) };
         self.finish_read(at, to.len(), outcome)?;
@@ -50,6 +54,7 @@ impl Region {
     #[inline]
     pub fn read_u64(&self, at: u64) -> Result<u64> {
         let word = self.word(at)?;
+        self.check_good_word(at)?;
         // SAFETY: checked to be aligned and mapped.
         match unsafe { access::load(word) } {
             Ok(value) => Ok(value),
@@ -68,10 +73,12 @@ impl Region {
         }
         let len = size_of_val(to);
         let from = self.place(at, len)?;
-        // SAFETY: `from` is mapped for that length, `to` is borrowed for it; both are aligned, so whole words are
-        // loaded.
-        let outcome = unsafe { access::store_words(to.as_mut_ptr().cast(), from, len) };
-        self.finish_read(at, len, outcome)
+        let good = self.good_len(at, len);
+        // SAFETY: `from` is mapped for the whole length, `to` is borrowed for it, `good` is no more; both are aligned,
+        // and so is what is bad, so whole words are loaded.
+        let outcome = unsafe { access::store_words(to.as_mut_ptr().cast(), from, good) };
+        self.finish_read(at, good, outcome)?;
+        self.check_all_good(at, good, len)
     }
 
     /// Whether the bytes at `at` are these.

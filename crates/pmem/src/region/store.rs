@@ -38,7 +38,18 @@ impl Region {
     pub fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
         let to = self.place(at, bytes.len())?;
-        // SAFETY: `to` is mapped for that length, `bytes` is borrowed for it.
+        if self.bad.is_any() {
+            return self.store_among_bad(at, bytes, |at, bytes| {
+                self.store_good(at, self.place(at, bytes.len())?, bytes)
+            });
+        }
+        self.store_good(at, to, bytes)
+    }
+
+    /// As [`Region::store`], to pages that are not known to be bad, or have just been cleared.
+    #[inline(always)]
+    fn store_good(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
+        // SAFETY: `to` is mapped for that length, as callers have checked, and `bytes` is borrowed for it.
         let outcome = unsafe { access::store_words(to, bytes.as_ptr(), bytes.len()) };
         if self.recorder.is_some() {
             self.record_store(at, &bytes[..bytes.len() - outcome.left]);
@@ -60,6 +71,7 @@ impl Region {
     pub fn store_u64(&self, at: u64, value: u64) -> Result<()> {
         self.check_writable()?;
         let word = self.word(at)?;
+        self.check_good_word(at)?;
         // SAFETY: checked to be aligned and mapped.
         if unsafe { access::store(word, value) }.is_err() {
             return Err(self.media_error(at));
@@ -98,6 +110,7 @@ impl Region {
     fn update(&self, at: u64, change: impl Fn(u64) -> u64) -> Result<u64> {
         self.check_writable()?;
         let word = self.word(at)?;
+        self.check_good_word(at)?;
         // SAFETY: checked to be aligned and mapped.
         let mut before = unsafe { access::load(word) }.map_err(|access::Fault| self.media_error(at))?;
         loop {
@@ -126,6 +139,17 @@ impl Region {
     pub fn store_nontemporal(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
         let to = self.place(at, bytes.len())?;
+        if self.bad.is_any() {
+            return self.store_among_bad(at, bytes, |at, bytes| {
+                self.stream_good(at, self.place(at, bytes.len())?, bytes)
+            });
+        }
+        self.stream_good(at, to, bytes)
+    }
+
+    /// As [`Region::store_nontemporal`], to pages that are not known to be bad, or have just been cleared.
+    #[inline(always)]
+    fn stream_good(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
         if at.is_multiple_of(LINE) && bytes.len().is_multiple_of(LINE_BYTES) {
             return self.stream(at, to, bytes);
         }
@@ -172,7 +196,7 @@ impl Region {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.store(at, bytes)?;
+        self.store_good(at, self.place(at, bytes.len())?, bytes)?;
         self.flush(at, to_u64(bytes.len()))
     }
 

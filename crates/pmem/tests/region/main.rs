@@ -8,6 +8,7 @@ mod devices;
 mod files;
 mod locks;
 mod media;
+mod poison;
 mod recorder;
 mod threads;
 

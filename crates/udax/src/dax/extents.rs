@@ -2,6 +2,7 @@
 
 use udax_dax::{Access, Content, DaxError, Extent, Extents, Size};
 use udax_media::{BLOCK_BYTES, FileBlock};
+use udax_pmem::RegionError;
 
 use crate::extents::{self, ExtentCache, Mapping, clip};
 use crate::inode::{Inode, InodeState};
@@ -13,6 +14,22 @@ pub(crate) struct LockedExtents<'e> {
     pub(crate) inode: &'e Inode,
     /// Loaded.
     pub(crate) cache: &'e ExtentCache,
+}
+
+impl LockedExtents<'_> {
+    /// How many of `pages` from `page` on, which is `block`, are there: nobody gets the address of lost bytes.
+    fn good_pages(&self, page: u64, block: u64, pages: u64) -> crate::error::Result<u64> {
+        let start = block * BLOCK_BYTES;
+        match self.pool.region.first_bad(start, pages * BLOCK_BYTES) {
+            None => Ok(pages),
+            Some(at) if at >= start + BLOCK_BYTES => Ok((at - start) / BLOCK_BYTES),
+            Some(at) => {
+                let place = (start, page * BLOCK_BYTES);
+                let error = RegionError::Media { at };
+                Err(self.pool.lost_data(self.inode, place, BLOCK_BYTES, error))
+            }
+        }
+    }
 }
 
 impl Extents for LockedExtents<'_> {
@@ -36,13 +53,17 @@ impl Extents for LockedExtents<'_> {
                 content: Content::Hole,
                 pages: extent.end().raw() - page,
             },
-            Mapping::Extent(extent) => Extent {
-                content: Content::Mapped {
-                    block: extent.start.raw() + (page - extent.first.raw()),
-                    shared: extent.is_shared(),
-                },
-                pages: extent.end().raw() - page,
-            },
+            Mapping::Extent(extent) => {
+                let block = extent.start.raw() + (page - extent.first.raw());
+                let pages = extent.end().raw() - page;
+                Extent {
+                    content: Content::Mapped {
+                        block,
+                        shared: extent.is_shared(),
+                    },
+                    pages: self.good_pages(page, block, pages).map_err(failed)?,
+                }
+            }
         })
     }
 }

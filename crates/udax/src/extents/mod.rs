@@ -100,7 +100,8 @@ fn read_inline(pool: &Pool, inode: &Inode) -> Result<Vec<Extent>> {
         return Err(overlap(inode));
     }
     let mut bytes = [0; INLINE_BYTES];
-    pool.region.read(inode.field(offset::INLINE).raw(), &mut bytes)?;
+    let read = pool.region.read(inode.field(offset::INLINE).raw(), &mut bytes);
+    pool.health.note("an inode", read)?;
     let mut extents: Vec<Extent> = Vec::with_capacity(count);
     for encoded in bytes.as_chunks::<INLINE_SIZE>().0.iter().take(count) {
         let extent = Extent::decode_inline(encoded, pool.total_blocks())

@@ -11,7 +11,7 @@ use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FileBlock};
 use udax_sync::fault::{Fault, is_injected};
 
 use super::allocate::Range;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping};
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
@@ -94,7 +94,13 @@ impl Pool {
                 let place = old.start.offset().raw() + from;
                 self.region.zero_nontemporal(place, to - from)?;
             }
-            self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to))?;
+            let copied = self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to));
+            copied.map_err(|error| match error {
+                Error::Region(error) => {
+                    self.lost_data(inode, (old.start.offset().raw(), start), BLOCK_BYTES, error)
+                }
+                other => other,
+            })?;
             fresh.push(Extent {
                 start: run.start,
                 flags: ExtentFlags::empty(),

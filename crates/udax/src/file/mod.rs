@@ -10,6 +10,7 @@ mod copy;
 mod edges;
 mod exchange;
 mod layout;
+mod lost;
 mod maps;
 mod open;
 mod pieces;

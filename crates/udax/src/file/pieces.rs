@@ -206,6 +206,11 @@ impl Pool {
         let (from, to) = (offset.max(first), end.min(last));
         let start = usize::try_from(from - offset).unwrap_or(usize::MAX);
         let stop = usize::try_from(to - offset).unwrap_or(usize::MAX);
+        let is_new = matches!(piece.origin, Origin::Fresh | Origin::Unwritten);
+        if is_new && self.region.first_bad(base, last - first).is_some() {
+            // What is lost there is nobody's: stored as a whole it is good again.
+            writer.zero(ByteOffset(base), last - first)?;
+        }
         writer.write(
             ByteOffset(base + from - first),
             bytes.get(start..stop).unwrap_or_default(),

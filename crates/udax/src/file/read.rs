@@ -7,7 +7,7 @@ use udax_sync::ReadGuard;
 use udax_sync::atomic::Ordering;
 
 use super::File;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::{self, Mapping};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
@@ -18,10 +18,11 @@ use crate::pool::Pool;
 const RELATIVE_ATIME_SECONDS: i64 = 24 * 60 * 60;
 
 impl File {
-    /// Reads from `offset` into `to`; gives the bytes read, fewer than asked only at the end of the file.
+    /// Reads from `offset` into `to`; gives the bytes read, fewer than asked only at the end of the file and before
+    /// bytes that the medium has lost.
     ///
     /// # Errors
-    /// `BadHandle` without `READ`; `IsDirectory`; a media error when not even the first byte could be read.
+    /// `BadHandle` without `READ`; `IsDirectory`; `LostData` when the first byte is lost.
     pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
         self.check_readable()?;
         let state = self.pool.read_loaded(&self.inode)?;
@@ -133,11 +134,17 @@ impl Pool {
             match mapping {
                 Mapping::Extent(extent) if !extent.is_unwritten() => {
                     let skipped = at - extent.first.raw() * BLOCK_BYTES;
-                    let result = self.region.read(extent.start.offset().raw() + skipped, part);
-                    match result {
-                        Ok(()) => {}
-                        Err(_) if done > 0 => break,
-                        Err(error) => return Err(error.into()),
+                    let start = extent.start.offset().raw() + skipped;
+                    if let Err(error) = self.region.read(start, part) {
+                        let error = self.lost_data(inode, (start, at), count, error);
+                        match error {
+                            // What is before the lost bytes has been read.
+                            Error::LostData { offset: lost, .. } if lost > offset => {
+                                done = lost - offset;
+                                break;
+                            }
+                            error => return Err(error),
+                        }
                     }
                 }
                 _ => part.fill(0),

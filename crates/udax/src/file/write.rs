@@ -13,6 +13,7 @@ use udax_journal::DataWriter;
 use udax_media::extent::Extent;
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, BlockRange, ByteOffset, FileBlock, MAX_FILE_BYTES};
+use udax_pmem::RegionError;
 use udax_sync::fault::{Fault, is_injected};
 
 use super::File;
@@ -31,8 +32,9 @@ impl File {
     /// some.
     ///
     /// # Errors
-    /// `BadHandle` without `WRITE`; `FileTooLarge`; `NoSpace`; a media error. Then nothing was changed, but for a media
-    /// error of a write in place: its first bytes may have been.
+    /// `BadHandle` without `WRITE`; `FileTooLarge`; `NoSpace`; `LostData`: bytes are lost in a block that the write
+    /// covers only partly, so that it cannot be replaced. Then nothing was changed, but for a media error that a write
+    /// in place is the first to meet: its first bytes may have been.
     ///
     /// # Durability
     /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what goes to new
@@ -102,8 +104,10 @@ impl Pool {
         extents::load(self, inode, state)?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let _ticket = self.begin_write(inode, offset, length)?;
-        if self.overwrite(inode, state, bytes, offset)? {
-            return Ok(bytes.len());
+        match self.overwrite(inode, state, bytes, offset) {
+            Ok(true) => return Ok(bytes.len()),
+            Ok(false) => {}
+            Err(error) => return Err(self.lost_in_write(inode, state, (offset, offset + length), error)),
         }
         self.finish_cut(inode, state)?;
         if is_injected(Fault::EarlySize) && offset + length > self.inode_size(inode)? {
@@ -126,7 +130,9 @@ impl Pool {
             });
             match written {
                 Ok(count) => done += count,
-                Err(error) if done == 0 => return Err(error),
+                Err(error) if done == 0 => {
+                    return Err(self.lost_in_write(inode, state, (offset, offset + length), error));
+                }
                 Err(_) => break,
             }
         }
@@ -160,6 +166,13 @@ impl Pool {
             parts.push((extent.start.offset().raw() + skipped, part));
             rest = after;
             at += u64::try_from(count).unwrap_or(0);
+        }
+        // Where known lost bytes would stop it, it does not begin.
+        for (place, part) in &parts {
+            let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            if let Some(at) = self.region.first_unstorable(*place, len) {
+                return Err(RegionError::Media { at }.into());
+            }
         }
         for (place, part) in parts {
             self.region.store_nontemporal(place, part)?;

@@ -60,7 +60,8 @@ impl InodeCache {
             return Ok(Arc::clone(inode));
         }
         let mut words = [0; 4];
-        pool.region.read_words(at.raw(), &mut words)?;
+        pool.health
+            .note("an inode", pool.region.read_words(at.raw(), &mut words))?;
         let mode = low(words[3]);
         // Looked at after the words: a chunk that was freed in between may hold anything.
         if mode == 0 || !pool.inode_table.is_at(ino, at) {

@@ -25,8 +25,9 @@ impl Line {
     #[inline]
     pub(crate) fn read(pool: &Pool, inode: &Inode) -> Result<Self> {
         let mut words = [0; WORDS];
-        pool.region
-            .read_words(inode.field(offset::SIZE).raw(), &mut words)?;
+        let at = inode.field(offset::SIZE).raw();
+        pool.health
+            .note("an inode", pool.region.read_words(at, &mut words))?;
         Ok(Self {
             words,
             before: words,

@@ -22,7 +22,7 @@ use udax_sync::{CachePadded, Mutex, OnceLock, Rank, RwLock, thread_number};
 use crate::error::{Error, Result};
 use crate::inode::fields::low;
 use crate::pool::Pool;
-use crate::tree::{Cursor, Tree};
+use crate::tree::{Cursor, NodeSource, Tree};
 use crate::update::Update;
 
 /// Lists of free numbers.
@@ -111,6 +111,29 @@ impl InodeTable {
         Ok(())
     }
 
+    /// Some chunks with numbers from `first`, ascending, and their blocks; none after the last. `source` verifies the
+    /// nodes on the way, with the tree's lock held.
+    pub(crate) fn collect_chunks(
+        &self,
+        source: &impl NodeSource<Error = Error>,
+        total_blocks: u64,
+        first: u64,
+    ) -> Result<Vec<(u64, BlockNo)>> {
+        let state = self.tree.read();
+        let tree = Tree::new(IDENTITY, state.root);
+        let Some(batch) = Cursor::starting_at(first).next_batch(&tree, source)? else {
+            return Ok(Vec::new());
+        };
+        let decoded = batch.iter().map(|(chunk, value)| {
+            let block = decode_chunk(value, total_blocks).ok_or(Error::Inconsistent {
+                place: Place::Block(ROOTS),
+                what: "the inode table has an impossible block of a chunk",
+            })?;
+            Ok((check_chunk(chunk)?, block))
+        });
+        decoded.collect()
+    }
+
     /// Where inode `ino` is, verified when it is first met. It may be free.
     ///
     /// # Errors
@@ -153,7 +176,8 @@ impl InodeTable {
         };
         let at = inode::offset_in_chunk(block, ino);
         let mut bytes = [0; INODE_SIZE];
-        pool.region.read(at.raw(), &mut bytes)?;
+        pool.health
+            .note("an inode", pool.region.read(at.raw(), &mut bytes))?;
         inode::verify(pool.seed, &bytes, ino, pool.total_blocks())?;
         // Under the tree's lock no chunk is freed, so the block is the same for everybody. Pairs with `locate`.
         cell.word
@@ -445,7 +469,8 @@ fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
 pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Result<u64> {
     // Prefix, number, generation, mode and flags.
     let mut words = [0; 4];
-    pool.region.read_words(at.raw(), &mut words)?;
+    pool.health
+        .note("an inode", pool.region.read_words(at.raw(), &mut words))?;
     if low(words[3]) != 0 {
         return Err(Error::Inconsistent {
             place: Place::Inode(ino),

@@ -291,7 +291,8 @@ impl Pool {
             .min(MAX_SYMLINK_BYTES);
         let mut target = vec![0; size];
         if size <= INLINE_BYTES {
-            self.region.read(inode.field(offset::INLINE).raw(), &mut target)?;
+            let read = self.region.read(inode.field(offset::INLINE).raw(), &mut target);
+            self.health.note("an inode", read)?;
         } else {
             extents::load(self, inode, &mut state)?;
             let Mapping::Extent(extent) =
@@ -299,7 +300,10 @@ impl Pool {
             else {
                 return Err(damaged_target(inode));
             };
-            self.region.read(extent.start.offset().raw(), &mut target)?;
+            let start = extent.start.offset().raw();
+            self.region
+                .read(start, &mut target)
+                .map_err(|error| self.lost_data(inode, (start, 0), udax_media::BLOCK_BYTES, error))?;
         }
         let stored = high(self.word(inode.field(offset::INLINE_COUNT))?);
         if inode::target_checksum(&target) != stored {

@@ -8,9 +8,13 @@
 //! Groups are loaded when first used, so that opening a pool does not read its bitmaps. A bitmap is verified when it
 //! is loaded, and it is loaded before any bit of it changes: its checksum is not stale then.
 //!
+//! What the medium has lost is not given out: a free block that is known to be bad when a search finds it is *set
+//! aside* (`bad`), held until the tree of bad blocks has it.
+//!
 //! Locks: one per group (rank Allocator), held only for the search; the quarantine has its own. Bits commute between
 //! operations, so no lock is held until the record commits.
 
+mod bad;
 mod group;
 
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, OnceLock, Rank, RwLock, refusal};
 
 use crate::error::{Error, Result};
+use crate::health::Health;
 use group::GroupState;
 
 /// Groups in one page of the group table.
@@ -70,6 +75,7 @@ pub(crate) enum Placement {
 #[derive(Debug)]
 pub(crate) struct Space {
     region: Arc<Region>,
+    health: Arc<Health>,
     seed: Seed,
     geometry: RwLock<Arc<Geometry>>,
     pages: RwLock<Vec<Arc<GroupPage>>>,
@@ -79,6 +85,8 @@ pub(crate) struct Space {
     reserve: AtomicU64,
     quarantine: Mutex<Quarantine>,
     quarantine_seen: AtomicU64,
+    /// Bad blocks that were free: held, and to be listed.
+    aside: Mutex<Vec<BlockRange>>,
 }
 
 /// A group, and how many of its blocks one request may get, so that full groups are passed over without their lock.
@@ -99,9 +107,15 @@ fn new_page() -> Arc<GroupPage> {
 
 impl Space {
     /// The free space of an open pool of which `free_blocks` are free on media.
-    pub(crate) fn new(region: Arc<Region>, seed: Seed, geometry: Geometry, free_blocks: u64) -> Self {
+    pub(crate) fn new(
+        (region, health): (Arc<Region>, Arc<Health>),
+        seed: Seed,
+        geometry: Geometry,
+        free_blocks: u64,
+    ) -> Self {
         let space = Self {
             region,
+            health,
             seed,
             geometry: RwLock::new(Rank::Leaf, Arc::new(geometry)),
             pages: RwLock::new(Rank::Leaf, Vec::new()),
@@ -110,6 +124,7 @@ impl Space {
             reserve: AtomicU64::new(0),
             quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
             quarantine_seen: AtomicU64::new(0),
+            aside: Mutex::new(Rank::Leaf, Vec::new()),
         };
         space.fit_to_geometry();
         space
@@ -152,7 +167,7 @@ impl Space {
     /// `NoSpace` when no block is free for this priority; a damaged bitmap.
     pub(crate) fn take(&self, request: Request) -> Result<BlockRange> {
         self.debit(request)?;
-        match self.search(request) {
+        match self.search_good(request) {
             Ok(range) => {
                 self.available
                     .fetch_add(request.count - range.count, Ordering::Relaxed);
@@ -208,6 +223,7 @@ impl Space {
         };
         self.debit(request)?;
         let run = self.with_group(index, |group| group.take_exact(wanted))?;
+        let run = run.and_then(|run| self.set_bad_aside(run));
         let taken = run.map_or(0, |run| run.count);
         self.available.fetch_add(wanted.count - taken, Ordering::Relaxed);
         Ok(run)
@@ -447,7 +463,10 @@ impl Space {
         let group = geometry.group(index).ok_or(Error::Invalid("allocation group"))?;
         debug_assert!(group.covers.count <= GROUP_BLOCKS);
         let mut block = [0; BLOCK_SIZE];
-        self.region.read(group.bitmap.offset().raw(), &mut block)?;
+        self.health.note(
+            "an allocation bitmap",
+            self.region.read(group.bitmap.offset().raw(), &mut block),
+        )?;
         let words = bitmap::verify(self.seed, &block, group.bitmap, group.covers)?;
         Ok(GroupState::new(group.covers, words))
     }

@@ -29,6 +29,14 @@ impl TestPool {
         Self { directory, path }
     }
 
+    /// Another pool with the same bytes.
+    pub(crate) fn copy_of(other: &Self) -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("test.pool");
+        std::fs::copy(&other.path, &path).unwrap();
+        Self { directory, path }
+    }
+
     pub(crate) fn open(&self) -> Filesystem {
         Filesystem::open(&self.path, &MountOptions::default()).unwrap()
     }

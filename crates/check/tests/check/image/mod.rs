@@ -42,6 +42,7 @@ pub(crate) struct Image {
     pub(crate) xattrs: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
     pub(crate) orphans: BTreeSet<u64>,
     pub(crate) shared: BTreeMap<u64, (u64, u64)>,
+    pub(crate) bad_blocks: BTreeMap<u64, u64>,
     /// Most entries of a node, to make trees high with few of them.
     pub(crate) fanout: usize,
     pub(crate) used: BTreeSet<u64>,
@@ -79,6 +80,7 @@ impl Image {
             xattrs: BTreeMap::new(),
             orphans: BTreeSet::new(),
             shared: BTreeMap::new(),
+            bad_blocks: BTreeMap::new(),
             fanout: 1000,
             used,
             metadata: vec![],
@@ -475,7 +477,13 @@ impl Image {
             .map(|(start, (length, count))| (*start, [length.to_le_bytes(), count.to_le_bytes()].concat()))
             .collect();
         let shared = self.write_pool_tree(region, TreeKind::Shared, &shared);
-        let block = roots::format(seed, [table, orphans, shared]);
+        let bad_blocks: Vec<_> = self
+            .bad_blocks
+            .iter()
+            .map(|(start, count)| (*start, count.to_le_bytes().to_vec()))
+            .collect();
+        let bad_blocks = self.write_pool_tree(region, TreeKind::BadBlocks, &bad_blocks);
+        let block = roots::format(seed, [table, orphans, shared, bad_blocks]);
         region.store(ROOTS.offset().raw(), block.as_slice()).unwrap();
         self.metadata.push((ROOTS, Owner::Pool));
         for (block, bytes) in &self.data {

@@ -1,0 +1,184 @@
+//! Reading every block, whether somebody owns it or not: what the medium has lost.
+
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place, Superblock};
+use udax_pmem::{Region, RegionError};
+use udax_sync::atomic::{AtomicU64, Ordering};
+use udax_sync::{Mutex, Rank, thread};
+
+use crate::{Problem, Progress};
+
+/// Blocks read at once.
+const BATCH_BLOCKS: u64 = 16;
+/// Blocks between two looks for work: 2 MiB.
+const STEP_BLOCKS: u64 = 512;
+
+/// Blocks that cannot be read: runs that neither overlap nor touch, ascending.
+#[derive(Debug, Default)]
+pub(crate) struct Unreadable {
+    runs: Vec<BlockRange>,
+}
+
+impl Unreadable {
+    /// Reads the first `total_blocks` of the region on `threads` threads.
+    ///
+    /// # Errors
+    /// Another error than one of the medium.
+    pub(crate) fn find(
+        region: &Region,
+        total_blocks: u64,
+        threads: usize,
+        progress: &dyn Progress,
+    ) -> Result<Self, RegionError> {
+        let next = AtomicU64::new(0);
+        let found: Mutex<Vec<BlockNo>> = Mutex::new(Rank::Leaf, Vec::new());
+        let run = || -> Result<(), RegionError> {
+            loop {
+                let first = next.fetch_add(STEP_BLOCKS, Ordering::Relaxed);
+                if first >= total_blocks {
+                    return Ok(());
+                }
+                let end = (first + STEP_BLOCKS).min(total_blocks);
+                let bad = read_blocks(region, first, end)?;
+                if !bad.is_empty() {
+                    found.lock().extend(bad);
+                }
+                progress.step("reading all blocks", end, total_blocks);
+            }
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+            let mut result = run();
+            for other in others {
+                match other.join() {
+                    Ok(done) => result = result.and(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })?;
+        let mut blocks = found.into_inner();
+        blocks.sort_unstable();
+        Ok(Self::of_blocks(&blocks))
+    }
+
+    fn of_blocks(blocks: &[BlockNo]) -> Self {
+        let mut runs: Vec<BlockRange> = Vec::new();
+        for block in blocks {
+            match runs.last_mut() {
+                Some(last) if last.end() == *block => last.count += 1,
+                _ => runs.push(BlockRange::new(*block, 1)),
+            }
+        }
+        Self { runs }
+    }
+
+    /// All of them.
+    pub(crate) fn runs(&self) -> &[BlockRange] {
+        &self.runs
+    }
+
+    /// Those in `range`.
+    pub(crate) fn within(&self, range: BlockRange) -> impl Iterator<Item = BlockRange> {
+        let first = self.runs.partition_point(|run| run.end() <= range.start);
+        let from_first = self.runs.get(first..).unwrap_or_default().iter();
+        from_first
+            .take_while(move |run| run.start < range.end())
+            .map(move |run| {
+                let start = run.start.max(range.start);
+                BlockRange::new(start, run.end().min(range.end()).raw() - start.raw())
+            })
+    }
+}
+
+fn read_blocks(region: &Region, first: u64, end: u64) -> Result<Vec<BlockNo>, RegionError> {
+    let mut buffer = vec![0; usize::try_from(BATCH_BLOCKS).unwrap_or(1) * BLOCK_SIZE];
+    let mut bad = Vec::new();
+    let mut next = first;
+    while next < end {
+        let count = BATCH_BLOCKS.min(end - next);
+        let part = usize::try_from(count).unwrap_or(1) * BLOCK_SIZE;
+        let bytes = buffer.get_mut(..part).unwrap_or_default();
+        match region.read(next * BLOCK_BYTES, bytes) {
+            Ok(()) => next += count,
+            Err(RegionError::Media { at }) => {
+                let block = ByteOffset(at).block();
+                bad.push(block);
+                next = block.raw() + 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bad)
+}
+
+/// What is to say of unreadable blocks of the journal. With [`Repair::Yes`], once nothing in them is needed any more,
+/// they are filled with zeros, which makes them good where the medium can do that.
+pub(crate) fn judge_journal(
+    region: &Region,
+    superblock: &Superblock,
+    unreadable: &Unreadable,
+    repair: Repair,
+) -> Vec<Problem> {
+    let judge = |run: BlockRange| {
+        let is_mended = repair == Repair::Yes && zero(region, run).is_ok();
+        Problem {
+            place: Place::Block(run.start),
+            inode: None,
+            path: None,
+            what: format!("journal: {} cannot be read", blocks(run)),
+            repair: is_mended.then(|| "stored anew".to_owned()),
+            lost: None,
+        }
+    };
+    unreadable
+        .within(superblock.journal_blocks())
+        .map(judge)
+        .collect()
+}
+
+/// Whether something may be changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Repair {
+    No,
+    Yes,
+}
+
+fn zero(region: &Region, run: BlockRange) -> Result<(), RegionError> {
+    region.zero_nontemporal(run.start.offset().raw(), run.count * BLOCK_BYTES)?;
+    region.fence()
+}
+
+/// A run for people: its first block is told elsewhere.
+pub(crate) fn blocks(run: BlockRange) -> String {
+    match run.count {
+        1 => "a block".to_owned(),
+        count => format!("{count} blocks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+
+    #[test]
+    fn every_lost_block_is_found_and_no_other() {
+        let region = Region::anonymous(2000 * BLOCK_BYTES, None).unwrap();
+        let lost = [0, 1, 15, 16, 17, 511, 512, 700, 1999];
+        for block in lost {
+            region.poison(block * BLOCK_BYTES + 5, 1).unwrap();
+        }
+        let found = Unreadable::find(&region, 2000, 3, &Silent).unwrap();
+        let blocks = found
+            .runs()
+            .iter()
+            .flat_map(|run| run.start.raw()..run.end().raw());
+        assert_eq!(blocks.collect::<Vec<_>>(), lost);
+        assert_eq!(found.runs().len(), 5);
+        let within: Vec<_> = found.within(BlockRange::new(BlockNo(16), 496)).collect();
+        assert_eq!(
+            within,
+            [BlockRange::new(BlockNo(16), 2), BlockRange::new(BlockNo(511), 1)]
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! Bad blocks: what the medium has lost and nobody uses is not used again.
+//!
+//! They are in a tree of the pool: first block of a run to its length. A bad block that is freed goes there instead of
+//! to the free space; one that is free when it is found is set aside by the allocator ([`Space`](crate::space::Space)),
+//! and listed here by the next sync or close. They are in use in the allocation bitmaps, so that nothing else need know
+//! of the tree. It is changed when an update commits, after all else that the update locks.
+
+use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::roots::PoolTree;
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Place};
+use udax_sync::{Mutex, MutexGuard, Rank};
+
+use crate::error::{Error, Result};
+use crate::pool::Pool;
+use crate::tree::{Cursor, NodeSource, NodeStore, Tree};
+use crate::update::Update;
+
+const IDENTITY: NodeIdentity = NodeIdentity {
+    kind: PoolTree::BadBlocks.kind(),
+    owner: 0,
+    generation: 0,
+};
+
+/// The bad blocks of an open pool that nobody uses.
+#[derive(Debug)]
+pub(crate) struct BadBlocks {
+    root: Mutex<TreeRoot>,
+}
+
+/// A change of them within an update. Holds the tree's lock: commit the update, then call [`BadBlocksChange::done`];
+/// dropping it otherwise forgets the change.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct BadBlocksChange<'b> {
+    root: MutexGuard<'b, TreeRoot>,
+    tree: Tree,
+}
+
+impl BadBlocks {
+    pub(crate) fn new(root: TreeRoot) -> Self {
+        Self {
+            root: Mutex::new(Rank::BadBlocks, root),
+        }
+    }
+
+    /// Verifies every node, as `source` does that, with the tree's lock held.
+    pub(crate) fn verify(&self, source: &impl NodeSource<Error = Error>) -> Result<()> {
+        let root = self.root.lock();
+        Tree::new(IDENTITY, *root).for_each_node(source, |_, _| Ok(()))
+    }
+
+    pub(crate) fn change(&self) -> BadBlocksChange<'_> {
+        let root = self.root.lock();
+        let tree = Tree::new(IDENTITY, *root);
+        BadBlocksChange { root, tree }
+    }
+
+    /// All of them, ascending.
+    pub(crate) fn collect(&self, pool: &Pool) -> Result<Vec<BlockRange>> {
+        let root = self.root.lock();
+        let tree = Tree::new(IDENTITY, *root);
+        let mut cursor = Cursor::starting_at(0);
+        let mut all: Vec<BlockRange> = Vec::new();
+        while let Some(batch) = cursor.next_batch(&tree, pool)? {
+            for (key, value) in batch.iter() {
+                let run = decode(key, value, pool.total_blocks())?;
+                if all.last().is_some_and(|last| last.end() > run.start) {
+                    return Err(impossible(run.start.raw()));
+                }
+                all.push(run);
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl BadBlocksChange<'_> {
+    /// Adds `blocks`, which are in no run yet.
+    pub(crate) fn insert<S: NodeStore<Error = Error>>(
+        &mut self,
+        store: &mut S,
+        blocks: BlockRange,
+    ) -> Result<()> {
+        if let Some((key, value)) = self.tree.floor(store, blocks.start.raw())? {
+            let before = decode(key, &value.bytes, u64::MAX)?;
+            if before.end() > blocks.start {
+                return Err(impossible(key));
+            }
+            if before.end() == blocks.start {
+                let count = before.count + blocks.count;
+                self.tree.replace(store, key, &count.to_le_bytes())?;
+                return Ok(());
+            }
+        }
+        self.tree
+            .insert_new(store, blocks.start.raw(), &blocks.count.to_le_bytes())
+    }
+
+    /// Takes run `blocks` out, as [`BadBlocks::collect`] gave it.
+    pub(crate) fn remove<S: NodeStore<Error = Error>>(
+        &mut self,
+        store: &mut S,
+        blocks: BlockRange,
+    ) -> Result<()> {
+        let found = self.tree.get(store, blocks.start.raw())?;
+        let is_same = found.is_some_and(|value| value.bytes.as_slice() == blocks.count.to_le_bytes());
+        if !is_same {
+            return Err(Error::Busy("the list of bad blocks has changed"));
+        }
+        self.tree.remove(store, blocks.start.raw())?;
+        Ok(())
+    }
+
+    /// The root, if it is another one now.
+    pub(crate) fn new_root(&self) -> Option<TreeRoot> {
+        (self.tree.root != *self.root).then_some(self.tree.root)
+    }
+
+    /// The update has committed.
+    pub(crate) fn done(mut self) {
+        *self.root = self.tree.root;
+    }
+}
+
+/// A run of bad blocks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub struct BadRange {
+    /// Its first byte in the pool, a multiple of 4096.
+    pub offset: u64,
+    /// Bytes, a multiple of 4096.
+    pub len: u64,
+    /// Whether nobody uses it, so that nothing is lost with it; else a file or the pool itself does.
+    pub is_retired: bool,
+}
+
+impl Pool {
+    /// All that are known.
+    pub(crate) fn collect_bad(&self) -> Result<Vec<BadRange>> {
+        let mut retired = self.bad_blocks.collect(self)?;
+        retired.extend(self.space.collect_aside());
+        retired.sort_unstable_by_key(|run| run.start);
+        let is_retired = |block: BlockNo| {
+            let after = retired.partition_point(|run| run.start <= block);
+            after > 0 && retired.get(after - 1).is_some_and(|run| run.contains(block))
+        };
+        let of = |blocks: &BlockRange, is_retired| BadRange {
+            offset: blocks.start.offset().raw(),
+            len: blocks.count * BLOCK_BYTES,
+            is_retired,
+        };
+        let mut all: Vec<BadRange> = retired.iter().map(|blocks| of(blocks, true)).collect();
+        for known in self.region.bad_ranges() {
+            let (start, end) = (known.start / BLOCK_BYTES, known.end.div_ceil(BLOCK_BYTES));
+            let mut first = start;
+            // What is retired is told already.
+            for block in start..=end {
+                if is_retired(BlockNo(block)) || block == end {
+                    if first < block {
+                        all.push(of(&BlockRange::new(BlockNo(first), block - first), false));
+                    }
+                    first = block + 1;
+                }
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    /// Stores zeros to every listed block as a whole, which makes those good that the medium can mend, and frees the
+    /// runs in which all are good then; gives the number of blocks freed.
+    pub(crate) fn reuse_bad_blocks(&self) -> Result<u64> {
+        self.check_writable()?;
+        self.list_bad_blocks()?;
+        let mut freed = 0;
+        for run in self.bad_blocks.collect(self)? {
+            if !self.mend(run)? {
+                continue;
+            }
+            let mut update = Update::freeing(self);
+            match update.reinstate(run).and_then(|()| update.commit()) {
+                Ok(()) => freed += run.count,
+                // Somebody frees a bad block beside it meanwhile.
+                Err(Error::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Whether all blocks of `run` can be stored to and read.
+    fn mend(&self, run: BlockRange) -> Result<bool> {
+        let mut is_good = true;
+        for block in (run.start.raw()..run.end().raw()).map(BlockNo) {
+            let at = block.offset().raw();
+            let is_stored = || self.region.zero_nontemporal(at, BLOCK_BYTES).is_ok();
+            // The first store may be what finds out; only the next one knows that the medium is to be mended.
+            is_good &=
+                (is_stored() || is_stored()) && self.region.compare(at, &[0; BLOCK_SIZE]).unwrap_or(false);
+        }
+        self.region.fence()?;
+        Ok(is_good)
+    }
+
+    /// Lists what the allocator has set aside since the last time. Without space for the list it stays set aside, and
+    /// is met again after the next open.
+    pub(crate) fn list_bad_blocks(&self) -> Result<()> {
+        let aside = self.space.take_aside();
+        if aside.is_empty() {
+            return Ok(());
+        }
+        let mut update = Update::freeing(self);
+        aside.iter().for_each(|run| update.retire_free(*run));
+        let listed = update.commit();
+        if listed.is_err() {
+            self.space.put_aside(aside);
+        }
+        listed
+    }
+}
+
+fn decode(key: u64, value: &[u8], total_blocks: u64) -> Result<BlockRange> {
+    let count = value
+        .try_into()
+        .map(u64::from_le_bytes)
+        .map_err(|_| impossible(key))?;
+    let end = key
+        .checked_add(count)
+        .filter(|end| count > 0 && *end <= total_blocks);
+    end.ok_or_else(|| impossible(key))?;
+    Ok(BlockRange::new(BlockNo(key), count))
+}
+
+fn impossible(key: u64) -> Error {
+    Error::Inconsistent {
+        place: Place::Block(BlockNo(key)),
+        what: "its run of bad blocks is impossible",
+    }
+}

@@ -1,0 +1,140 @@
+//! `udax scrub`: looks through a pool for what the medium has lost or changed.
+
+use std::io::Write as _;
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use udax::{ScrubFinding, ScrubOptions, ScrubReport};
+
+use crate::name::JsonName;
+use crate::output::{Output, OutputArgs};
+use crate::plural::counted;
+use crate::progress::Progress;
+use crate::size::Size;
+use crate::{failure, pool};
+
+/// Exit status: something is wrong.
+const FOUND: u8 = 4;
+
+/// Verify all metadata of a pool and read all its data, changing nothing
+///
+/// Lost bytes of files and damaged metadata are told with their paths; file data has no checksum, so that a changed
+/// byte of it is not found. Blocks that nobody uses are not read: fsck does that, when asked. Programs that have a
+/// pool open scrub it while it is in use, with the library's function of this name.
+///
+/// Exit status: 0 nothing is wrong, 1 the scrub failed, 4 something is wrong.
+#[derive(Args, Debug)]
+pub(crate) struct Scrub {
+    /// The most bytes to read in a second, for example 100M. Default: as fast as it goes
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<Size>,
+    #[command(flatten)]
+    format: OutputArgs,
+    /// The file or device
+    pool: PathBuf,
+}
+
+#[derive(Serialize)]
+struct JsonFinding<'r> {
+    place: String,
+    inode: Option<u64>,
+    path: Option<JsonName>,
+    what: &'r str,
+}
+
+#[derive(Serialize)]
+struct JsonReport<'r> {
+    pool: String,
+    status: u8,
+    bytes: u64,
+    units: u64,
+    inodes: u64,
+    findings: Vec<JsonFinding<'r>>,
+}
+
+impl Scrub {
+    /// Runs the command.
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
+        let rate = match self.rate {
+            None => None,
+            Some(Size(rate)) => {
+                Some(NonZero::new(rate).ok_or_else(|| anyhow::anyhow!("--rate: 0 is no rate"))?)
+            }
+        };
+        let filesystem = pool::open_for_reading(&self.pool)?;
+        let progress = if self.format.is_json() {
+            Progress::hidden()
+        } else {
+            Progress::of_bytes(0)
+        };
+        let scrubbed = filesystem.scrub(ScrubOptions { rate }, &mut |step| {
+            progress.set("scrub", step.done, step.total);
+            ControlFlow::Continue(())
+        });
+        progress.finish();
+        let report = scrubbed.map_err(|error| failure::of_pool(&self.pool, "cannot scrub", error))?;
+        // Where something is lost, that is told already.
+        let closed = pool::close(&self.pool, filesystem);
+        if report.findings.is_empty() {
+            closed?;
+        }
+        let status = if report.findings.is_empty() { 0 } else { FOUND };
+        if self.format.is_json() {
+            output.json(&self.json(&report, status))?;
+        } else {
+            self.print(&report, output)?;
+        }
+        Ok(ExitCode::from(status))
+    }
+
+    fn json<'r>(&self, report: &'r ScrubReport, status: u8) -> JsonReport<'r> {
+        JsonReport {
+            pool: crate::name::shown(&self.pool),
+            status,
+            bytes: report.bytes,
+            units: report.units,
+            inodes: report.inodes,
+            findings: report.findings.iter().map(JsonFinding::new).collect(),
+        }
+    }
+
+    fn print(&self, report: &ScrubReport, output: &mut Output) -> std::io::Result<()> {
+        let pool = crate::name::shown(&self.pool);
+        for finding in &report.findings {
+            write!(output, "{pool}: {}: {}", finding.place, finding.what)?;
+            if let Some(path) = &finding.path {
+                write!(output, "; it is {}", crate::name::escaped(path))?;
+            }
+            writeln!(output)?;
+        }
+        let verdict = match report.findings.len() {
+            0 => "nothing is wrong".to_owned(),
+            count => format!(
+                "{}; copy what can be read with 'udax get', then run 'udax fsck -y --badblocks'",
+                counted(count, "finding", "findings")
+            ),
+        };
+        writeln!(
+            output,
+            "{pool}: {verdict}: {}, {}, {} looked at",
+            counted(report.inodes, "inode", "inodes"),
+            counted(report.units, "checksum", "checksums"),
+            Size(report.bytes)
+        )
+    }
+}
+
+impl<'r> JsonFinding<'r> {
+    fn new(finding: &'r ScrubFinding) -> Self {
+        Self {
+            place: finding.place.to_string(),
+            inode: finding.inode.map(udax_media::InodeNo::raw),
+            path: finding.path.as_deref().map(JsonName::new),
+            what: &finding.what,
+        }
+    }
+}
