@@ -13,8 +13,8 @@ pub enum Domain {
     /// The caches too: stores through them are saved in the order in which they were made, without a flush. What is
     /// stored past the cache waits in the processor's buffers until a fence.
     Eadr,
-    /// The mapping is of the page cache of an ordinary device: sectors of 512 bytes, each as it was at some moment since
-    /// the last msync. That an msync writes the rest of its pages too is not counted on.
+    /// The mapping is of the page cache of an ordinary device: sectors of 512 bytes, each as it was at some moment
+    /// since the last msync. That an msync writes the rest of its pages too is not counted on.
     Msync,
 }
 

@@ -136,7 +136,8 @@ impl Image {
     /// As [`Image::region`].
     pub fn recorded(&self) -> Result<(Region, Arc<TraceRecorder>), RegionError> {
         let trace = Arc::new(TraceRecorder::new());
-        let region = self.region_with(Some(Arc::clone(&trace) as Arc<dyn Recorder>))?;
+        let recorder: Arc<dyn Recorder> = trace.clone();
+        let region = self.region_with(Some(recorder))?;
         // The image itself is where the trace begins.
         drop(trace.take());
         Ok((region, trace))

@@ -164,7 +164,9 @@ pub fn actions() -> Vec<Action> {
     let mut actions = Vec::new();
     let mut add = |name, operations| actions.push(Action { name, operations });
     names(&mut add);
+    renames(&mut add);
     contents(&mut add);
+    sizes(&mut add);
     layouts(&mut add);
     attributes(&mut add);
     actions
@@ -208,21 +210,6 @@ fn names(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
         new: NEW,
     };
     add("fifo", vec![Operation::Name(fifo)]);
-    add("rename", vec![rename("A/f", "B/f", RenameMode::Replace)]);
-    add("rename-over", vec![rename("A/f", "B/h", RenameMode::Replace)]);
-    add(
-        "rename-over-in-place",
-        vec![rename("A/e", "A/f", RenameMode::Replace)],
-    );
-    add("rename-dir", vec![rename("B", "A/b", RenameMode::Replace)]);
-    add(
-        "rename-exchange",
-        vec![rename("A/f", "B/k", RenameMode::Exchange)],
-    );
-    add(
-        "rename-exchange-dirs",
-        vec![rename("A", "B/d", RenameMode::Exchange)],
-    );
     let temporary = BOTH | OpenFlags::TEMPORARY;
     add(
         "tmpfile-link",
@@ -249,6 +236,24 @@ fn names(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
             },
             close(),
         ],
+    );
+}
+
+fn renames(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
+    add("rename", vec![rename("A/f", "B/f", RenameMode::Replace)]);
+    add("rename-over", vec![rename("A/f", "B/h", RenameMode::Replace)]);
+    add(
+        "rename-over-in-place",
+        vec![rename("A/e", "A/f", RenameMode::Replace)],
+    );
+    add("rename-dir", vec![rename("B", "A/b", RenameMode::Replace)]);
+    add(
+        "rename-exchange",
+        vec![rename("A/f", "B/k", RenameMode::Exchange)],
+    );
+    add(
+        "rename-exchange-dirs",
+        vec![rename("A", "B/d", RenameMode::Exchange)],
     );
 }
 
@@ -287,6 +292,29 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     add("pin-only", with_file("B/p", [only_pinned(5000, 302)]));
     add("overwrite-own", with_file("B/p", [write(4500, 303)]));
     add("overwrite-own-block", with_file("B/p", [write(4096, 4094)]));
+    let copy = Operation::CopyRange {
+        from: 0,
+        offset: 4096,
+        to: 1,
+        to_offset: 100,
+        len: 5000,
+    };
+    let close = |slot| Operation::Close { slot };
+    add(
+        "copy-range",
+        vec![
+            open_in(0, "A/f", BOTH),
+            open_in(1, "A/e", BOTH),
+            copy,
+            close(0),
+            close(1),
+        ],
+    );
+    add("fsync", with_file("A/f", [write(0, 64), FileOperation::Sync]));
+    add("sync", vec![Operation::Sync]);
+}
+
+fn sizes(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     let truncate = |size| FileOperation::Truncate { size };
     add("truncate-to-nothing", with_file("A/f", [truncate(0)]));
     add("truncate-in-block", with_file("A/f", [truncate(5000)]));
@@ -312,26 +340,6 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
             Operation::Close { slot: 0 },
         ],
     );
-    let copy = Operation::CopyRange {
-        from: 0,
-        offset: 4096,
-        to: 1,
-        to_offset: 100,
-        len: 5000,
-    };
-    let close = |slot| Operation::Close { slot };
-    add(
-        "copy-range",
-        vec![
-            open_in(0, "A/f", BOTH),
-            open_in(1, "A/e", BOTH),
-            copy,
-            close(0),
-            close(1),
-        ],
-    );
-    add("fsync", with_file("A/f", [write(0, 64), FileOperation::Sync]));
-    add("sync", vec![Operation::Sync]);
 }
 
 fn layouts(add: &mut impl FnMut(&'static str, Vec<Operation>)) {

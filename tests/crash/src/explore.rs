@@ -163,7 +163,7 @@ impl<'r> Explorer<'r> {
         let Some(recovery) = self.judge_new(&image, moment, promises, place)? else {
             return Ok(());
         };
-        if self.tally.images % self.effort.every == 0 {
+        if self.tally.images.is_multiple_of(self.effort.every) {
             self.fail_again(&image, &recovery, first, moment, promises)?;
         }
         Ok(())

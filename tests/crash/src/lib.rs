@@ -5,8 +5,8 @@
 //! again; and power fails once more at every moment of that recovery.
 //!
 //! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: every sequence of
-//!   one and of two operations over a few files (as ACE does: Mohan et al., "Finding Crash-Consistency Bugs with Bounded
-//!   Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
+//!   one and of two operations over a few files (as ACE does: Mohan et al., "Finding Crash-Consistency Bugs with
+//!   Bounded Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
 //! * [`promise`]: what may be there at a moment. [`judge`]: whether it is. [`explore`]: goes through the images.
 //! * [`run`]: many workloads on all processors, with counts and progress. [`hunt`]: that missing protections are found.

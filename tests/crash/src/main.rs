@@ -1,4 +1,5 @@
 //! Crash tests, as many and as long as wanted.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -1,7 +1,5 @@
 //! A bounded run of the crash tests, and that what a failure prints leads back to its image.
 
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ const MAX_READ: u64 = 1 << 20;
 
 /// Compares every name, attribute and byte of the tree with `model`. No file may be open in it.
 ///
-/// Where `torn` is given, an overwrite was under way that would have led to it: each aligned 8-byte word of a block that
-/// has data in `model` may be as in either. Other blocks are published as a whole.
+/// Where `torn` is given, an overwrite was under way that would have led to it: each aligned 8-byte word of a block
+/// that has data in `model` may be as in either. Other blocks are published as a whole.
 ///
 /// # Errors
 /// The path and the difference.
