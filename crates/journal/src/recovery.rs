@@ -9,9 +9,7 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::SUPERBLOCKS;
 use udax_media::record::Operation;
 use udax_media::seal::seal_block;
-use udax_media::{
-    BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, Place, Sequence, Superblock,
-};
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, FormatError, Geometry, Place, Sequence, Superblock};
 use udax_pmem::Region;
 
 use crate::JournalError;

@@ -139,7 +139,12 @@ fn a_damaged_record_that_others_follow_is_refused_and_left_out_by_a_repair() {
             );
             assert!(inspect(&region, &superblock, &mut |_, _, _| ()).is_err());
             let shown = overlay(&region, &superblock).unwrap().recovery;
-            assert_eq!((shown.records, shown.damaged.len()), (left, 1), "byte {}", at - lane);
+            assert_eq!(
+                (shown.records, shown.damaged.len()),
+                (left, 1),
+                "byte {}",
+                at - lane
+            );
             assert_eq!(recover(&region, &superblock).unwrap(), shown);
             assert!(Journal::open(region, &superblock).is_ok());
         }

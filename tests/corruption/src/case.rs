@@ -124,30 +124,41 @@ impl Bench<'_> {
             if is_lane && self.sample.ending != Ending::Clean {
                 hits_records = true;
                 cost.merge(self.places.cost_of_records(self.sample));
-                may_go_unnoticed |= damage.is_older() || self.places.is_end_of_records(block, &damage.touched());
+                may_go_unnoticed |=
+                    damage.is_older() || self.places.is_end_of_records(block, &damage.touched());
             }
             blocks.push(block);
         }
         cost.may_be_older |= may_go_unnoticed;
-        Expectation { cost, may_go_unnoticed, hits_records, blocks }
+        Expectation {
+            cost,
+            may_go_unnoticed,
+            hits_records,
+            blocks,
+        }
     }
 
     fn check(&self, repair: bool) -> anyhow::Result<Report> {
-        let options = RegionOptions { read_only: !repair, ..RegionOptions::default() };
+        let options = RegionOptions {
+            read_only: !repair,
+            ..RegionOptions::default()
+        };
         let region = Region::open(self.scratch.path(), options)?;
         Ok(check(&region, &CheckOptions { repair, threads: 1 }, &Silent)?)
     }
 
     /// The check found nothing: then nothing is different, or no checksum can tell.
     fn judge_unfound(&self, expected: &Expectation) -> anyhow::Result<Outcome> {
-        let fs = open(self.scratch.path(), false).context("nothing was found, but the pool cannot be opened")?;
+        let fs =
+            open(self.scratch.path(), false).context("nothing was found, but the pool cannot be opened")?;
         let found = Tree::read(&fs);
         let nothing = Allowance::default();
         let same = compare(&self.sample.tree, &found, &nothing, State::Sound);
         let outcome = match same {
             Ok(true) => Outcome::Harmless,
             _ if expected.may_go_unnoticed => {
-                self.judge_tree(&found, expected, State::Sound).context("unnoticed")?;
+                self.judge_tree(&found, expected, State::Sound)
+                    .context("unnoticed")?;
                 Outcome::Unnoticed
             }
             Ok(false) => anyhow::bail!("not found, but something is different"),
@@ -177,7 +188,11 @@ impl Bench<'_> {
                 || block.is_some_and(|block| expected.blocks.contains(&block))
                 || problem.inode.is_some_and(|ino| inodes.contains(&ino.raw()))
         };
-        anyhow::ensure!(report.problems.iter().any(names_it), "found elsewhere: {}", shown(report));
+        anyhow::ensure!(
+            report.problems.iter().any(names_it),
+            "found elsewhere: {}",
+            shown(report)
+        );
         Ok(())
     }
 
@@ -190,7 +205,8 @@ impl Bench<'_> {
         if expected.may_go_unnoticed || expected.hits_records {
             self.judge_tree(&found, expected, State::Damaged)?;
         } else {
-            compare(&self.sample.tree, &found, &Allowance::default(), State::Damaged).map_err(anyhow::Error::msg)?;
+            compare(&self.sample.tree, &found, &Allowance::default(), State::Damaged)
+                .map_err(anyhow::Error::msg)?;
         }
         // Errors are right answers; a panic is not.
         let _ = use_pool(&fs);
@@ -202,17 +218,30 @@ impl Bench<'_> {
         let report = self.check(true).context("mending")?;
         anyhow::ensure!(report.exit_code() == 1, "not all is mended: {}", shown(&report));
         let again = self.check(false).context("check of the mended pool")?;
-        anyhow::ensure!(again.problems.is_empty(), "{} after {}", shown(&again), shown(&report));
+        anyhow::ensure!(
+            again.problems.is_empty(),
+            "{} after {}",
+            shown(&again),
+            shown(&report)
+        );
         let fs = open(self.scratch.path(), false).context("opening the mended pool")?;
         let found = Tree::read(&fs);
         let judged = self.judge_tree(&found, expected, State::Sound);
         let is_same = judged.with_context(|| format!("mended: {}", shown(&report)))?;
         if !is_same {
             let is_told = report.problems.iter().any(|problem| problem.lost.is_some());
-            anyhow::ensure!(is_told || expected.may_go_unnoticed, "a loss is not told: {}", shown(&report));
+            anyhow::ensure!(
+                is_told || expected.may_go_unnoticed,
+                "a loss is not told: {}",
+                shown(&report)
+            );
         }
         self.use_and_check(fs).context("mended")?;
-        Ok(if is_same { Outcome::Mended } else { Outcome::MendedWithLoss })
+        Ok(if is_same {
+            Outcome::Mended
+        } else {
+            Outcome::MendedWithLoss
+        })
     }
 
     /// Whether nothing is different; an error when more is than the damage may cost.
@@ -241,14 +270,24 @@ impl Bench<'_> {
 /// The problems, for people: the first few.
 fn shown(report: &Report) -> String {
     let one = |problem: &Problem| {
-        let Problem { place, what, repair, lost, .. } = problem;
+        let Problem {
+            place,
+            what,
+            repair,
+            lost,
+            ..
+        } = problem;
         let repair = repair.as_deref().unwrap_or("not mended");
         let lost = lost.as_deref().map(|lost| format!(", lost: {lost}"));
         format!("\n        {place}: {what} ({repair}{})", lost.unwrap_or_default())
     };
     let rest = report.problems.len().saturating_sub(SHOWN);
     let first: String = report.problems.iter().take(SHOWN).map(one).collect();
-    if rest > 0 { format!("{first}\n        and {rest} more") } else { first }
+    if rest > 0 {
+        format!("{first}\n        and {rest} more")
+    } else {
+        first
+    }
 }
 
 fn hits_all_superblocks(expected: &Expectation) -> bool {

@@ -41,8 +41,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Flip, Self::Bit, Self::Swap, Self::Zeros, Self::Ones, Self::Older, Self::Torn];
+    pub const ALL: [Self; 7] = [
+        Self::Flip,
+        Self::Bit,
+        Self::Swap,
+        Self::Zeros,
+        Self::Ones,
+        Self::Older,
+        Self::Torn,
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -181,7 +188,9 @@ pub fn cases(kind: Kind, sample: &Sample, places: &Places, seed: u64) -> Vec<Dam
 
 fn differs(damage: &Damage, sample: &Sample) -> bool {
     let changes = damage.changes(sample);
-    changes.iter().any(|(block, bytes)| **bytes != *sample.image.block(*block))
+    changes
+        .iter()
+        .any(|(block, bytes)| **bytes != *sample.image.block(*block))
 }
 
 fn flips(sample: &Sample, places: &Places, seed: u64) -> Vec<Damage> {
@@ -189,7 +198,10 @@ fn flips(sample: &Sample, places: &Places, seed: u64) -> Vec<Damage> {
     for (block, role) in &places.roles {
         let mut random = SmallRng::seed_from_u64(seed ^ block.rotate_left(20));
         for (at, byte) in sample.image.block(*block).iter().enumerate() {
-            let (mask, chosen) = (random.random_range(1..=255_u8), random.random_range(0..EMPTY_BYTES));
+            let (mask, chosen) = (
+                random.random_range(1..=255_u8),
+                random.random_range(0..EMPTY_BYTES),
+            );
             if is_full(*block, at, *byte, *role, places, sample) || chosen == 0 {
                 cases.push(Damage::Flip(*block, at, mask));
             }
@@ -219,7 +231,10 @@ fn bits(sample: &Sample, places: &Places) -> Vec<Damage> {
             Role::Lane => {
                 let is_head = |at: &usize| {
                     let offset = u64::try_from(*at).map_or(0, |at| block * 4096 + at);
-                    places.records.iter().any(|record| (record.start..record.start + 64).contains(&offset))
+                    places
+                        .records
+                        .iter()
+                        .any(|record| (record.start..record.start + 64).contains(&offset))
                 };
                 (0..BLOCK_SIZE).filter(is_head).collect()
             }
@@ -241,7 +256,9 @@ fn bits_of_inodes(chunk: &Block) -> BTreeSet<usize> {
     const INODES: usize = 2;
     /// Where the fields end.
     const FIELDS: usize = 160;
-    let used = (0..BLOCK_SIZE).step_by(INODE_SIZE).filter(|slot| chunk[*slot] != 0);
+    let used = (0..BLOCK_SIZE)
+        .step_by(INODE_SIZE)
+        .filter(|slot| chunk[*slot] != 0);
     used.take(INODES).flat_map(|slot| slot..slot + FIELDS).collect()
 }
 

@@ -68,10 +68,19 @@ impl Scratch {
     /// When it cannot be made.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let directory = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let path = directory.join(format!("udax-corruption-{}-{name}.pool", std::process::id()));
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path);
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
         let file = file.with_context(|| path.display().to_string())?;
         Ok(Self { path, file })
     }

@@ -45,7 +45,12 @@ fn main() -> anyhow::Result<()> {
         println!("{case}: {}", repeat(&samples, case)?.name());
         return Ok(());
     }
-    let is_wanted = |ending: &Ending| arguments.ending.as_deref().is_none_or(|name| name == ending.name());
+    let is_wanted = |ending: &Ending| {
+        arguments
+            .ending
+            .as_deref()
+            .is_none_or(|name| name == ending.name())
+    };
     let plan = Plan {
         kinds: arguments.kind.map_or(Kind::ALL.to_vec(), |kind| vec![kind]),
         endings: Ending::ALL.into_iter().filter(is_wanted).collect(),
@@ -61,7 +66,10 @@ fn main() -> anyhow::Result<()> {
     let told = |done: usize, all: usize, failed: usize| {
         if last.get().elapsed() > TOLD_EVERY {
             last.set(Instant::now());
-            eprintln!("{done} of {all} cases, {failed} failed, {:.0} s", start.elapsed().as_secs_f64());
+            eprintln!(
+                "{done} of {all} cases, {failed} failed, {:.0} s",
+                start.elapsed().as_secs_f64()
+            );
         }
     };
     // A panic is caught, and told with its case.
@@ -74,7 +82,12 @@ fn main() -> anyhow::Result<()> {
 
 fn print(tally: &Tally, took: Duration) {
     for ((ending, kind, outcome), count) in &tally.outcomes {
-        println!("{:6} {:6} {:18} {count}", ending.name(), kind.name(), outcome.name());
+        println!(
+            "{:6} {:6} {:18} {count}",
+            ending.name(),
+            kind.name(),
+            outcome.name()
+        );
     }
     for (what, count) in &tally.unnoticed {
         println!("unnoticed: {what}: {count}");

@@ -80,8 +80,16 @@ impl Places {
         }
         let records = find_records(sample, &superblock, &region)?;
         roles.retain(|block, role| *role != Role::Lane || is_used_lane(*block, &records, sample));
-        let replayed = replayed.into_iter().map(|(block, bytes)| (block.raw(), bytes)).collect();
-        Ok(Self { roles, records, replayed, superblock })
+        let replayed = replayed
+            .into_iter()
+            .map(|(block, bytes)| (block.raw(), bytes))
+            .collect();
+        Ok(Self {
+            roles,
+            records,
+            replayed,
+            superblock,
+        })
     }
 
     /// Whether the replay seals this byte's unit again, so that its damage is not found by the checksum.
@@ -98,12 +106,18 @@ impl Places {
 
     /// The block's bytes after the replay.
     pub fn bytes<'a>(&'a self, sample: &'a Sample, block: u64) -> &'a Block {
-        self.replayed.get(&block).map_or_else(|| sample.image.block(block), |bytes| bytes)
+        match self.replayed.get(&block) {
+            Some(bytes) => bytes,
+            None => sample.image.block(block),
+        }
     }
 
     /// As [`Places::cost`], where the damage is sealed as if it were right: an entry may be another one then.
     pub fn cost_of_sealed(&self, block: u64) -> Allowance {
-        let mut cost = Allowance { may_be_older: true, ..Allowance::default() };
+        let mut cost = Allowance {
+            may_be_older: true,
+            ..Allowance::default()
+        };
         match self.roles.get(&block) {
             Some(Role::Node(kind, ino)) if *kind == TreeKind::Extents.raw() => {
                 cost.data.insert(*ino, vec![(0, u64::MAX)]);
@@ -127,7 +141,8 @@ impl Places {
         match self.roles.get(&block) {
             Some(Role::Chunk(chunk)) => {
                 let first = chunk * CHUNK_INODES;
-                let touched = slots(at).map(|slot| first + u64::try_from(slot.start / INODE_SIZE).unwrap_or(0));
+                let touched =
+                    slots(at).map(|slot| first + u64::try_from(slot.start / INODE_SIZE).unwrap_or(0));
                 cost.inodes.extend(touched);
             }
             Some(Role::Target(ino)) => {
@@ -149,7 +164,8 @@ impl Places {
         let end = block * BLOCK_BYTES + u64::try_from(at.end).unwrap_or(0);
         let half_blocks = u64::from(self.superblock.lane_blocks / 2);
         let half = |offset: u64| (offset / BLOCK_BYTES - self.superblock.journal_start.raw()) / half_blocks;
-        let is_sound_and_later = |record: &&Range<u64>| record.start >= end && half(record.start) == half(from);
+        let is_sound_and_later =
+            |record: &&Range<u64>| record.start >= end && half(record.start) == half(from);
         !self.records.iter().any(|record| is_sound_and_later(&record))
     }
 
@@ -161,7 +177,7 @@ impl Places {
             for version in before.into_iter().chain([&**after]) {
                 let at = match self.roles.get(block) {
                     Some(Role::Chunk(_)) => changed_slots(before, after),
-                    _ => vec![0..BLOCK_SIZE],
+                    _ => std::iter::once(0..BLOCK_SIZE).collect(),
                 };
                 for at in at {
                     cost.merge(self.cost(*block, version, at));
@@ -171,7 +187,10 @@ impl Places {
         for state in sample.states.windows(2) {
             if let [before, after] = state {
                 let changed = |one: &crate::tree::Tree, other: &crate::tree::Tree| -> BTreeSet<u64> {
-                    let nodes = one.nodes.iter().filter(|(ino, node)| other.nodes.get(ino) != Some(node));
+                    let nodes = one
+                        .nodes
+                        .iter()
+                        .filter(|(ino, node)| other.nodes.get(ino) != Some(node));
                     nodes.map(|(ino, _)| *ino).collect()
                 };
                 cost.inodes.extend(changed(before, after));
@@ -184,7 +203,8 @@ impl Places {
 }
 
 fn changed_slots(before: Option<&Block>, after: &Block) -> Vec<Range<usize>> {
-    let is_changed = |slot: &Range<usize>| before.is_none_or(|before| before.get(slot.clone()) != after.get(slot.clone()));
+    let is_changed =
+        |slot: &Range<usize>| before.is_none_or(|before| before.get(slot.clone()) != after.get(slot.clone()));
     slots(0..BLOCK_SIZE).filter(is_changed).collect()
 }
 
@@ -219,7 +239,11 @@ fn is_used_lane(block: u64, records: &[Range<u64>], sample: &Sample) -> bool {
 }
 
 /// Where the records lie that the journal would replay.
-fn find_records(sample: &Sample, superblock: &Superblock, region: &Region) -> anyhow::Result<Vec<Range<u64>>> {
+fn find_records(
+    sample: &Sample,
+    superblock: &Superblock,
+    region: &Region,
+) -> anyhow::Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     if sample.ending == Ending::Clean {
         return Ok(found);
@@ -233,7 +257,11 @@ fn find_records(sample: &Sample, superblock: &Superblock, region: &Region) -> an
         for half_start in [start, start + half] {
             let mut at = half_start;
             while at < half_start + half {
-                let rest = sample.image.bytes().get(usize::try_from(at)?..).unwrap_or_default();
+                let rest = sample
+                    .image
+                    .bytes()
+                    .get(usize::try_from(at)?..)
+                    .unwrap_or_default();
                 let Some(bytes) = record::claimed_len(rest).and_then(|len| rest.get(..len)) else {
                     break;
                 };
@@ -258,14 +286,16 @@ fn cost_of_node(kind: u8, ino: u64, bytes: &Block, cost: &mut Allowance) {
     match kind {
         Some(TreeKind::Directory) => {
             let names = values.map_or(Names::All, |values| {
-                let name = |(_, value): (u64, &[u8])| Dentry::decode(value).map(|dentry| dentry.name.to_vec());
+                let name =
+                    |(_, value): (u64, &[u8])| Dentry::decode(value).map(|dentry| dentry.name.to_vec());
                 Names::These(values.into_iter().filter_map(name).collect())
             });
             cost.names.entry(ino).or_default().push(names);
         }
         Some(TreeKind::Xattrs) => {
             let names = values.map_or(Names::All, |values| {
-                let name = |(_, value): (u64, &[u8])| Xattr::decode(value, u64::MAX).map(|one| one.name.to_vec());
+                let name =
+                    |(_, value): (u64, &[u8])| Xattr::decode(value, u64::MAX).map(|one| one.name.to_vec());
                 Names::These(values.into_iter().filter_map(name).collect())
             });
             cost.xattrs.entry(ino).or_default().push(names);

@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 
 use crate::case::{Bench, Outcome};
 use crate::damage::{Damage, Kind, cases};
@@ -131,16 +131,26 @@ pub fn run(samples: &Samples, plan: &Plan, told: &dyn Fn(usize, usize, usize)) -
         while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(20));
             let guard = lock(&shared);
-            let late = guard.at.iter().flatten().find(|(_, since)| since.elapsed() > PATIENCE);
+            let late = guard
+                .at
+                .iter()
+                .flatten()
+                .find(|(_, since)| since.elapsed() > PATIENCE);
             if let Some((job, _)) = late {
                 // The thread cannot be stopped, so the scope would wait for it for ever.
                 eprintln!("{}: does not end", text(*job));
                 std::process::exit(3);
             }
-            told(next.load(Ordering::Relaxed).min(jobs.len()), jobs.len(), guard.tally.failed);
+            told(
+                next.load(Ordering::Relaxed).min(jobs.len()),
+                jobs.len(),
+                guard.tally.failed,
+            );
         }
         for thread in threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
         }
         Ok(())
     })
@@ -174,12 +184,19 @@ pub fn count(samples: &Samples, plan: &Plan) -> Vec<(Ending, Kind, usize)> {
     for (ending, kind, _) in jobs(samples, plan) {
         *counts.entry((ending, kind)).or_default() += 1;
     }
-    counts.into_iter().map(|((ending, kind), count)| (ending, kind, count)).collect()
+    counts
+        .into_iter()
+        .map(|((ending, kind), count)| (ending, kind, count))
+        .collect()
 }
 
 fn judge(samples: &Samples, scratch: &Scratch, (ending, _, damage): Job) -> Result<Outcome, String> {
     let (sample, places) = samples.of(ending);
-    let bench = Bench { sample, places, scratch };
+    let bench = Bench {
+        sample,
+        places,
+        scratch,
+    };
     match catch_unwind(AssertUnwindSafe(|| bench.judge(damage))) {
         Ok(judged) => judged.map_err(|error| format!("{error:#}")),
         Err(panic) => {
@@ -236,5 +253,10 @@ pub fn repeat(samples: &Samples, case: &str) -> anyhow::Result<Outcome> {
         eprintln!("block {block}: {:?}", places.roles.get(&block));
     }
     let scratch = Scratch::new("repeat")?;
-    Bench { sample, places, scratch: &scratch }.judge(damage)
+    Bench {
+        sample,
+        places,
+        scratch: &scratch,
+    }
+    .judge(damage)
 }

@@ -109,9 +109,21 @@ pub fn make() -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (ending, image) in Ending::ALL.into_iter().zip([clean, killed, cut]) {
         let tree = states.last().cloned().unwrap_or_default();
-        let states = if ending == Ending::Clean { vec![tree.clone()] } else { states.clone() };
-        let sample = Sample { ending, image, tree, states, older: Arc::clone(&older) };
-        sample.verify(&scratch).with_context(|| format!("the sample {}", ending.name()))?;
+        let states = if ending == Ending::Clean {
+            vec![tree.clone()]
+        } else {
+            states.clone()
+        };
+        let sample = Sample {
+            ending,
+            image,
+            tree,
+            states,
+            older: Arc::clone(&older),
+        };
+        sample
+            .verify(&scratch)
+            .with_context(|| format!("the sample {}", ending.name()))?;
         samples.push(sample);
     }
     Ok(samples)
@@ -122,14 +134,22 @@ impl Sample {
     fn verify(&self, scratch: &Scratch) -> anyhow::Result<()> {
         scratch.load(&self.image)?;
         let region = Region::open(scratch.path(), RegionOptions::default())?;
-        let report = udax_check::check(&region, &CheckOptions { repair: false, threads: 1 }, &Silent)?;
+        let report = udax_check::check(
+            &region,
+            &CheckOptions {
+                repair: false,
+                threads: 1,
+            },
+            &Silent,
+        )?;
         anyhow::ensure!(report.problems.is_empty(), "{:#?}", report.problems);
         anyhow::ensure!(report.orphans == 1, "{} orphans", report.orphans);
         drop(region);
         let fs = Filesystem::open(scratch.path(), &MountOptions::default())?;
         let found = Tree::read(&fs);
         fs.close()?;
-        let same = compare(&self.tree, &found, &Allowance::default(), State::Sound).map_err(anyhow::Error::msg)?;
+        let same =
+            compare(&self.tree, &found, &Allowance::default(), State::Sound).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(same, "what is read is not what was written");
         Ok(())
     }
@@ -154,7 +174,14 @@ fn format(region: &Region) -> anyhow::Result<()> {
 fn closed(scratch: &Scratch, killed: &Image) -> anyhow::Result<Image> {
     scratch.load(killed)?;
     let region = Region::open(scratch.path(), RegionOptions::default())?;
-    let report = udax_check::check(&region, &CheckOptions { repair: true, threads: 1 }, &Silent)?;
+    let report = udax_check::check(
+        &region,
+        &CheckOptions {
+            repair: true,
+            threads: 1,
+        },
+        &Silent,
+    )?;
     anyhow::ensure!(report.problems.is_empty(), "{:#?}", report.problems);
     let mut bytes = vec![0; POOL_BYTES];
     region.read(0, &mut bytes)?;
@@ -162,7 +189,11 @@ fn closed(scratch: &Scratch, killed: &Image) -> anyhow::Result<Image> {
 }
 
 fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..=250_u8).map(|byte| byte ^ seed | 1).cycle().take(len).collect()
+    (0..=250_u8)
+        .map(|byte| byte ^ seed | 1)
+        .cycle()
+        .take(len)
+        .collect()
 }
 
 fn name(number: usize) -> String {
@@ -260,7 +291,11 @@ fn last_phase(fs: &Filesystem, states: &mut Vec<Tree>) -> anyhow::Result<()> {
         |fs| Ok(fs.unlink(name(8))?),
         |fs| Ok(fs.rename(name(9), "/empty/renamed", RenameMode::Replace)?),
         |fs| Ok(open(fs, "/attributes")?.set_xattr(b"user.last", &pattern(4, 100), XattrMode::Create)?),
-        |fs| Ok(open(fs, "/islands")?.write_at(&pattern(66, 4096), 8192 * 100 + 4096).map(|_| ())?),
+        |fs| {
+            Ok(open(fs, "/islands")?
+                .write_at(&pattern(66, 4096), 8192 * 100 + 4096)
+                .map(|_| ())?)
+        },
         |fs| Ok(fs.unlink("/part")?),
         |fs| Ok(fs.create_dir("/empty/directory", NEW).map(|_| ())?),
         |fs| Ok(open(fs, "/inline")?.truncate(9000)?),

@@ -61,7 +61,8 @@ impl Recorder for Shadow {
             Event::Flush { at, len } => {
                 let first = index(at) / LINE * LINE;
                 let end = index(at.saturating_add(len)).next_multiple_of(LINE);
-                if let (Some(from), Some(to)) = (copies.current.get(first..end), copies.durable.get_mut(first..end))
+                if let (Some(from), Some(to)) =
+                    (copies.current.get(first..end), copies.durable.get_mut(first..end))
                 {
                     to.copy_from_slice(from);
                 }
@@ -72,7 +73,10 @@ impl Recorder for Shadow {
 }
 
 fn put(to: &mut [u8], at: u64, bytes: &[u8]) {
-    if let Some(to) = to.get_mut(index(at)..).and_then(|rest| rest.get_mut(..bytes.len())) {
+    if let Some(to) = to
+        .get_mut(index(at)..)
+        .and_then(|rest| rest.get_mut(..bytes.len()))
+    {
         to.copy_from_slice(bytes);
     }
 }

@@ -82,7 +82,10 @@ impl Tree {
     /// No error anywhere.
     pub fn is_whole(&self) -> bool {
         let is_whole = |node: &Node| {
-            let values = node.xattrs.as_ref().map(|xattrs| xattrs.values().all(Result::is_ok));
+            let values = node
+                .xattrs
+                .as_ref()
+                .map(|xattrs| xattrs.values().all(Result::is_ok));
             node.content.is_ok() && values == Ok(true)
         };
         self.errors.is_empty() && self.nodes.values().all(is_whole)
@@ -161,7 +164,9 @@ fn attributes(stat: &Stat) -> Attributes {
 
 fn read_file(fs: &Filesystem, path: &Path, size: u64) -> Told<Vec<u8>> {
     let flags = OpenFlags::READ | OpenFlags::NO_FOLLOW;
-    let file = fs.open_file(path, flags, ANY).map_err(|error| error.to_string())?;
+    let file = fs
+        .open_file(path, flags, ANY)
+        .map_err(|error| error.to_string())?;
     let len = usize::try_from(size).unwrap_or(MAX_BYTES).min(MAX_BYTES);
     let mut bytes = vec![0; len];
     let mut done = 0;
@@ -241,7 +246,10 @@ impl Allowance {
 
     fn name(&self, directory: u64, name: &[u8]) -> bool {
         self.inodes.contains(&directory)
-            || self.names.get(&directory).is_some_and(|all| all.iter().any(|names| names.allow(name)))
+            || self
+                .names
+                .get(&directory)
+                .is_some_and(|all| all.iter().any(|names| names.allow(name)))
     }
 }
 
@@ -284,14 +292,20 @@ pub fn compare(expected: &Tree, found: &Tree, allowed: &Allowance, state: State)
 
 fn errors_of(tree: &Tree) -> String {
     let of_nodes = tree.nodes.iter().filter_map(|(ino, node)| {
-        let xattrs = node.xattrs.as_ref().map(|all| all.values().find_map(|value| value.as_ref().err()));
+        let xattrs = node
+            .xattrs
+            .as_ref()
+            .map(|all| all.values().find_map(|value| value.as_ref().err()));
         let error = node.content.as_ref().err().or(match &xattrs {
             Ok(error) => *error,
             Err(error) => Some(*error),
         })?;
         Some(format!("inode {ino}: {error}"))
     });
-    let others = tree.errors.iter().map(|(ino, error)| format!("inode {ino}: {error}"));
+    let others = tree
+        .errors
+        .iter()
+        .map(|(ino, error)| format!("inode {ino}: {error}"));
     of_nodes.chain(others).take(3).collect::<Vec<_>>().join("; ")
 }
 
@@ -308,7 +322,9 @@ fn compare_names(expected: &Tree, found: &Tree, allowed: &Allowance) -> Result<b
         let is_untold = other.is_none() && !found.listed.contains(directory);
         if !is_allowed && !is_untold {
             let name = name.escape_ascii();
-            return Err(format!("name {name} in {directory} leads to {other:?}, not to inode {ino}"));
+            return Err(format!(
+                "name {name} in {directory} leads to {other:?}, not to inode {ino}"
+            ));
         }
     }
     for ((directory, name), ino) in &found.names {
@@ -321,7 +337,9 @@ fn compare_names(expected: &Tree, found: &Tree, allowed: &Allowance) -> Result<b
         let is_changed = allowed.may_be_older && allowed.names.contains_key(directory);
         if !is_rescue && !is_changed && !allowed.name(*directory, name) {
             let name = name.escape_ascii();
-            return Err(format!("name {name} in {directory}, which leads to inode {ino}, is new"));
+            return Err(format!(
+                "name {name} in {directory}, which leads to inode {ino}, is new"
+            ));
         }
     }
     Ok(is_same)
@@ -379,15 +397,28 @@ fn compare_xattrs(ino: u64, one: &Values, other: &Values, allowed: &Allowance) -
             Some(Ok(found)) if value.as_ref() == Ok(found) => {}
             Some(Err(_)) => {}
             Some(Ok(_)) if allowed.may_be_older && is_allowed(name) => {}
-            Some(Ok(_)) => return Err(format!("attribute {} of inode {ino} is wrong", name.escape_ascii())),
+            Some(Ok(_)) => {
+                return Err(format!(
+                    "attribute {} of inode {ino} is wrong",
+                    name.escape_ascii()
+                ));
+            }
             None if is_allowed(name) => lost += 1,
-            None => return Err(format!("attribute {} of inode {ino} is gone", name.escape_ascii())),
+            None => {
+                return Err(format!(
+                    "attribute {} of inode {ino} is gone",
+                    name.escape_ascii()
+                ));
+            }
         }
     }
     if lost > 1 && lists.iter().all(|names| *names == Names::One) {
         return Err(format!("{lost} attributes of inode {ino} are gone"));
     }
-    match other.keys().find(|name| !one.contains_key(*name) && !allowed.may_be_older) {
+    match other
+        .keys()
+        .find(|name| !one.contains_key(*name) && !allowed.may_be_older)
+    {
         Some(name) => Err(format!("attribute {} of inode {ino} is new", name.escape_ascii())),
         None => Ok(()),
     }

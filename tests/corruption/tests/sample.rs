@@ -20,10 +20,22 @@ fn damage_is_found_or_harmless_and_mended_without_loss_elsewhere() {
         threads: 0,
     };
     let tally = run(&samples, &plan, &|_, _, _| {}).expect("every case ends");
-    let shown: Vec<String> = tally.failures.iter().map(|(case, why)| format!("--case {case}\n{why}")).collect();
-    assert!(tally.failures.is_empty(), "{} failed:\n{}", tally.failed, shown.join("\n"));
+    let shown: Vec<String> = tally
+        .failures
+        .iter()
+        .map(|(case, why)| format!("--case {case}\n{why}"))
+        .collect();
+    assert!(
+        tally.failures.is_empty(),
+        "{} failed:\n{}",
+        tally.failed,
+        shown.join("\n")
+    );
     // A judge that sees nothing would find everything harmless.
-    let with_loss = tally.outcomes.iter().filter(|((_, _, outcome), _)| *outcome == Outcome::MendedWithLoss);
+    let with_loss = tally
+        .outcomes
+        .iter()
+        .filter(|((_, _, outcome), _)| *outcome == Outcome::MendedWithLoss);
     let with_loss: u64 = with_loss.map(|(_, count)| count).sum();
     assert!(with_loss * 3 > tally.cases(), "{with_loss} of {}", tally.cases());
 }

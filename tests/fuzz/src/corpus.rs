@@ -28,7 +28,9 @@ pub fn directory() -> PathBuf {
 pub fn read(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
     let directory = directory().join(target);
     let entries = fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
-    let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<_>>()?;
     paths.sort();
     anyhow::ensure!(!paths.is_empty(), "{} is empty", directory.display());
     paths.iter().map(|path| Ok(fs::read(path)?)).collect()
@@ -53,11 +55,19 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
             Role::Chunk(_) => "chunk",
             Role::Lane | Role::XattrValue(_) | Role::Target(_) => continue,
         };
-        let len = if name == "checkpoint" { LINE_SIZE } else { BLOCK_SIZE };
+        let len = if name == "checkpoint" {
+            LINE_SIZE
+        } else {
+            BLOCK_SIZE
+        };
         units.push((name, sealed(bytes.get(..len).unwrap_or_default())));
         match role {
             Role::Chunk(_) => {
-                let used = bytes.as_chunks::<INODE_SIZE>().0.iter().filter(|slot| slot[0] != 0);
+                let used = bytes
+                    .as_chunks::<INODE_SIZE>()
+                    .0
+                    .iter()
+                    .filter(|slot| slot[0] != 0);
                 units.extend(used.take(3).map(|slot| ("inode", sealed(slot))));
             }
             Role::Node(kind @ (1 | 2 | 4), _) => units.extend(values(*kind, bytes)),
@@ -75,7 +85,10 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
         units.extend([16, 40, 200, 600].map(|len| (target, of_one(len, &mut random))));
     }
     for (target, _) in crate::TARGETS {
-        let own = units.iter().filter(|(name, _)| *name == target).map(|(_, bytes)| bytes);
+        let own = units
+            .iter()
+            .filter(|(name, _)| *name == target)
+            .map(|(_, bytes)| bytes);
         let mut own: Vec<&Vec<u8>> = own.collect();
         own.sort_by_key(|bytes| bytes.len());
         own.dedup();
@@ -90,7 +103,10 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
 
 /// The unit as input of its parser: to be sealed, without the zeros at its end.
 fn sealed(unit: &[u8]) -> Vec<u8> {
-    let len = unit.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let len = unit
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     [&[1], unit.get(..len).unwrap_or_default()].concat()
 }
 
@@ -100,8 +116,15 @@ fn values(kind: u8, leaf: &[u8; BLOCK_SIZE]) -> Vec<(&'static str, Vec<u8>)> {
         2 => "dentry",
         _ => "xattr",
     };
-    let slots = leaf.get(SLOTS_START..).unwrap_or_default().as_chunks::<SLOT_SIZE>().0;
-    let slots = slots.iter().map(Slot::from_raw).filter(|slot| slot.is_used && slot.length > 0);
+    let slots = leaf
+        .get(SLOTS_START..)
+        .unwrap_or_default()
+        .as_chunks::<SLOT_SIZE>()
+        .0;
+    let slots = slots
+        .iter()
+        .map(Slot::from_raw)
+        .filter(|slot| slot.is_used && slot.length > 0);
     let value = |slot: Slot| {
         let start = usize::from(slot.offset);
         let value = leaf.get(start..start + usize::from(slot.length))?;

@@ -23,30 +23,34 @@ thread_local! {
 }
 
 /// The target.
-pub fn image(data: &[u8]) {
-    with_samples(|samples| SCRATCH.with(|scratch| {
-        let mut input = Input::new(data);
-        let ending = Ending::ALL[usize::from(input.byte()) % Ending::ALL.len()];
-        let (sample, places) = samples.of(ending);
-        scratch.load(&sample.image).expect("memory for a pool");
-        let mut changed = std::collections::BTreeMap::new();
-        for _ in 0..MAX_CHANGES {
-            if input.is_empty() {
-                break;
+pub(crate) fn image(data: &[u8]) {
+    with_samples(|samples| {
+        SCRATCH.with(|scratch| {
+            let mut input = Input::new(data);
+            let ending = Ending::ALL[usize::from(input.byte()) % Ending::ALL.len()];
+            let (sample, places) = samples.of(ending);
+            scratch.load(&sample.image).expect("memory for a pool");
+            let mut changed = std::collections::BTreeMap::new();
+            for _ in 0..MAX_CHANGES {
+                if input.is_empty() {
+                    break;
+                }
+                let blocks: Vec<u64> = places.roles.keys().copied().collect();
+                let number = blocks[usize::from(input.byte()) % blocks.len()];
+                let block = changed
+                    .entry(number)
+                    .or_insert_with(|| Box::new(*sample.image.block(number)));
+                let is_sealed = change(block, &mut input);
+                if is_sealed {
+                    reseal(number, block, places);
+                }
             }
-            let blocks: Vec<u64> = places.roles.keys().copied().collect();
-            let number = blocks[usize::from(input.byte()) % blocks.len()];
-            let block = changed.entry(number).or_insert_with(|| Box::new(*sample.image.block(number)));
-            let is_sealed = change(block, &mut input);
-            if is_sealed {
-                reseal(number, block, places);
+            for (block, bytes) in &changed {
+                scratch.store(*block, bytes).expect("a block of the pool");
             }
-        }
-        for (block, bytes) in &changed {
-            scratch.store(*block, bytes).expect("a block of the pool");
-        }
-        judge(scratch);
-    }));
+            judge(scratch);
+        })
+    });
 }
 
 /// Changes a word or less, or a run; whether it is to be sealed.
@@ -67,7 +71,10 @@ fn reseal(number: u64, block: &mut Block, places: &Places) {
         seal::seal(seed, block.as_mut_slice());
     } else if CHECKPOINTS.iter().any(|one| one.raw() == number) {
         let slots = block.as_chunks_mut::<LINE_SIZE>().0;
-        slots.iter_mut().take(2).for_each(|slot| seal::seal(seed, slot.as_mut_slice()));
+        slots
+            .iter_mut()
+            .take(2)
+            .for_each(|slot| seal::seal(seed, slot.as_mut_slice()));
     } else {
         seal::seal_block(seed, block, u64::MAX);
     }
@@ -99,10 +106,17 @@ fn judge(scratch: &Scratch) {
     assert!(again.problems.is_empty(), "{again:#?} after {report:#?}");
     let fs = Filesystem::open(scratch.path(), &MountOptions::default()).expect("a mended pool opens");
     let tree = Tree::read(&fs);
-    assert!(tree.is_whole(), "errors in a mended pool: {:?} after {report:#?}", tree.errors);
+    assert!(
+        tree.is_whole(),
+        "errors in a mended pool: {:?} after {report:#?}",
+        tree.errors
+    );
     // Names of other kinds may be where something is to be made.
     let _ = use_pool(&fs);
     fs.close().expect("a mended pool closes");
     let last = run_check(scratch, false).expect("a check of a used pool");
-    assert!(last.problems.is_empty(), "after use: {last:#?}, after {report:#?}");
+    assert!(
+        last.problems.is_empty(),
+        "after use: {last:#?}, after {report:#?}"
+    );
 }

@@ -4,68 +4,71 @@ use rand::RngCore;
 
 /// Bytes that are read from the front.
 #[derive(Clone, Debug)]
-pub struct Input<'b> {
+pub(crate) struct Input<'b> {
     rest: &'b [u8],
 }
 
 impl<'b> Input<'b> {
     /// All of `bytes`.
-    pub fn new(bytes: &'b [u8]) -> Self {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// Whether everything has been read.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// What has not been read.
-    pub fn rest(&self) -> &'b [u8] {
+    pub(crate) fn rest(&self) -> &'b [u8] {
         self.rest
     }
 
     /// The next bytes.
-    pub fn array<const LEN: usize>(&mut self) -> [u8; LEN] {
+    pub(crate) fn array<const LEN: usize>(&mut self) -> [u8; LEN] {
         let mut array = [0; LEN];
         let taken = self.take(LEN);
-        array.get_mut(..taken.len()).unwrap_or_default().copy_from_slice(taken);
+        array
+            .get_mut(..taken.len())
+            .unwrap_or_default()
+            .copy_from_slice(taken);
         array
     }
 
     /// At most `len` bytes.
-    pub fn take(&mut self, len: usize) -> &'b [u8] {
+    pub(crate) fn take(&mut self, len: usize) -> &'b [u8] {
         let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
         self.rest = rest;
         taken
     }
 
     /// The next byte.
-    pub fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         let [byte] = self.array();
         byte
     }
 
     /// The next two bytes as a number.
-    pub fn short(&mut self) -> u16 {
+    pub(crate) fn short(&mut self) -> u16 {
         u16::from_le_bytes(self.array())
     }
 
     /// The next eight bytes as a number.
-    pub fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }
 }
 
 /// Random numbers that are the bytes; after them, numbers that depend on nothing.
 #[derive(Clone, Debug)]
-pub struct Numbers<'b> {
+pub(crate) struct Numbers<'b> {
     input: Input<'b>,
     state: u64,
 }
 
 impl<'b> Numbers<'b> {
     /// Those of `bytes`.
-    pub fn new(bytes: &'b [u8]) -> Self {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self {
             input: Input::new(bytes),
             state: 0,

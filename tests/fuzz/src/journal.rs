@@ -27,14 +27,22 @@ pub(crate) fn with_samples<T>(with: impl FnOnce(&Samples) -> T) -> T {
 }
 
 /// The target.
-pub fn journal(data: &[u8]) {
+pub(crate) fn journal(data: &[u8]) {
     with_samples(|samples| {
         let mut input = Input::new(data);
-        let ending = if input.byte() & 1 == 0 { Ending::Killed } else { Ending::Cut };
+        let ending = if input.byte() & 1 == 0 {
+            Ending::Killed
+        } else {
+            Ending::Cut
+        };
         let (sample, places) = samples.of(ending);
         let superblock = &places.superblock;
-        let region = Region::anonymous(superblock.total_blocks() * BLOCK_BYTES, None).expect("memory for a pool");
-        for (at, block) in (0_u64..).step_by(BLOCK_SIZE).zip(sample.image.bytes().as_chunks::<BLOCK_SIZE>().0) {
+        let region =
+            Region::anonymous(superblock.total_blocks() * BLOCK_BYTES, None).expect("memory for a pool");
+        for (at, block) in (0_u64..)
+            .step_by(BLOCK_SIZE)
+            .zip(sample.image.bytes().as_chunks::<BLOCK_SIZE>().0)
+        {
             if block.iter().any(|byte| *byte != 0) {
                 region.store(at, block).expect("a block of the pool");
             }
@@ -124,13 +132,21 @@ fn judge(region: &Region, superblock: &Superblock) {
             for (block, expected) in &shown.blocks {
                 let is_head = udax_media::geometry::CHECKPOINTS.contains(block);
                 let mut bytes = [0; BLOCK_SIZE];
-                region.read(block.offset().raw(), &mut bytes).expect("a block of the pool");
-                assert!(is_head || bytes == **expected, "block {block} is not what was shown");
+                region
+                    .read(block.offset().raw(), &mut bytes)
+                    .expect("a block of the pool");
+                assert!(
+                    is_head || bytes == **expected,
+                    "block {block} is not what was shown"
+                );
             }
             let again = udax_journal::recover(region, superblock).expect("a pool that was recovered");
             assert_eq!(again.records, 0);
         }
         (Err(_), Err(_)) => assert!(inspected.is_err() || seen > 0),
-        _ => panic!("shown {:?}, recovered {recovered:?}", shown.map(|shown| shown.recovery)),
+        _ => panic!(
+            "shown {:?}, recovered {recovered:?}",
+            shown.map(|shown| shown.recovery)
+        ),
     }
 }

@@ -4,17 +4,17 @@
 //! run the corpus and mutations of it; its program does so for long, without a sanitizer; `libfuzzer` wraps each target
 //! for cargo-fuzz, which is guided by what the bytes reach.
 //!
-//! * [`input`]: choices out of bytes. [`parsers`], [`journal`], [`image`], [`operations`]: the targets.
+//! * `input`: choices out of bytes. `parsers`, `journal`, `image`, `operations`: the targets.
 //! * [`corpus`]: bytes to begin with, made from real pools. [`mutate`]: others like them.
 #![forbid(unsafe_code)]
 
 pub mod corpus;
-pub mod image;
-pub mod input;
-pub mod journal;
+mod image;
+mod input;
+mod journal;
 pub mod mutate;
-pub mod operations;
-pub mod parsers;
+mod operations;
+mod parsers;
 
 /// A target.
 pub type Target = fn(&[u8]);

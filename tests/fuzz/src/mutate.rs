@@ -37,7 +37,9 @@ pub fn mutate(bytes: &[u8], random: &mut SmallRng) -> Vec<u8> {
             }
             3 => drop(bytes.drain(at..at + len)),
             4 => {
-                let new: Vec<u8> = (0..random.random_range(1..=16)).map(|_| random.random()).collect();
+                let new: Vec<u8> = (0..random.random_range(1..=16))
+                    .map(|_| random.random())
+                    .collect();
                 bytes.splice(at..at, new);
             }
             5 if len > 0 => {

@@ -11,7 +11,7 @@ const BYTES_OF_ONE: usize = 24;
 const MAX_OPERATIONS: usize = 300;
 
 /// The target.
-pub fn operations(data: &[u8]) {
+pub(crate) fn operations(data: &[u8]) {
     let plan = Plan {
         pool: pool_path(&format!("fuzz-{:?}", std::thread::current().id())),
         pool_bytes: 16 << 20,

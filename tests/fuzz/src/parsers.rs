@@ -7,11 +7,14 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
 use udax_media::extent::{Extent, INLINE_SIZE};
 use udax_media::inode::{INODE_SIZE, InodeSlot};
-use udax_media::node::{NodeIdentity, NodeState, SLOT_SIZE, SLOTS_START, STATE_OFFSET, Slot, TreeKind, TreeRoot};
+use udax_media::node::{
+    NodeIdentity, NodeState, SLOT_SIZE, SLOTS_START, STATE_OFFSET, Slot, TreeKind, TreeRoot,
+};
 use udax_media::seal::{self, Seed};
 use udax_media::xattr::Xattr;
 use udax_media::{
-    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE, Superblock, Timestamp,
+    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE, Superblock,
+    Timestamp,
 };
 use udax_test_corruption::sample::UUID;
 
@@ -41,7 +44,7 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// A superblock that is believed has a layout inside of its pool, and says the same when it is written again.
-pub fn superblock(data: &[u8]) {
+pub(crate) fn superblock(data: &[u8]) {
     let mut bytes = unit::<BLOCK_SIZE>(data);
     // The seed is of the uuid in the block.
     if data.first().is_some_and(|mode| mode & 1 != 0)
@@ -50,9 +53,16 @@ pub fn superblock(data: &[u8]) {
         seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
     }
     for region_bytes in [16 << 20, u64::MAX] {
-        let Ok(found) = Superblock::decode(&bytes, 0, region_bytes) else { continue };
+        let Ok(found) = Superblock::decode(&bytes, 0, region_bytes) else {
+            continue;
+        };
         let geometry = Geometry::new(&found);
-        assert!(geometry.own_ranges().iter().all(|range| geometry.contains(*range)));
+        assert!(
+            geometry
+                .own_ranges()
+                .iter()
+                .all(|range| geometry.contains(*range))
+        );
         assert!(geometry.group_count() > 0);
         let again = Superblock::decode(&found.encode(), 1, region_bytes);
         assert_eq!(again.as_ref(), Ok(&found));
@@ -60,7 +70,7 @@ pub fn superblock(data: &[u8]) {
 }
 
 /// A checkpoint that is believed is the same when it is written again.
-pub fn checkpoint(data: &[u8]) {
+pub(crate) fn checkpoint(data: &[u8]) {
     let bytes = unit::<LINE_SIZE>(data);
     if let Ok(found) = Checkpoint::decode(seed(), &bytes, ByteOffset(4096), TOTAL_BLOCKS) {
         let again = Checkpoint::decode(seed(), &found.encode(seed()), ByteOffset(4096), TOTAL_BLOCKS);
@@ -70,7 +80,7 @@ pub fn checkpoint(data: &[u8]) {
 }
 
 /// Roots that are believed lead into the pool.
-pub fn roots(data: &[u8]) {
+pub(crate) fn roots(data: &[u8]) {
     let bytes = unit::<BLOCK_SIZE>(data);
     if let Ok(found) = udax_media::roots::verify(seed(), &bytes, TOTAL_BLOCKS) {
         let blocks = found.iter().filter_map(|root| root.block());
@@ -79,7 +89,7 @@ pub fn roots(data: &[u8]) {
 }
 
 /// A bitmap where it says that it is.
-pub fn bitmap(data: &[u8]) {
+pub(crate) fn bitmap(data: &[u8]) {
     let bytes = unit::<BLOCK_SIZE>(data);
     let own = BlockNo(word_at(bytes.as_slice(), 8));
     let count = word_at(bytes.as_slice(), 24) & u64::from(u32::MAX);
@@ -91,7 +101,7 @@ pub fn bitmap(data: &[u8]) {
 }
 
 /// A node of the tree that it says it is of, and every value of a leaf.
-pub fn node(data: &[u8]) {
+pub(crate) fn node(data: &[u8]) {
     let bytes = unit::<BLOCK_SIZE>(data);
     let own = BlockNo(word_at(bytes.as_slice(), 8));
     let Some(state) = NodeState::from_word(word_at(bytes.as_slice(), STATE_OFFSET)) else {
@@ -107,7 +117,11 @@ pub fn node(data: &[u8]) {
     if state.level > 0 {
         return;
     }
-    let slots = bytes.get(SLOTS_START..).unwrap_or_default().as_chunks::<SLOT_SIZE>().0;
+    let slots = bytes
+        .get(SLOTS_START..)
+        .unwrap_or_default()
+        .as_chunks::<SLOT_SIZE>()
+        .0;
     for slot in slots.iter().take(usize::from(state.count)) {
         let slot = Slot::decode(slot, state.heap_top).expect("a slot of a verified leaf");
         if !slot.is_used {
@@ -126,7 +140,7 @@ pub fn node(data: &[u8]) {
 }
 
 /// An inode with the number that it says it has is the same when it is written again.
-pub fn inode(data: &[u8]) {
+pub(crate) fn inode(data: &[u8]) {
     let bytes = unit::<INODE_SIZE>(data);
     let ino = InodeNo(word_at(bytes.as_slice(), 8));
     let Ok(InodeSlot::Used(inode)) = udax_media::inode::verify(seed(), &bytes, ino, TOTAL_BLOCKS) else {
@@ -140,9 +154,11 @@ pub fn inode(data: &[u8]) {
 }
 
 /// A whole chunk, sealed slot by slot as the checkpoint does it.
-pub fn chunk(data: &[u8]) {
+pub(crate) fn chunk(data: &[u8]) {
     let mut bytes = unit::<BLOCK_SIZE>(data);
-    let touched = data.first().map_or(0, |mode| u64::from(*mode).wrapping_mul(0x0101_0101_0101_0101));
+    let touched = data
+        .first()
+        .map_or(0, |mode| u64::from(*mode).wrapping_mul(0x0101_0101_0101_0101));
     let changed = seal::seal_block(seed(), &mut bytes, touched);
     let first = word_at(bytes.as_slice(), 256 + 8).saturating_sub(1);
     for (ino, slot) in (first..).zip(bytes.as_chunks::<INODE_SIZE>().0) {
@@ -152,18 +168,23 @@ pub fn chunk(data: &[u8]) {
 }
 
 /// A record of any lane.
-pub fn record(data: &[u8]) {
+pub(crate) fn record(data: &[u8]) {
     let mut input = Input::new(data);
     let (mode, lane) = (input.byte(), u16::from(input.byte() & 1));
     let superblock = Superblock::plan(TOTAL_BLOCKS, UUID, [0; 16], "", Timestamp::default());
     let geometry = Geometry::new(&superblock.expect("a layout of a small pool"));
     let mut bytes = input.rest().to_vec();
-    let Some(length) = udax_media::record::claimed_len(&bytes) else { return };
-    let Some(bytes) = bytes.get_mut(..length) else { return };
+    let Some(length) = udax_media::record::claimed_len(&bytes) else {
+        return;
+    };
+    let Some(bytes) = bytes.get_mut(..length) else {
+        return;
+    };
     if mode & 1 != 0 {
         seal::seal(seed(), bytes);
     }
-    let Ok((_, operations)) = udax_media::record::decode(seed(), bytes, ByteOffset(0), lane, &geometry) else {
+    let Ok((_, operations)) = udax_media::record::decode(seed(), bytes, ByteOffset(0), lane, &geometry)
+    else {
         return;
     };
     let mut encoded = Vec::new();
@@ -172,11 +193,14 @@ pub fn record(data: &[u8]) {
         operation.encode_into(&mut encoded);
         assert_eq!(encoded.len() - before, operation.encoded_len());
     }
-    assert_eq!(bytes.get(udax_media::record::HEADER_SIZE..), Some(encoded.as_slice()));
+    assert_eq!(
+        bytes.get(udax_media::record::HEADER_SIZE..),
+        Some(encoded.as_slice())
+    );
 }
 
 /// A directory entry is the same when it is written again.
-pub fn dentry(data: &[u8]) {
+pub(crate) fn dentry(data: &[u8]) {
     if let Some(dentry) = Dentry::decode(data) {
         assert_eq!(dentry.encode(&mut [0; dentry::MAX_SIZE]), data);
         let keys = udax_media::name::keys(&[7; 16], dentry.name);
@@ -185,7 +209,7 @@ pub fn dentry(data: &[u8]) {
 }
 
 /// An extent, in a tree and in an inode.
-pub fn extent(data: &[u8]) {
+pub(crate) fn extent(data: &[u8]) {
     let mut input = Input::new(data);
     let key = input.word();
     check_extent(key, input.rest());
@@ -205,7 +229,7 @@ fn check_extent(key: u64, value: &[u8]) {
 }
 
 /// An attribute is the same when it is written again, and its value has no more blocks than its length asks for.
-pub fn xattr(data: &[u8]) {
+pub(crate) fn xattr(data: &[u8]) {
     if let Some(xattr) = Xattr::decode(data, TOTAL_BLOCKS) {
         assert_eq!(xattr.encode(), data);
     }

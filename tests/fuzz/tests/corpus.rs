@@ -17,7 +17,10 @@ fn run(name: &str, runs: usize) {
     inputs.iter().for_each(|input| target(input));
     let mut random = SmallRng::seed_from_u64(1);
     for _ in 0..runs {
-        target(&mutate(&inputs[random.random_range(0..inputs.len())], &mut random));
+        target(&mutate(
+            &inputs[random.random_range(0..inputs.len())],
+            &mut random,
+        ));
     }
 }
 
@@ -47,7 +50,9 @@ fn operations_agree_with_the_model() {
 
 #[test]
 fn corpus_is_small() {
-    let files = TARGETS.iter().flat_map(|(name, _)| corpus::read(name).expect("the corpus can be read"));
+    let files = TARGETS
+        .iter()
+        .flat_map(|(name, _)| corpus::read(name).expect("the corpus can be read"));
     let bytes: usize = files.map(|file| file.len()).sum();
     assert!(bytes < MAX_CORPUS, "{bytes} bytes");
 }

@@ -25,7 +25,10 @@ const INO_OFFSET: usize = 8;
 ///
 /// Of two blocks that could be one chunk, the one that is marked in use counts, then the one with more inodes.
 pub(crate) fn find(pool: &Pool<'_>, known: &Chunks) -> Chunks {
-    best_of(pool, known).into_iter().map(|(chunk, (_, block))| (chunk, block)).collect()
+    best_of(pool, known)
+        .into_iter()
+        .map(|(chunk, (_, block))| (chunk, block))
+        .collect()
 }
 
 /// A candidate: whether it is marked in use, how many inodes it has, where it is.
@@ -51,7 +54,10 @@ fn best_of(pool: &Pool<'_>, known: &Chunks) -> BTreeMap<u64, Candidate> {
 
 /// Whether the free map has `block` in use; a damaged one says so of all blocks.
 fn is_marked(pool: &Pool<'_>, block: BlockNo) -> bool {
-    let group = pool.geometry.group_of(block).and_then(|index| pool.geometry.group(index));
+    let group = pool
+        .geometry
+        .group_of(block)
+        .and_then(|index| pool.geometry.group(index));
     let Some(group) = group else { return false };
     let bytes = pool.read(group.bitmap).ok();
     let words = bytes.and_then(|bytes| bitmap::verify(pool.seed, &bytes, group.bitmap, group.covers).ok());
@@ -117,14 +123,20 @@ impl Scanner<'_> {
                 continue;
             }
             let what = format!("inode chunk {chunk} is not in the inode table, but names lead to its inodes");
-            findings.add(Finding::of_pool(Place::Block(block), what, "chunk put back into the inode table"));
+            findings.add(Finding::of_pool(
+                Place::Block(block),
+                what,
+                "chunk put back into the inode table",
+            ));
             findings.plan.restore_chunks.insert(chunk, block);
         }
         (!findings.list.is_empty()).then_some(findings)
     }
 
     fn has_inode(&self, chunk: u64, block: BlockNo) -> bool {
-        let Ok(bytes) = self.pool.read(block) else { return false };
+        let Ok(bytes) = self.pool.read(block) else {
+            return false;
+        };
         let first = chunk * inode::CHUNK_INODES;
         let mut numbers = (first..first + inode::CHUNK_INODES).map(InodeNo);
         numbers.any(|ino| matches!(self.pool.slot(&bytes, ino), Ok(InodeSlot::Used(_))))

@@ -161,7 +161,11 @@ impl Names<'_> {
                 format!("chunk {chunk} is not in the inode table")
             }
         };
-        format!("{} names inode {}, which is not in use: {at}", shown(dentry.name), dentry.ino)
+        format!(
+            "{} names inode {}, which is not in use: {at}",
+            shown(dentry.name),
+            dentry.ino
+        )
     }
 
     fn directory(&mut self, key: u64, dentry: &Dentry<'_>, info: &Info) -> Result<(), String> {

@@ -73,7 +73,9 @@ impl Scanner<'_> {
     /// The claims to contested blocks, with their kinds and owners.
     pub(super) fn claims(&self, roots: &Roots) -> Vec<(BlockRange, ClaimKind, InodeNo)> {
         let claims = self.collect_claims(roots).into_iter();
-        claims.map(|claim| (claim.range, claim.kind, claim.owner)).collect()
+        claims
+            .map(|claim| (claim.range, claim.kind, claim.owner))
+            .collect()
     }
 
     fn collect_claims(&self, roots: &Roots) -> Vec<Claim> {

@@ -29,7 +29,9 @@ fn two_chunks(chunk: u64) -> (Image, Region, BlockNo, usize) {
     let leaf = TreeRoot::from_word(u64::from_le_bytes(root)).block().unwrap();
     let bytes = read(&region, leaf);
     let mut slots = (SLOTS_START..).step_by(SLOT_SIZE).take(2);
-    let slot = slots.find(|at| bytes[*at..at + 8] == chunk.to_le_bytes()).unwrap();
+    let slot = slots
+        .find(|at| bytes[*at..at + 8] == chunk.to_le_bytes())
+        .unwrap();
     (image, region, leaf, slot)
 }
 
@@ -47,10 +49,16 @@ fn chunk_that_names_lead_to_is_put_back_into_the_table() {
     remove_slot(&region, &image.superblock, leaf, slot);
     let found = run(&region, false);
     let what = "inode chunk 1 is not in the inode table, but names lead to its inodes";
-    assert!(found.problems.iter().any(|problem| problem.what == what), "{found:#?}");
+    assert!(
+        found.problems.iter().any(|problem| problem.what == what),
+        "{found:#?}"
+    );
     let report = run(&region, true);
     assert_eq!(report.exit_code(), 1, "{report:#?}");
-    assert!(report.problems.iter().all(|problem| problem.lost.is_none()), "{report:#?}");
+    assert!(
+        report.problems.iter().all(|problem| problem.lost.is_none()),
+        "{report:#?}"
+    );
     assert_eq!(run(&region, false).problems, []);
     assert_eq!(read_contents(&region, &image.superblock), contents);
 }
@@ -66,7 +74,10 @@ fn chunk_that_is_not_there_costs_its_names() {
     let report = run(&region, true);
     assert_eq!(report.exit_code(), 1, "{report:#?}");
     let is_told = |what: &str| report.problems.iter().any(|problem| problem.what.contains(what));
-    assert!(is_told("which is not in use: chunk 1 is not in the inode table"), "{report:#?}");
+    assert!(
+        is_told("which is not in use: chunk 1 is not in the inode table"),
+        "{report:#?}"
+    );
     assert_eq!(run(&region, false).problems, []);
 }
 
@@ -77,11 +88,17 @@ fn inode_beside_what_looks_like_a_node_is_sealed() {
     let at = usize::from(u16::from_le_bytes([bytes[slot + 8], bytes[slot + 9]]));
     let chunk = BlockNo(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
     let contents = read_contents(&region, &image.superblock);
-    region.store(chunk.offset().raw(), &node::MAGIC.to_le_bytes()).unwrap();
+    region
+        .store(chunk.offset().raw(), &node::MAGIC.to_le_bytes())
+        .unwrap();
     region.store(chunk.offset().raw() + 256, &[0; 256]).unwrap();
     let report = run(&region, true);
     assert_eq!(report.exit_code(), 1, "{report:#?}");
     assert_eq!(run(&region, false).problems, []);
     let left = read_contents(&region, &image.superblock);
-    assert!(contents.iter().all(|(ino, content)| *ino == 1 || left.get(ino) == Some(content)));
+    assert!(
+        contents
+            .iter()
+            .all(|(ino, content)| *ino == 1 || left.get(ino) == Some(content))
+    );
 }
