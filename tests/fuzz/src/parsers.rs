@@ -124,7 +124,8 @@ pub(crate) fn node(data: &[u8]) {
         .0;
     for slot in slots.iter().take(usize::from(state.count)) {
         let slot = Slot::decode(slot, state.heap_top).expect("a slot of a verified leaf");
-        if !slot.is_used {
+        // An empty value is nowhere.
+        if !slot.is_used || slot.length == 0 {
             continue;
         }
         let start = usize::from(slot.offset);
