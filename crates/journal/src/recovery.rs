@@ -62,8 +62,8 @@ enum OnDamage {
 }
 
 /// Replays the records after the last checkpoint onto a region without opening it for writing further; fsck's door.
-/// The same code as [`Journal::open`](crate::Journal::open), but damaged records are left out. After it the pool is at a new checkpoint; a clean pool is
-/// left as it is.
+/// The same code as [`Journal::open`](crate::Journal::open), but damaged records are left out. After it the pool is at
+/// a new checkpoint; a clean pool is left as it is.
 ///
 /// # Errors
 /// As [`Journal::open`](crate::Journal::open).

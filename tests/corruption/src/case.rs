@@ -313,7 +313,10 @@ fn open(path: &Path, private: bool) -> udax::Result<Filesystem> {
 }
 
 /// Makes, changes and removes something of every kind. What need not be there may be missing.
-fn use_pool(fs: &Filesystem) -> udax::Result<()> {
+///
+/// # Errors
+/// What the filesystem says: a sound pool says nothing.
+pub fn use_pool(fs: &Filesystem) -> udax::Result<()> {
     fs.create_dir("/used", NEW)?;
     for number in 0..3_u8 {
         let file = fs.open_file(format!("/used/{number}"), CREATE, NEW)?;

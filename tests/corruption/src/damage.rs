@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use udax_media::inode::INODE_SIZE;
 use udax_media::{BLOCK_SIZE, LINE_SIZE};
 
 use crate::image::Block;
@@ -226,10 +227,7 @@ fn bits(sample: &Sample, places: &Places) -> Vec<Damage> {
     for (block, role) in &places.roles {
         let bytes = sample.image.block(*block);
         let at: BTreeSet<usize> = match role {
-            // All slots have a header.
-            Role::Chunk(_) => (0..BLOCK_SIZE)
-                .filter(|at| bytes.get(at / 256 * 256).is_some_and(|first| *first != 0))
-                .collect(),
+            Role::Chunk(_) => bits_of_inodes(bytes),
             Role::Lane => {
                 let is_head = |at: &usize| {
                     let offset = u64::try_from(*at).map_or(0, |at| block * 4096 + at);
@@ -250,6 +248,18 @@ fn bits(sample: &Sample, places: &Places) -> Vec<Damage> {
         cases.extend(at.into_iter().flat_map(of_byte));
     }
     cases
+}
+
+/// The fields of the first inodes of a chunk.
+fn bits_of_inodes(chunk: &Block) -> BTreeSet<usize> {
+    /// Inodes looked at: the others have the same fields.
+    const INODES: usize = 2;
+    /// Where the fields end.
+    const FIELDS: usize = 160;
+    let used = (0..BLOCK_SIZE)
+        .step_by(INODE_SIZE)
+        .filter(|slot| chunk[*slot] != 0);
+    used.take(INODES).flat_map(|slot| slot..slot + FIELDS).collect()
 }
 
 fn swaps(sample: &Sample, blocks: &[u64]) -> Vec<Damage> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use udax_test_corruption::damage::Kind;
-use udax_test_corruption::run::{Plan, Samples, Tally, repeat, run};
+use udax_test_corruption::run::{Plan, Samples, Tally, count, repeat, run};
 use udax_test_corruption::sample::Ending;
 
 /// How often progress is told.
@@ -58,6 +58,9 @@ fn main() -> anyhow::Result<()> {
         seed: arguments.seed,
         threads: arguments.threads,
     };
+    for (ending, kind, count) in count(&samples, &plan) {
+        eprintln!("{:6} {:6} {count} cases", ending.name(), kind.name());
+    }
     let start = Instant::now();
     let last = Cell::new(start);
     let told = |done: usize, all: usize, failed: usize| {

@@ -106,9 +106,10 @@ impl Places {
 
     /// The block's bytes after the replay.
     pub fn bytes<'a>(&'a self, sample: &'a Sample, block: u64) -> &'a Block {
-        self.replayed
-            .get(&block)
-            .map_or_else(|| sample.image.block(block), |bytes| bytes)
+        match self.replayed.get(&block) {
+            Some(bytes) => bytes,
+            None => sample.image.block(block),
+        }
     }
 
     /// As [`Places::cost`], where the damage is sealed as if it were right: an entry may be another one then.
@@ -176,7 +177,7 @@ impl Places {
             for version in before.into_iter().chain([&**after]) {
                 let at = match self.roles.get(block) {
                     Some(Role::Chunk(_)) => changed_slots(before, after),
-                    _ => vec![0..BLOCK_SIZE],
+                    _ => std::iter::once(0..BLOCK_SIZE).collect(),
                 };
                 for at in at {
                     cost.merge(self.cost(*block, version, at));

@@ -178,6 +178,18 @@ fn jobs(samples: &Samples, plan: &Plan) -> Vec<Job> {
     jobs
 }
 
+/// How many cases `plan` has of each ending and kind.
+pub fn count(samples: &Samples, plan: &Plan) -> Vec<(Ending, Kind, usize)> {
+    let mut counts: BTreeMap<(Ending, Kind), usize> = BTreeMap::new();
+    for (ending, kind, _) in jobs(samples, plan) {
+        *counts.entry((ending, kind)).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .map(|((ending, kind), count)| (ending, kind, count))
+        .collect()
+}
+
 fn judge(samples: &Samples, scratch: &Scratch, (ending, _, damage): Job) -> Result<Outcome, String> {
     let (sample, places) = samples.of(ending);
     let bench = Bench {

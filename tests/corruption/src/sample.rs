@@ -19,6 +19,8 @@ use crate::image::{Image, Scratch};
 use crate::shadow::Shadow;
 use crate::tree::{Allowance, State, Tree, compare};
 
+/// The identity of all samples.
+pub const UUID: uuid::Uuid = uuid::Uuid::from_u128(0x6461_6d61_6765);
 const POOL_BYTES: usize = 16 << 20;
 const CREATE: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE).union(OpenFlags::CREATE);
 const NEW: NewInode = NewInode {
@@ -158,7 +160,7 @@ impl Sample {
 fn format(region: &Region) -> anyhow::Result<()> {
     let options = FormatOptions {
         label: "damage".to_owned(),
-        uuid: Some(uuid::Uuid::from_u128(0x6461_6d61_6765)),
+        uuid: Some(UUID),
         ..FormatOptions::default()
     };
     let mut superblock = Filesystem::format_region(region, &options)?;

@@ -2,7 +2,7 @@
 
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 use udax::{
     AllocateMode, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
     XattrMode,
@@ -30,20 +30,24 @@ pub enum Profile {
     Beneath,
 }
 
-/// Makes operations from a seed; the same seed and the same models give the same operations.
+/// Makes operations from random numbers; the same numbers and the same models give the same operations.
 #[derive(Clone, Debug)]
-pub struct Generator {
-    random: SmallRng,
+pub struct Generator<R = SmallRng> {
+    random: R,
     profile: Profile,
 }
 
 impl Generator {
     /// A generator for `seed`.
     pub fn new(seed: u64, profile: Profile) -> Self {
-        Self {
-            random: SmallRng::seed_from_u64(seed),
-            profile,
-        }
+        Self::of(SmallRng::seed_from_u64(seed), profile)
+    }
+}
+
+impl<R: RngCore> Generator<R> {
+    /// A generator that takes its choices from `random`.
+    pub fn of(random: R, profile: Profile) -> Self {
+        Self { random, profile }
     }
 
     fn chance(&mut self, percent: u32) -> bool {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
+use rand::RngCore;
 use udax::{AllocateMode, FileKind, Owner, Timestamp};
 
 use crate::compare::{Comparer, Scope, Times};
@@ -77,7 +78,14 @@ impl Plan {
     /// # Errors
     /// The first difference, with all operations that led to it.
     pub fn run(&self) -> Result<Summary, Box<Failure>> {
-        let mut generator = Generator::new(self.seed, Profile::Whole);
+        self.run_from(Generator::new(self.seed, Profile::Whole))
+    }
+
+    /// Runs as many operations of `generator`, whatever the seed is.
+    ///
+    /// # Errors
+    /// As [`Plan::run`].
+    pub fn run_from<R: RngCore>(&self, mut generator: Generator<R>) -> Result<Summary, Box<Failure>> {
         let mut trace = Vec::with_capacity(self.operations);
         let mut summary = Summary::default();
         let result = self.start().and_then(|mut session| {

@@ -1,0 +1,136 @@
+//! Bytes to begin with: units of real pools, and a few choices for what is made of choices.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use udax_media::inode::INODE_SIZE;
+use udax_media::node::{SLOT_SIZE, SLOTS_START, Slot};
+use udax_media::{BLOCK_SIZE, LINE_SIZE};
+use udax_test_corruption::place::Role;
+use udax_test_corruption::run::Samples;
+use udax_test_corruption::sample::Ending;
+
+/// The most files of one target.
+const MAX_FILES: usize = 12;
+
+/// Where the corpus is, in the source tree.
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+}
+
+/// The files of `target`, sorted.
+///
+/// # Errors
+/// When there are none.
+pub fn read(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
+    let directory = directory().join(target);
+    let entries = fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<_>>()?;
+    paths.sort();
+    anyhow::ensure!(!paths.is_empty(), "{} is empty", directory.display());
+    paths.iter().map(|path| Ok(fs::read(path)?)).collect()
+}
+
+/// Makes the corpus in `to`, from the sample pools.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn make(to: &Path) -> anyhow::Result<()> {
+    let samples = Samples::make()?;
+    let (sample, places) = samples.of(Ending::Killed);
+    let mut units: Vec<(&str, Vec<u8>)> = Vec::new();
+    for (block, role) in &places.roles {
+        let bytes = places.bytes(sample, *block);
+        let name = match role {
+            Role::Superblock => "superblock",
+            Role::Checkpoint => "checkpoint",
+            Role::Roots => "roots",
+            Role::Bitmap => "bitmap",
+            Role::PoolNode(_) | Role::Node(..) => "node",
+            Role::Chunk(_) => "chunk",
+            Role::Lane | Role::XattrValue(_) | Role::Target(_) => continue,
+        };
+        let len = if name == "checkpoint" {
+            LINE_SIZE
+        } else {
+            BLOCK_SIZE
+        };
+        units.push((name, sealed(bytes.get(..len).unwrap_or_default())));
+        match role {
+            Role::Chunk(_) => {
+                let used = bytes
+                    .as_chunks::<INODE_SIZE>()
+                    .0
+                    .iter()
+                    .filter(|slot| slot[0] != 0);
+                units.extend(used.take(3).map(|slot| ("inode", sealed(slot))));
+            }
+            Role::Node(kind @ (1 | 2 | 4), _) => units.extend(values(*kind, bytes)),
+            _ => {}
+        }
+    }
+    for record in &places.records {
+        let (start, end) = (usize::try_from(record.start)?, usize::try_from(record.end)?);
+        let bytes = sample.image.bytes().get(start..end).unwrap_or_default();
+        units.push(("record", [&[1, 0], bytes].concat()));
+    }
+    let mut random = SmallRng::seed_from_u64(1);
+    for target in ["journal", "image", "operations"] {
+        let of_one = |len: usize, random: &mut SmallRng| (0..len).map(|_| random.random()).collect();
+        units.extend([16, 40, 200, 600].map(|len| (target, of_one(len, &mut random))));
+    }
+    for (target, _) in crate::TARGETS {
+        let own = units
+            .iter()
+            .filter(|(name, _)| *name == target)
+            .map(|(_, bytes)| bytes);
+        let mut own: Vec<&Vec<u8>> = own.collect();
+        own.sort_by_key(|bytes| bytes.len());
+        own.dedup();
+        let step = own.len().div_ceil(MAX_FILES).max(1);
+        fs::create_dir_all(to.join(target))?;
+        for (index, bytes) in own.into_iter().step_by(step).enumerate() {
+            fs::write(to.join(target).join(format!("pool-{index}")), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The unit as input of its parser: to be sealed, without the zeros at its end.
+fn sealed(unit: &[u8]) -> Vec<u8> {
+    let len = unit
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    [&[1], unit.get(..len).unwrap_or_default()].concat()
+}
+
+fn values(kind: u8, leaf: &[u8; BLOCK_SIZE]) -> Vec<(&'static str, Vec<u8>)> {
+    let name = match kind {
+        1 => "extent",
+        2 => "dentry",
+        _ => "xattr",
+    };
+    let slots = leaf
+        .get(SLOTS_START..)
+        .unwrap_or_default()
+        .as_chunks::<SLOT_SIZE>()
+        .0;
+    let slots = slots
+        .iter()
+        .map(Slot::from_raw)
+        .filter(|slot| slot.is_used && slot.length > 0);
+    let value = |slot: Slot| {
+        let start = usize::from(slot.offset);
+        let value = leaf.get(start..start + usize::from(slot.length))?;
+        let key = slot.key.to_le_bytes();
+        let key = if kind == 1 { key.as_slice() } else { &[] };
+        Some((name, [key, value].concat()))
+    };
+    slots.take(4).filter_map(value).collect()
+}
