@@ -4,7 +4,8 @@
 //! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
 //! `--shrink-seconds N`: how long a failing sequence is cut down, 120 when not given.
 //! `--kills N --threads T --seed S`: writers of T threads with pins are killed, N in all.
-//! `--writer POOL --seed N [--threads T [--memory KIB]]`, `--recover POOL [--memory KIB]`: what is killed then; not for people.
+//! `--writer POOL --seed N [--threads T [--memory KIB]]`, `--recover POOL [--memory KIB]`: what is killed then; not for
+//! people.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

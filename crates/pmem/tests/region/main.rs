@@ -9,6 +9,7 @@ mod files;
 mod locks;
 mod media;
 mod recorder;
+mod signals;
 mod threads;
 
 use std::path::PathBuf;
