@@ -200,13 +200,14 @@ impl Mapping {
         } else {
             MmapAdvise::MADV_POPULATE_READ
         };
-        // SAFETY: inside the mapped range; no byte changes.
-        unsafe {
-            madvise(
-                self.base.cast(),
-                to_usize(self.len().next_multiple_of(PAGE)),
-                advice,
-            )
+        let len = to_usize(self.len().next_multiple_of(PAGE));
+        loop {
+            // SAFETY: inside the mapped range; no byte changes.
+            match unsafe { madvise(self.base.cast(), len, advice) } {
+                // What has its pages is passed over the next time.
+                Err(Errno::EINTR) => {}
+                result => return result,
+            }
         }
     }
 

@@ -69,7 +69,14 @@ impl PendingPages {
     ) -> Result<(), Errno> {
         let mut ranges = self.shard().lock();
         for range in ranges.drain(..) {
-            if let Err(errno) = write_back(range) {
+            // A signal came first, where the filesystem lets it: nothing is lost yet.
+            let result = loop {
+                match write_back(range.clone()) {
+                    Err(Errno::EINTR) => {}
+                    result => break result,
+                }
+            };
+            if let Err(errno) = result {
                 // Pairs with the Acquire below: whoever fences after this failure fails.
                 self.failed
                     .store(errno_number(errno).cast_unsigned(), Ordering::Release);
@@ -160,6 +167,20 @@ mod tests {
         pages.note(0, 8);
         assert_eq!(pages.sync(|_| Err(Errno::EIO)), Err(Errno::EIO));
         assert_eq!(pages.sync(|_| Ok(())), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn a_write_back_that_a_signal_ends_is_done_again() {
+        let pages = PendingPages::new();
+        pages.note(0, 8);
+        let mut results = [Err(Errno::EINTR), Err(Errno::EINTR), Ok(())].into_iter();
+        assert_eq!(pages.sync(|_| results.next().unwrap()), Ok(()));
+        assert_eq!(results.next(), None);
+        assert_eq!(
+            pages.sync(|_| Err(Errno::EIO)),
+            Ok(()),
+            "nothing was left to write back"
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
 //! `--shrink-seconds N`: how long a failing sequence is cut down, 120 when not given.
 //! `--kills N --threads T --seed S`: writers of T threads with pins are killed, N in all.
-//! `--writer POOL --seed N [--threads T]`, `--recover POOL`: what is killed then; not for people.
+//! `--writer POOL --seed N [--threads T [--memory KIB]]`, `--recover POOL [--memory KIB]`: what is killed then; not for
+//! people.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ struct Arguments {
     recover: Option<PathBuf>,
     kills: u64,
     threads: Option<u16>,
+    memory: Option<u64>,
 }
 
 fn parse() -> anyhow::Result<Arguments> {
@@ -50,6 +52,7 @@ fn parse() -> anyhow::Result<Arguments> {
         recover: None,
         kills: 0,
         threads: None,
+        memory: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
@@ -66,6 +69,7 @@ fn parse() -> anyhow::Result<Arguments> {
             "--writer" => arguments.writer = Some(value.into()),
             "--recover" => arguments.recover = Some(value.into()),
             "--kills" => arguments.kills = value.parse()?,
+            "--memory" => arguments.memory = Some(value.parse()?),
             "--threads" => arguments.threads = Some(value.parse()?),
             _ => bail!("{name} is unknown\n{USAGE}"),
         }
@@ -77,12 +81,12 @@ fn main() -> anyhow::Result<()> {
     let arguments = parse()?;
     if let Some(pool) = &arguments.writer {
         return match arguments.threads {
-            Some(threads) => killed::threads::write(pool, arguments.seed, threads),
+            Some(threads) => killed::threads::write(pool, arguments.seed, threads, arguments.memory),
             None => killed::write(pool, arguments.seed),
         };
     }
     if let Some(pool) = &arguments.recover {
-        return killed::threads::recover(pool);
+        return killed::threads::recover(pool, arguments.memory);
     }
     if arguments.kills > 0 {
         return kill(&arguments);

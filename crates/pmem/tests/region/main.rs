@@ -10,6 +10,7 @@ mod locks;
 mod media;
 mod poison;
 mod recorder;
+mod signals;
 mod threads;
 
 use std::path::PathBuf;

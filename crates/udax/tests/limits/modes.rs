@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use udax::{Access, Cancel, DaxError, Error, File, Label, Mode, Request, Term, Until, WaitError};
+use udax::{
+    Access, AllocateMode, Cancel, DaxError, Error, File, Label, Mode, Request, Term, Until, WaitError,
+};
 
 use crate::pins::{BLOCK, CHANGES, filled, pin, until};
 use crate::pool::{MIB, TestPool, content, open};
@@ -112,4 +114,99 @@ fn a_pin_and_a_lease_give_up_as_they_were_told() {
     drop(held);
     assert_eq!(file.append(b"goes on").unwrap(), 16 * BLOCK);
     drop(open(&fs, "/f"));
+}
+
+/// A wait of a caller: what is in the way of it, and what waits.
+type Wait = (
+    &'static str,
+    fn(&File) -> Box<dyn Send>,
+    fn(&File) -> udax::Result<()>,
+);
+
+fn leased(file: &File) -> Box<dyn Send> {
+    let lease = file.lease(0, 4 * BLOCK, Label::new("reader"), Term::Short);
+    Box::new(lease.unwrap())
+}
+
+fn pinned(file: &File) -> Box<dyn Send> {
+    Box::new(pin(file, 0, 4, Access::Write))
+}
+
+const WAITS: [Wait; 6] = [
+    ("write, for a lease", leased, |file| {
+        file.write_at(&[9; 100], BLOCK).map(drop)
+    }),
+    ("copy into, for a lease", leased, |file| {
+        file.copy_range(8 * BLOCK, file, BLOCK, BLOCK).map(drop)
+    }),
+    ("pin to write, for a lease", leased, |file| {
+        file.pin(BLOCK, BLOCK, Request::new(Access::Write)).map(drop)
+    }),
+    ("lease, for a pin", pinned, |file| {
+        file.lease(BLOCK, BLOCK, Label::default(), Term::Short).map(drop)
+    }),
+    ("truncate, for a lease", leased, |file| file.truncate(BLOCK)),
+    ("punch, for a pin", pinned, |file| {
+        file.allocate(AllocateMode::PunchHole, BLOCK, BLOCK)
+    }),
+];
+
+#[test]
+fn each_wait_of_a_caller_ends_as_it_was_told_and_has_changed_nothing() {
+    for (name, in_the_way, work) in WAITS {
+        let pool = TestPool::new(32 * MIB);
+        let fs = pool.open();
+        let file = filled(&fs, "/f", 16);
+        let held = in_the_way(&file);
+        let before = contents(&file);
+        let refused = work(&file.waiting(Mode::NoWait));
+        let is_refused = matches!(refused, Err(Error::Dax(DaxError::WouldBlock { .. })));
+        assert!(is_refused, "{name}: {refused:?}");
+        let refused = work(&file.waiting(Mode::deadline(soon())));
+        let is_late = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::TimedOut))));
+        assert!(is_late, "{name}: {refused:?}");
+        // Cancelled before it waits, and while it does.
+        for delay in [Duration::ZERO, Duration::from_millis(20)] {
+            let cancel = Cancel::new();
+            let waiting = file.waiting(Mode::cancelled(cancel.clone()));
+            let refused = std::thread::scope(|scope| {
+                let thread = scope.spawn(move || work(&waiting));
+                std::thread::sleep(delay);
+                cancel.cancel();
+                thread.join().unwrap()
+            });
+            let is_cancelled = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::Cancelled))));
+            assert!(is_cancelled, "{name}: {refused:?}");
+        }
+        assert!(before == contents(&file), "{name}");
+        drop(held);
+        // Nothing of the waits is left in anybody's way.
+        work(&file.waiting(Mode::NoWait)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        drop((file, fs));
+        pool.check();
+    }
+}
+
+#[test]
+fn a_pin_held_back_by_a_break_gives_up_as_it_was_told() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let held = pin(&file, 9, 1, Access::Write);
+    std::thread::scope(|scope| {
+        let breaking = scope.spawn(|| file.truncate(0).unwrap());
+        until(|| fs.dax_counters().busy_breaks > 0);
+        let write = Request::new(Access::Write);
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let refused = file.waiting(Mode::cancelled(cancel)).pin(9 * BLOCK, BLOCK, write);
+        let is_cancelled = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::Cancelled))));
+        assert!(is_cancelled, "{refused:?}");
+        let deadline = Instant::now() + Duration::from_millis(5);
+        let refused = file.pin_deadline(9 * BLOCK, BLOCK, write, deadline);
+        let is_late = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::TimedOut))));
+        assert!(is_late, "{refused:?}");
+        drop(held);
+        breaking.join().unwrap();
+    });
 }

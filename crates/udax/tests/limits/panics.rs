@@ -30,8 +30,9 @@ impl Recorder for Bomb {
 }
 
 fn open_with(pool: &TestPool, bomb: &Arc<Bomb>) -> Filesystem {
+    let recorder: Arc<dyn Recorder> = Arc::<Bomb>::clone(bomb);
     let options = MountOptions {
-        recorder: Some(Arc::clone(bomb) as Arc<dyn Recorder>),
+        recorder: Some(recorder),
         ..MountOptions::default()
     };
     Filesystem::open(&pool.path, &options).unwrap()

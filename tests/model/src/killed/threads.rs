@@ -11,8 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use udax::{Filesystem, MountOptions, NewInode, OpenFlags, Owner};
 
 use super::held::Held;
@@ -41,6 +43,10 @@ const CUT_RECOVERIES: u32 = 3;
 const MAX_CUTS: u32 = 3;
 /// Turns of a loop between the start of a recovery and its end by a kill, at most: longer than recoveries take.
 const MAX_RECOVERY_TURNS: u32 = 400_000;
+/// KiB that a writer gets at most before it runs out of memory.
+const MAX_MEMORY: u64 = 3_000;
+/// Bytes that it keeps after each deed, so that they are used up: fewer than an operation takes at once.
+const BALLAST: usize = 512;
 /// Threads of a writer at most: a report has 16 bits for who it is from.
 const MAX_THREADS: u16 = 64;
 const NEW: NewInode = NewInode {
@@ -94,19 +100,23 @@ impl Script {
     }
 }
 
-/// What the writer process does, until it is killed.
+/// What the writer process does, until it is killed. With `memory` it soon gets so many KiB more at most than it has;
+/// when they are used up the language's allocator ends it, in the middle of whatever it does.
 ///
 /// # Errors
 /// When the pool cannot be opened or synced, or the reader of the reports is gone.
-pub fn write(pool: &Path, seed: u64, threads: u16) -> anyhow::Result<()> {
+pub fn write(pool: &Path, seed: u64, threads: u16, memory: Option<u64>) -> anyhow::Result<()> {
     let filesystem = Filesystem::open(pool, &MountOptions::default()).context("open")?;
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let filesystem = filesystem.clone();
-                scope.spawn(move || work(pool, filesystem, seed, thread))
+                scope.spawn(move || work(pool, filesystem, (seed, thread), memory.map(|_| BALLAST)))
             })
             .collect();
+        if let Some(memory) = memory {
+            limit_memory(memory)?;
+        }
         while !workers.iter().any(thread::ScopedJoinHandle::is_finished) {
             filesystem.sync().context("sync")?;
             thread::sleep(SYNC_EVERY);
@@ -115,7 +125,26 @@ pub fn write(pool: &Path, seed: u64, threads: u16) -> anyhow::Result<()> {
     })
 }
 
-fn work(pool: &Path, filesystem: Filesystem, seed: u64, thread: u16) -> anyhow::Result<()> {
+/// From now on the process gets `more` KiB of memory at most.
+fn limit_memory(more: u64) -> anyhow::Result<()> {
+    let pages = std::fs::read_to_string("/proc/self/statm").context("size of the process")?;
+    let pages: u64 = pages.split(' ').next().unwrap_or_default().parse()?;
+    let limit = Some(pages * 4096 + more * 1024);
+    let limits = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(Resource::As, limits).context("limit of memory")
+}
+
+/// Does what the seed says; with `ballast`, keeps so many bytes more after each deed.
+fn work(
+    pool: &Path,
+    filesystem: Filesystem,
+    (seed, thread): (u64, u16),
+    ballast: Option<usize>,
+) -> anyhow::Result<()> {
+    let mut kept = Vec::new();
     let mut holder = Holder::new(filesystem.clone(), pinned_directory(thread));
     let mut target = Pool::within(pool, filesystem, directory(thread).as_bytes());
     let mut script = Script::new(seed, thread);
@@ -129,16 +158,19 @@ fn work(pool: &Path, filesystem: Filesystem, seed: u64, thread: u16) -> anyhow::
         let report = u32::from(thread) << 16 | u32::try_from(errno).context("error number")?;
         let written = rustix::io::write(output.as_fd(), &report.to_le_bytes()).context("report")?;
         ensure!(written == 4, "half a report");
+        kept.extend(ballast.map(|bytes| vec![1_u8; bytes]));
     }
     Ok(())
 }
 
-/// What a process does that is killed while it opens the pool: it tells when it begins, and when it has done so.
+/// What a process does that is killed while it opens the pool: it tells when it begins, and when it has done so. With
+/// `memory` it gets so many KiB at most for that.
 ///
 /// # Errors
 /// When the pool cannot be opened or closed.
-pub fn recover(pool: &Path) -> anyhow::Result<()> {
+pub fn recover(pool: &Path, memory: Option<u64>) -> anyhow::Result<()> {
     let output = std::io::stdout();
+    memory.map_or(Ok(()), limit_memory)?;
     rustix::io::write(output.as_fd(), b"o").context("report")?;
     let filesystem = Filesystem::open(pool, &MountOptions::default()).context("open")?;
     rustix::io::write(output.as_fd(), b"c").context("report")?;
@@ -266,9 +298,24 @@ impl Arena {
     /// What is lost, torn, there without having been written, leaked, or damaged.
     pub fn kill_one(&mut self, seed: u64) -> anyhow::Result<()> {
         let reports = self.reports_until_death(seed)?;
+        self.judge(seed, &reports)
+    }
+
+    /// Starts a writer with `seed` that runs out of memory, recovers, checks and compares.
+    ///
+    /// # Errors
+    /// As [`Arena::kill_one`]; when it does not die.
+    pub fn starve_one(&mut self, seed: u64) -> anyhow::Result<()> {
+        let memory = self.random.random_range(0..MAX_MEMORY).to_string();
+        let writer = self.start(seed, &["--memory", &memory])?;
+        let reports = self.by_lane(&writer.dies_by(Signal::SIGABRT)?)?;
+        self.judge(seed, &reports)
+    }
+
+    fn judge(&mut self, seed: u64, reports: &[Vec<i32>]) -> anyhow::Result<()> {
         let moment = since(now());
         let mut under_way = Vec::new();
-        for (lane, reports) in self.lanes.iter_mut().zip(&reports) {
+        for (lane, reports) in self.lanes.iter_mut().zip(reports) {
             under_way.push(lane.follow(seed, reports, moment)?);
             self.tally.operations += reports.len();
         }
@@ -280,24 +327,28 @@ impl Arena {
         self.settle(&under_way, moment)
     }
 
+    fn start(&self, seed: u64, more: &[&str]) -> anyhow::Result<Victim> {
+        let (pool, seed) = (self.pool.to_string_lossy(), seed.to_string());
+        let threads = self.lanes.len().to_string();
+        let arguments = ["--writer", &pool, "--seed", &seed, "--threads", &threads];
+        Victim::start(&self.program, &[&arguments, more].concat())
+    }
+
     fn reports_until_death(&mut self, seed: u64) -> anyhow::Result<Vec<Vec<i32>>> {
-        let arguments = [
-            "--writer",
-            &self.pool.to_string_lossy(),
-            "--seed",
-            &seed.to_string(),
-            "--threads",
-            &self.lanes.len().to_string(),
-        ];
-        let writer = Victim::start(&self.program, &arguments)?;
+        let writer = self.start(seed, &[])?;
         let wanted = self.random.random_range(0..MAX_WANTED * self.lanes.len());
+        let reports = writer.kill_after(wanted, &mut self.random)?;
+        self.by_lane(&reports)
+    }
+
+    fn by_lane(&self, words: &[u32]) -> anyhow::Result<Vec<Vec<i32>>> {
         let mut reports = vec![Vec::new(); self.lanes.len()];
-        for report in writer.kill_after(wanted, &mut self.random)? {
-            let lane = usize::try_from(report >> 16)?;
+        for word in words {
+            let lane = usize::try_from(word >> 16)?;
             let lane = reports
                 .get_mut(lane)
                 .ok_or_else(|| anyhow!("a report of thread {lane}"))?;
-            lane.push(i32::try_from(report & 0xffff)?);
+            lane.push(i32::try_from(word & 0xffff)?);
         }
         Ok(reports)
     }

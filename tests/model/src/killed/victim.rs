@@ -1,10 +1,12 @@
 //! A process of this package's program that is killed at a random moment.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -32,6 +34,8 @@ impl Victim {
         let mut child = Command::new(program)
             .args(arguments)
             .stdout(Stdio::piped())
+            // What a process that runs out of memory says at its end is told only when it should not have ended.
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start of {}", program.display()))?;
         let pipe = child
@@ -57,12 +61,25 @@ impl Victim {
             .context("last reports of the writer")?;
         let status = self.child.wait().context("wait for the writer")?;
         ensure!(!status.success(), "the writer ended before it was killed");
-        let (reports, rest) = bytes.as_chunks::<4>();
-        ensure!(
-            rest.is_empty(),
-            "half a report: the pipe does not keep 4 bytes together"
-        );
-        Ok(reports.iter().map(|report| u32::from_le_bytes(*report)).collect())
+        words(&bytes)
+    }
+
+    /// Waits until it has died of itself, by the signal `wanted`; all words that it reported.
+    pub(super) fn dies_by(mut self, wanted: Signal) -> anyhow::Result<Vec<u32>> {
+        let mut bytes = Vec::new();
+        self.pipe
+            .read_to_end(&mut bytes)
+            .context("reports of the writer")?;
+        let status = self.child.wait().context("wait for the writer")?;
+        let signal = status.signal().map(Signal::try_from);
+        if signal != Some(Ok(wanted)) {
+            let mut said = String::new();
+            if let Some(mut errors) = self.child.stderr.take() {
+                errors.read_to_string(&mut said).context("last words")?;
+            }
+            bail!("the writer ended with {status} instead of {wanted}: {said}");
+        }
+        words(&bytes)
     }
 
     /// Kills it `turns` turns of a loop after its first byte; how many bytes it reported.
@@ -77,4 +94,13 @@ impl Victim {
         self.child.wait().context("wait for the child")?;
         Ok(bytes.len())
     }
+}
+
+fn words(bytes: &[u8]) -> anyhow::Result<Vec<u32>> {
+    let (reports, rest) = bytes.as_chunks::<4>();
+    ensure!(
+        rest.is_empty(),
+        "half a report: the pipe does not keep 4 bytes together"
+    );
+    Ok(reports.iter().map(|report| u32::from_le_bytes(*report)).collect())
 }
