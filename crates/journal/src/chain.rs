@@ -62,8 +62,11 @@ impl<'b, 'g> Chain<'b, 'g> {
         let end = self.place();
         let after = after.max(self.last);
         let mut position = self.position + LINE_SIZE;
+        // Where every line claims to begin a long record, the search ends: it takes time in proportion to the half.
+        let mut budget = self.bytes.len().saturating_mul(4);
         while let Some(rest) = self.bytes.get(position..).filter(|rest| !rest.is_empty()) {
             let bytes = record::claimed_len(rest).and_then(|length| rest.get(..length));
+            budget = budget.checked_sub(bytes.map_or(0, <[u8]>::len))?;
             let is_later = bytes.is_some_and(|bytes| {
                 let decoded = record::decode(self.of.seed, bytes, end, self.of.lane, self.of.geometry);
                 decoded.is_ok_and(|(header, _)| header.sequence > after)
