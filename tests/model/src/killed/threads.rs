@@ -46,7 +46,7 @@ const MAX_RECOVERY_TURNS: u32 = 400_000;
 /// KiB that a writer gets at most before it runs out of memory.
 const MAX_MEMORY: u64 = 3_000;
 /// Bytes that it keeps after each deed, so that they are used up: fewer than an operation takes at once.
-const BALLAST: usize = 512;
+const BALLAST: usize = 2048;
 /// Threads of a writer at most: a report has 16 bits for who it is from.
 const MAX_THREADS: u16 = 64;
 const NEW: NewInode = NewInode {

@@ -33,6 +33,8 @@ impl Victim {
     pub(super) fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
+            // glibc would reserve address space for each thread, which no limit of it takes back.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdout(Stdio::piped())
             // What a process that runs out of memory says at its end is told only when it should not have ended.
             .stderr(Stdio::piped())
