@@ -78,10 +78,7 @@ impl Bench<'_> {
     /// # Errors
     /// What is wrong.
     pub fn judge(&self, damage: Damage) -> anyhow::Result<Outcome> {
-        self.scratch.load(&self.sample.image)?;
-        for (block, bytes) in damage.changes(self.sample) {
-            self.scratch.store(block, &bytes)?;
-        }
+        self.damage(damage)?;
         let expected = self.expect(damage);
         let report = match self.check(false) {
             Ok(report) => report,
@@ -102,6 +99,34 @@ impl Bench<'_> {
         }
         self.judge_damaged(&expected).context("damaged")?;
         self.judge_mended(&expected)
+    }
+
+    /// Makes the scratch file hold the sample, damaged.
+    pub(crate) fn damage(&self, damage: Damage) -> anyhow::Result<()> {
+        self.scratch.load(&self.sample.image)?;
+        for (block, bytes) in damage.changes(self.sample) {
+            self.scratch.store(block, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Judges what a repair left that was interrupted: mended again, it has lost only what the damage touched. What
+    /// was lost the first repair may have told.
+    pub(crate) fn judge_mended_again(&self, damage: Damage) -> anyhow::Result<()> {
+        let expected = self.expect(damage);
+        let report = self.check(true).context("mending")?;
+        anyhow::ensure!(report.exit_code() <= 1, "not all is mended: {}", shown(&report));
+        let again = self.check(false).context("check of the mended pool")?;
+        anyhow::ensure!(
+            again.problems.is_empty(),
+            "{} after {}",
+            shown(&again),
+            shown(&report)
+        );
+        let fs = open(self.scratch.path(), false).context("opening the mended pool")?;
+        self.judge_tree(&Tree::read(&fs), &expected, State::Sound)
+            .with_context(|| format!("mended: {}", shown(&report)))?;
+        self.use_and_check(fs).context("mended")
     }
 
     fn expect(&self, damage: Damage) -> Expectation {

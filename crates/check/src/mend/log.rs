@@ -90,6 +90,10 @@ impl<'r> Log<'r> {
 
     /// Carries `writes` out, together or not at all. Durable on return.
     pub(super) fn commit(&mut self, writes: &[Write]) -> Result<(), CheckError> {
+        if self.checkpoint.is_clean {
+            // Nothing is replayed after a clean checkpoint, and a crash may come in the middle.
+            self.empty_journal()?;
+        }
         let mut record = vec![0; HEADER_SIZE];
         for write in writes {
             Operation::Write {
