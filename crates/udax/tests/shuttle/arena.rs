@@ -88,6 +88,22 @@ fn pool_path(name: &str) -> PathBuf {
 /// Runs `scenario` on a new pool in many schedules; all that it opened must be closed when it returns. Then there is no
 /// problem in the pool, and as many files and blocks as it tells.
 pub(crate) fn explore(name: &'static str, scenario: fn(&Filesystem)) {
+    explore_in(name, scenario, Schedulers::RandomAndPct);
+}
+
+/// As [`explore`], for what waits until a deadline: it looks at the clock again and again, and where one thread runs
+/// for as long as it can, as PCT lets it, nobody else gets anywhere before then.
+pub(crate) fn explore_fairly(name: &'static str, scenario: fn(&Filesystem)) {
+    explore_in(name, scenario, Schedulers::Random);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Schedulers {
+    Random,
+    RandomAndPct,
+}
+
+fn explore_in(name: &'static str, scenario: fn(&Filesystem), schedulers: Schedulers) {
     let schedules = std::env::var("UDAX_SCHEDULES").map_or(SCHEDULES, |value| value.parse().unwrap());
     let path = pool_path(name);
     let template = Arc::new(OnceLock::new());
@@ -106,7 +122,9 @@ pub(crate) fn explore(name: &'static str, scenario: fn(&Filesystem)) {
         Runner::new(ReplayScheduler::new_from_encoded(&schedule), config).run(run);
     } else {
         Runner::new(RandomScheduler::new_from_seed(SEED, schedules), config.clone()).run(run.clone());
-        Runner::new(PctScheduler::new_from_seed(SEED, DEPTH, schedules), config).run(run);
+        if schedulers == Schedulers::RandomAndPct {
+            Runner::new(PctScheduler::new_from_seed(SEED, DEPTH, schedules), config).run(run);
+        }
     }
     std::fs::remove_file(&path).unwrap();
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use udax::{Access, AllocateMode, Label, Mode, Pin, Request, Term};
 
-use crate::arena::{BLOCK, NEW, READ_WRITE, allow, at_once, content, explore, fill, filled, open};
+use crate::arena::{
+    BLOCK, NEW, READ_WRITE, allow, at_once, content, explore, explore_fairly, fill, filled, open,
+};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(1)
@@ -116,7 +118,7 @@ fn leased_bytes_stay_and_pins_keep_leases_away() {
 
 #[test]
 fn who_gives_up_has_changed_nothing_and_keeps_nobody_back() {
-    explore("deadlines", |fs| {
+    explore_fairly("deadlines", |fs| {
         let file = filled(fs, "/f", 4, 1);
         let late = [Errno::ETIMEDOUT];
         at_once(&[
