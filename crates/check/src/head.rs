@@ -2,7 +2,7 @@
 
 use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
-use udax_media::{BLOCK_SIZE, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Superblock};
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Superblock};
 use udax_pmem::{Region, RegionError};
 
 use crate::CheckError;
@@ -103,68 +103,90 @@ pub(crate) struct Checkpoints {
 /// enough checkpoints that all slots are whole, unless the crash came just when the last one, or the first one after
 /// it, was being published: what is not whole there is noted.
 pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Checkpoints {
-    let mut slots = Vec::new();
-    for block in CHECKPOINTS {
-        for slot in 0..2 {
-            let at = ByteOffset(block.offset().raw() + slot * LINE_BYTES);
-            let mut bytes = [0; LINE_SIZE];
-            let read = region.read(at.raw(), &mut bytes);
-            let is_unreadable = read.is_err();
-            let decoded = match read {
-                Ok(()) => Checkpoint::decode(superblock.seed(), &bytes, at, superblock.total_blocks())
-                    .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            // The journal of a new pool has published one checkpoint: the other slot is still zero.
-            let is_unused = bytes == [0; LINE_SIZE];
-            slots.push((at, slot, decoded, is_unused, is_unreadable));
-        }
-    }
-    let valid = slots
-        .iter()
-        .filter_map(|(_, _, decoded, ..)| decoded.as_ref().ok());
+    let slots: Vec<Slot> = CHECKPOINTS
+        .into_iter()
+        .flat_map(|block| (0..2).map(move |number| (block, number)))
+        .map(|(block, number)| Slot::read(region, superblock, block, number))
+        .collect();
+    let valid = slots.iter().filter_map(|slot| slot.decoded.as_ref().ok());
     let believed = valid.max_by_key(|checkpoint| checkpoint.number).copied();
     let mut findings = Vec::new();
-    let remedy = "checkpoint published anew";
-    let Some(newest) = believed else {
-        let place = Place::Block(CHECKPOINTS[0]);
-        let what = "no checkpoint can be believed".to_owned();
-        let mut finding = Finding::of_pool(place, what, remedy);
-        finding.lost = Some("what had been changed since the last checkpoint".to_owned());
-        return Checkpoints {
-            believed: None,
-            findings: vec![finding],
-            notes: Vec::new(),
-        };
-    };
     let mut notes = Vec::new();
-    if newest.is_clean {
-        for (at, slot, decoded, is_unused, is_unreadable) in &slots {
-            let is_newest = *slot == newest.number % 2;
-            let twin = slots.iter().find(|(other, twin, ..)| twin == slot && other != at);
-            let what = match decoded {
-                Ok(checkpoint) if is_newest && *checkpoint != newest => {
-                    format!(
-                        "checkpoint {} where {} should be",
-                        checkpoint.number, newest.number
-                    )
-                }
-                Ok(_) => continue,
-                Err(_) if *is_unused && !is_newest && twin.is_some_and(|(.., is_unused, _)| *is_unused) => {
+    match believed {
+        None => {
+            let place = Place::Block(CHECKPOINTS[0]);
+            let what = "no checkpoint can be believed".to_owned();
+            let mut finding = Finding::of_pool(place, what, REMEDY);
+            finding.lost = Some("what had been changed since the last checkpoint".to_owned());
+            findings.push(finding);
+        }
+        Some(newest) if newest.is_clean => {
+            for slot in &slots {
+                let Some(what) = slot.deviation(&newest, &slots) else {
                     continue;
-                }
-                Err(error) => error.clone(),
-            };
-            let finding = Finding::of_pool(Place::Byte(*at), what, remedy);
-            match is_unreadable {
-                true => findings.push(finding),
-                false => notes.push(finding),
+                };
+                let list = if slot.is_unreadable {
+                    &mut findings
+                } else {
+                    &mut notes
+                };
+                list.push(Finding::of_pool(Place::Byte(slot.at), what, REMEDY));
             }
         }
+        Some(_) => {}
     }
     Checkpoints {
         believed,
         findings,
         notes,
+    }
+}
+
+const REMEDY: &str = "checkpoint published anew";
+
+/// One slot of one copy.
+struct Slot {
+    at: ByteOffset,
+    /// Which of the copy's two.
+    number: u64,
+    decoded: Result<Checkpoint, String>,
+    /// Zeros: the journal of a new pool has published one checkpoint only.
+    is_unused: bool,
+    is_unreadable: bool,
+}
+
+impl Slot {
+    fn read(region: &Region, superblock: &Superblock, block: BlockNo, number: u64) -> Self {
+        let at = ByteOffset(block.offset().raw() + number * LINE_BYTES);
+        let mut bytes = [0; LINE_SIZE];
+        let read = region.read(at.raw(), &mut bytes);
+        let is_unreadable = read.is_err();
+        let decoded = match read {
+            Ok(()) => Checkpoint::decode(superblock.seed(), &bytes, at, superblock.total_blocks())
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Self {
+            at,
+            number,
+            decoded,
+            is_unused: bytes == [0; LINE_SIZE],
+            is_unreadable,
+        }
+    }
+
+    /// How it differs from what it holds after a pool was closed with the checkpoint `newest`.
+    fn deviation(&self, newest: &Checkpoint, slots: &[Self]) -> Option<String> {
+        let is_newest = self.number == newest.number % 2;
+        let mut twins = slots.iter().filter(|other| other.number == self.number);
+        match &self.decoded {
+            Ok(checkpoint) if is_newest && checkpoint != newest => Some(format!(
+                "checkpoint {} where {} should be",
+                checkpoint.number, newest.number
+            )),
+            Ok(_) => None,
+            Err(_) if !is_newest && twins.all(|twin| twin.is_unused) => None,
+            Err(error) => Some(error.clone()),
+        }
     }
 }

@@ -5,25 +5,12 @@
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use udax_check::{CheckOptions, Report, Silent, check};
 use udax_media::BlockNo;
 use udax_media::geometry::CHECKPOINTS;
 use udax_pmem::Region;
 
 use crate::image::{Owner, read_contents, rich};
-
-fn run(region: &Region, repair: bool) -> Report {
-    check(
-        region,
-        &CheckOptions {
-            repair,
-            threads: 1,
-            ..CheckOptions::default()
-        },
-        &Silent,
-    )
-    .unwrap()
-}
+use crate::run_alone as run;
 
 fn seed() -> u64 {
     let given = std::env::var("UDAX_CHECK_SEED")

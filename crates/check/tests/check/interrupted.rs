@@ -1,10 +1,10 @@
 //! A repair that a power failure interrupts leaves a pool that another repair finishes.
 
-use udax_check::{CheckOptions, Silent, check};
 use udax_crash::{Domain, Image as Bytes, Medium};
 use udax_pmem::{OwnedEvent, Region};
 
 use crate::image::{Image, Owner, read_contents, rich};
+use crate::run_alone;
 
 /// Images of each moment.
 const IMAGES: usize = 24;
@@ -27,19 +27,11 @@ fn damaged() -> (Image, u64) {
     (image, lonely)
 }
 
-fn repair() -> CheckOptions {
-    CheckOptions {
-        repair: true,
-        threads: 1,
-        ..CheckOptions::default()
-    }
-}
-
 /// Mends `base`, lets power fail just before each fence of that, mends what is left, and shows it to `judge`; how many
 /// images that were.
 fn cut_off(base: &Bytes, limit: usize, judge: impl Fn(&Region, &str)) -> usize {
     let (region, trace) = base.recorded().unwrap();
-    assert_eq!(check(&region, &repair(), &Silent).unwrap().exit_code(), 1);
+    assert_eq!(run_alone(&region, true).exit_code(), 1);
     let mut medium = Medium::new(Domain::Flush, base.clone());
     let mut images = 0;
     for (number, event) in trace.take().iter().enumerate() {
@@ -47,9 +39,9 @@ fn cut_off(base: &Bytes, limit: usize, judge: impl Fn(&Region, &str)) -> usize {
             for cut in medium.cuts(limit, 1) {
                 let place = format!("event {number}, {cut}");
                 let region = medium.image(&cut).region().unwrap();
-                let report = check(&region, &repair(), &Silent).unwrap();
+                let report = run_alone(&region, true);
                 assert!(report.exit_code() <= 1, "{place}: {report:#?}");
-                let again = check(&region, &CheckOptions::default(), &Silent).unwrap();
+                let again = run_alone(&region, false);
                 assert_eq!(again.problems, [], "{place}, then {report:#?}");
                 judge(&region, &format!("{place}, then {report:#?}"));
                 images += 1;
@@ -91,7 +83,7 @@ fn the_first_step_of_a_repair_of_a_clean_pool_is_whole_or_not_done() {
         let at = block.offset().raw() + 2180;
         damaged.read(at, &mut byte);
         damaged.write(at, &[byte[0] ^ 15]);
-        let found = check(&damaged.region().unwrap(), &CheckOptions::default(), &Silent).unwrap();
+        let found = run_alone(&damaged.region().unwrap(), false);
         if found.problems.is_empty() {
             // What follows a value in its last block means nothing.
             continue;

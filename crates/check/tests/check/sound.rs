@@ -1,21 +1,9 @@
 //! Sound pools have no problems, and checking changes nothing.
 
 use crate::image::{Image, rich};
-use udax_check::{CheckError, CheckOptions, Report, Silent, check};
+use crate::run;
+use udax_check::{CheckError, CheckOptions, Silent, check};
 use udax_pmem::Region;
-
-fn run(region: &Region, repair: bool) -> Report {
-    check(
-        region,
-        &CheckOptions {
-            repair,
-            threads: 2,
-            ..CheckOptions::default()
-        },
-        &Silent,
-    )
-    .unwrap()
-}
 
 fn bytes_of(region: &Region) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(region.len()).unwrap()];

@@ -1,25 +1,12 @@
 //! An inode table that lacks a chunk, as an older version of it does, and chunks whose block looks like something else.
 
-use udax_check::{CheckOptions, Report, Silent, check};
 use udax_media::geometry::ROOTS;
 use udax_media::node::{self, SLOT_SIZE, SLOTS_START, TreeRoot};
 use udax_media::{BLOCK_SIZE, BlockNo, Superblock, seal};
 use udax_pmem::Region;
 
 use crate::image::{Image, read_contents};
-
-fn run(region: &Region, repair: bool) -> Report {
-    check(
-        region,
-        &CheckOptions {
-            repair,
-            threads: 1,
-            ..CheckOptions::default()
-        },
-        &Silent,
-    )
-    .unwrap()
-}
+use crate::run_alone as run;
 
 fn read(region: &Region, block: BlockNo) -> [u8; BLOCK_SIZE] {
     let mut bytes = [0; BLOCK_SIZE];

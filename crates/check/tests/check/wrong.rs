@@ -12,19 +12,7 @@ use udax_media::{BlockNo, FileBlock, InodeNo, Sequence};
 use udax_pmem::Region;
 
 use crate::image::{Image, Owner, read_contents, read_paths, rich};
-
-fn run(region: &Region, repair: bool) -> Report {
-    check(
-        region,
-        &CheckOptions {
-            repair,
-            threads: 2,
-            ..CheckOptions::default()
-        },
-        &Silent,
-    )
-    .unwrap()
-}
+use crate::run;
 
 /// Checks that `what` is found, changes nothing before it is repaired, is repaired, and is gone then.
 fn mended(region: &Region, what: &str) -> Report {
