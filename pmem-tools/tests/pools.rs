@@ -581,7 +581,8 @@ fn reading_commands_read_a_file_that_they_may_not_write() {
 #[test]
 fn a_lost_copy_is_warned_of_until_it_is_restored() {
     // A superblock; a line of a checkpoint block.
-    for at in [511 * 4096 + 100, 4096 + 20, 510 * 4096 + 64 + 20] {
+    // A crash while a checkpoint is published may leave a torn one: mending that is no correction of an error.
+    for (at, status) in [(511 * 4096 + 100, 1), (4096 + 20, 0), (510 * 4096 + 64 + 20, 0)] {
         let place = Place::with_pool("16M");
         place.run(["mkdir", "pool:/a"]).success();
         place.run(["mkdir", "pool:/b"]).success();
@@ -596,7 +597,7 @@ fn a_lost_copy_is_warned_of_until_it_is_restored() {
         }
         let json = place.run(["info", "--json", "pool"]).json();
         assert_eq!(json["damaged_copies"].as_array().unwrap().len(), 1, "{json}");
-        place.run(["fsck", "-y", "pool"]).status(1);
+        place.run(["fsck", "-y", "pool"]).status(status);
         let ran = place.run(["info", "--json", "pool"]);
         assert_eq!(ran.json()["damaged_copies"].as_array().unwrap().len(), 0);
         assert_eq!(ran.stderr(), "");

@@ -15,15 +15,34 @@ pub(crate) struct Superblocks {
     pub(crate) believed: Superblock,
     /// Indices of copies that must be written.
     pub(crate) stale: Vec<usize>,
-    pub(crate) findings: Vec<Finding>,
+    /// One for each of those.
+    findings: Vec<Finding>,
+}
+
+/// How a pool was left, as far as its superblocks are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// Closed: both are whole.
+    Closed,
+    /// Not closed. A crash at the end of a growth leaves the copy new and the superblock old or torn; recovery writes
+    /// it.
+    Crashed,
+    /// Not closed, and the journal has a growth to complete: it writes the copy, and then the superblock.
+    Growing,
 }
 
 impl Superblocks {
-    /// Adds what was found to what is wrong; or, where the pool was not closed cleanly, to what a crash in a growth may
-    /// have left: then one of the copies is whole, and recovery writes the other one.
-    pub(crate) fn told(&self, was_clean: bool, findings: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
-        let list = if was_clean { findings } else { notes };
-        list.extend(self.findings.iter().cloned());
+    /// Adds what was found to what is wrong, or to what a crash may have left.
+    pub(crate) fn told(&self, ending: Ending, findings: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
+        for (finding, copy) in self.findings.iter().zip(&self.stale) {
+            let is_legal = match ending {
+                Ending::Closed => false,
+                Ending::Crashed => *copy == 0,
+                Ending::Growing => true,
+            };
+            let list = if is_legal { &mut *notes } else { &mut *findings };
+            list.push(finding.clone());
+        }
     }
 }
 
@@ -84,6 +103,17 @@ fn read_superblock(region: &Region, copy: usize) -> Result<Superblock, FormatErr
                 _ => block.offset().raw(),
             },
         }),
+    }
+}
+
+impl Ending {
+    /// Of a pool with this checkpoint, which a growth that the journal completes gives another superblock.
+    pub(crate) fn of(checkpoint: Option<&Checkpoint>, grown: Option<&Superblock>) -> Self {
+        match (checkpoint, grown) {
+            (Some(checkpoint), _) if checkpoint.is_clean => Self::Closed,
+            (_, Some(_)) => Self::Growing,
+            (_, None) => Self::Crashed,
+        }
     }
 }
 

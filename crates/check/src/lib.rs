@@ -36,6 +36,7 @@ pub use map::{Use, map};
 pub use report::{CheckError, Problem, Report};
 
 use finding::Finding;
+use head::Ending;
 use pool::Pool;
 use source::Replayed;
 use unreadable::{Repair, Unreadable};
@@ -101,8 +102,6 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     let checkpoints = head::read_checkpoints(region, superblock);
     let mut findings = checkpoints.findings;
     let mut notes = checkpoints.notes;
-    let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
-    superblocks.told(was_clean, &mut findings, &mut notes);
     let replay = match checkpoints.believed {
         Some(checkpoint) if !checkpoint.is_clean => replay_in_memory(region, superblock, &mut findings)?,
         _ => None,
@@ -111,6 +110,8 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
     let grown = replay
         .as_ref()
         .and_then(|replay| replay.recovery.superblock.clone());
+    let ending = Ending::of(checkpoints.believed.as_ref(), grown.as_ref());
+    superblocks.told(ending, &mut findings, &mut notes);
     let superblock = grown.as_ref().unwrap_or(superblock);
     let geometry = Geometry::new(superblock);
     let counters = match (&replay, &checkpoints.believed) {
@@ -156,8 +157,10 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
 pub fn check_copies(region: &Region) -> Result<Vec<Problem>, CheckError> {
     let superblocks = head::read_superblocks(region)?;
     let checkpoints = head::read_checkpoints(region, &superblocks.believed);
-    let findings = superblocks.findings.into_iter().chain(checkpoints.findings);
-    Ok(problems(findings.chain(checkpoints.notes)))
+    let mut findings = checkpoints.findings;
+    findings.extend(checkpoints.notes);
+    superblocks.told(Ending::Closed, &mut findings, &mut Vec::new());
+    Ok(problems(findings))
 }
 
 /// Findings of which nothing was mended.

@@ -21,7 +21,7 @@ use udax_media::{BLOCK_SIZE, BlockNo, Geometry, InodeNo, Place, Superblock};
 use udax_pmem::{Region, RegionError};
 
 use crate::finding::{Finding, Plan};
-use crate::head::{self, Superblocks};
+use crate::head::{self, Ending, Superblocks};
 use crate::pool::Pool;
 use crate::scan::{self, Scan};
 use crate::source::BlockSource;
@@ -67,7 +67,6 @@ pub(crate) fn repair(
     let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
     let mut findings = checkpoints.findings;
     let mut notes = checkpoints.notes;
-    superblocks.told(was_clean, &mut findings, &mut notes);
     let recovered = checkpoints
         .believed
         .map(|_| udax_journal::recover(region, superblock));
@@ -76,6 +75,8 @@ pub(crate) fn repair(
         Some(Ok(recovery)) => recovery.superblock.clone(),
         _ => None,
     };
+    let ending = Ending::of(checkpoints.believed.as_ref(), grown.as_ref());
+    superblocks.told(ending, &mut findings, &mut notes);
     let superblock = grown.as_ref().unwrap_or(superblock);
     let (mut log, replayed) = open_log(region, superblock, recovered, &mut findings)?;
     // Nothing in the lanes is needed any more.

@@ -4,12 +4,13 @@
 
 mod harness;
 
-use harness::medium::{Image, Step, Trace};
+use harness::medium::{Image, Trace};
 use harness::pool::{self, play_offset};
 use std::sync::Arc;
 use udax_journal::{DataWriter, Journal};
 use udax_media::record::HEADER_SIZE;
 use udax_media::{BlockNo, BlockRange};
+use udax_pmem::OwnedEvent;
 
 /// What a piece of a trace costs.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,13 +31,13 @@ fn cost(trace: &Trace, from: usize) -> Cost {
         fences: 0,
     };
     for step in trace.since(from) {
-        match step {
-            Step::Store { .. } => {}
-            Step::NonTemporal { at, bytes } => {
+        match step.event {
+            OwnedEvent::Store { .. } => {}
+            OwnedEvent::NonTemporal { at, bytes } => {
                 cost.nontemporal_lines += lines(at, u64::try_from(bytes.len()).unwrap());
             }
-            Step::Flush { at, len } => cost.flushed_lines += lines(at, len),
-            Step::Fence => cost.fences += 1,
+            OwnedEvent::Flush { at, len } => cost.flushed_lines += lines(at, len),
+            OwnedEvent::Fence => cost.fences += 1,
         }
     }
     cost
@@ -81,17 +82,20 @@ fn the_record_is_fenced_before_the_first_store_in_place() {
     let from = trace.len();
     transaction.commit().unwrap();
     let steps = trace.since(from);
-    let fence = steps.iter().position(|step| matches!(step, Step::Fence)).unwrap();
+    let fence = steps
+        .iter()
+        .position(|step| matches!(step.event, OwnedEvent::Fence))
+        .unwrap();
     assert!(
         steps[..fence]
             .iter()
-            .all(|step| matches!(step, Step::NonTemporal { .. })),
+            .all(|step| matches!(step.event, OwnedEvent::NonTemporal { .. })),
         "{steps:?}"
     );
     assert!(
         steps[fence + 1..]
             .iter()
-            .all(|step| matches!(step, Step::Store { .. })),
+            .all(|step| matches!(step.event, OwnedEvent::Store { .. })),
         "{steps:?}"
     );
     assert!(steps.len() - fence > 3, "{steps:?}");
@@ -202,5 +206,5 @@ fn file_data_is_one_fence_and_durable_before_its_record() {
     transaction.allocate(&durable);
     transaction.commit().unwrap();
     assert_eq!(cost(&trace, from).fences, 2);
-    assert_eq!(Image::of(journal.region()).lines[&(700 * 64)], [3; 64]);
+    assert_eq!(Image::of(journal.region()).read(700 * 4096), [3; 64]);
 }

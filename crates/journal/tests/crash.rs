@@ -6,20 +6,20 @@ mod harness;
 
 use std::sync::Arc;
 
-use harness::medium::{Cut, Image, Medium, Step};
+use harness::medium::{Image, Medium};
 use harness::pool::{self, Change, Model, PLAY};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax_journal::{Journal, recover};
 use udax_media::segment::Segment;
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, Superblock, bitmap, geometry, inode};
-use udax_pmem::Region;
+use udax_pmem::{OwnedEvent, Region, Traced};
 
 /// A run of transactions, and after how many events each had returned.
 struct Run {
     superblock: Superblock,
     start: Image,
-    steps: Vec<(usize, Step)>,
+    steps: Vec<Traced>,
     /// The state before the first transaction, after it, ...
     models: Vec<Model>,
     returned: Vec<usize>,
@@ -94,7 +94,7 @@ fn run(lane_blocks: u32, script: &[Vec<Change>], checkpoints: &[usize]) -> Run {
     Run {
         superblock,
         start,
-        steps: trace.steps().split_off(skip),
+        steps: trace.since(skip),
         models,
         returned,
     }
@@ -112,7 +112,7 @@ impl Run {
     }
 
     fn check(&self, image: &Image, events: usize, what: &str) -> usize {
-        let region = image.region(None);
+        let region = image.region();
         let (journal, _) = Journal::open(Arc::clone(&region), &self.superblock)
             .unwrap_or_else(|error| panic!("{what} after event {events}: {error}"));
         let state = self
@@ -133,8 +133,8 @@ fn committed_transactions_survive_without_any_store_in_place() {
     let run = run(16, &script(), &[]);
     let mut medium = Medium::new(run.start.clone());
     medium.replay(&run.steps);
-    let image = medium.image::<SmallRng>(Cut::Least);
-    let before = image.region(None);
+    let image = medium.least();
+    let before = image.region();
     assert!(run.models[0].matches(&before), "nothing in place is durable yet");
     assert_eq!(run.check(&image, run.steps.len(), "least"), script().len());
 }
@@ -146,18 +146,13 @@ fn every_prefix_of_events_recovers_to_a_legal_state() {
         let script = if lane_blocks == 2 { long } else { script() };
         let run = run(lane_blocks, &script, checkpoints);
         let mut medium = Medium::new(run.start.clone());
-        for (events, (thread, step)) in run.steps.iter().enumerate() {
-            medium.step(*thread, step);
+        for (events, step) in run.steps.iter().enumerate() {
+            medium.step(step);
             let events = events + 1;
-            run.check(&medium.image::<SmallRng>(Cut::Least), events, "least");
-            run.check(&medium.image::<SmallRng>(Cut::Most), events, "most");
+            run.check(&medium.least(), events, "least");
+            run.check(&medium.most(), events, "most");
             for seed in 0..3 {
-                let mut random = SmallRng::seed_from_u64(seed);
-                run.check(
-                    &medium.image(Cut::Random(&mut random)),
-                    events,
-                    &format!("seed {seed}"),
-                );
+                run.check(&medium.sample(seed), events, &format!("seed {seed}"));
             }
         }
     }
@@ -168,13 +163,13 @@ fn a_record_with_any_line_missing_does_not_exist() {
     let run = run(16, &script(), &[]);
     let mut medium = Medium::new(run.start.clone());
     let mut tried = 0;
-    for (events, (thread, step)) in run.steps.iter().enumerate() {
-        let is_record = matches!(step, Step::NonTemporal { bytes, .. } if bytes.len() >= 128);
-        medium.step(*thread, step);
+    for (events, step) in run.steps.iter().enumerate() {
+        let is_record = matches!(&step.event, OwnedEvent::NonTemporal { bytes, .. } if bytes.len() >= 128);
+        medium.step(step);
         if !is_record {
             continue;
         }
-        let Step::NonTemporal { at, bytes } = step else {
+        let OwnedEvent::NonTemporal { at, bytes } = &step.event else {
             unreachable!()
         };
         let first = at / 64;
@@ -216,37 +211,29 @@ fn recovery_crashed_at_any_event_recovers_again() {
     let run = run(16, &script(), &[2]);
     let mut medium = Medium::new(run.start.clone());
     medium.replay(&run.steps);
-    let crashed = medium.image::<SmallRng>(Cut::Least);
+    let crashed = medium.least();
     let (region, trace, skip) = crashed.recorded();
     let first = recover(&region, &run.superblock).unwrap();
     assert_eq!(first.records, 3);
     assert!(!first.was_clean);
-    let steps = trace.steps().split_off(skip);
+    let steps = trace.since(skip);
     let mut again = Medium::new(crashed);
-    for (thread, step) in &steps {
-        again.step(*thread, step);
+    for step in &steps {
+        again.step(step);
         let all = run.steps.len();
-        run.check(&again.image::<SmallRng>(Cut::Least), all, "least");
-        run.check(&again.image::<SmallRng>(Cut::Most), all, "most");
+        run.check(&again.least(), all, "least");
+        run.check(&again.most(), all, "most");
         for seed in 0..4 {
-            let mut random = SmallRng::seed_from_u64(seed);
-            run.check(
-                &again.image(Cut::Random(&mut random)),
-                all,
-                &format!("seed {seed}"),
-            );
+            run.check(&again.sample(seed), all, &format!("seed {seed}"));
         }
     }
     let once = Image::of(&region);
     let second = recover(&region, &run.superblock).unwrap();
     assert_eq!(second.records, 0);
     let twice = Image::of(&region);
-    let play = |image: &Image| -> Vec<_> {
-        image
-            .lines
-            .range(PLAY.start.raw() * 64..PLAY.end().raw() * 64)
-            .map(|(at, line)| (*at, *line))
-            .collect()
+    let play = |image: &Image| -> Vec<[u8; 4096]> {
+        let blocks = PLAY.start.raw()..PLAY.end().raw();
+        blocks.map(|block| image.read(block * BLOCK_BYTES)).collect()
     };
     assert_eq!(play(&once), play(&twice));
 }
@@ -267,7 +254,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     const ADDED_BLOCKS: u64 = 1000;
     let old = pool::superblock(2, 16);
     let mut start = pool::formatted(&old);
-    start.len += ADDED_BLOCKS * BLOCK_BYTES;
+    start.grow((pool::POOL_BLOCKS + ADDED_BLOCKS) * BLOCK_BYTES);
     let mut new = old.clone();
     new.generation += 1;
     let blocks = BlockRange::new(BlockNo(pool::POOL_BLOCKS), ADDED_BLOCKS);
@@ -298,18 +285,15 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     .unwrap();
 
     let mut medium = Medium::new(start);
-    let steps = trace.steps().split_off(skip);
+    let steps = trace.since(skip);
     medium.replay(&steps[..from]);
     let mut seen = [0; 3];
-    for (events, (thread, step)) in steps.iter().enumerate().skip(from) {
-        medium.step(*thread, step);
-        let mut images = vec![
-            medium.image::<SmallRng>(Cut::Least),
-            medium.image::<SmallRng>(Cut::Most),
-        ];
-        images.extend((0..6).map(|seed| medium.image(Cut::Random(&mut SmallRng::seed_from_u64(seed)))));
+    for (events, step) in steps.iter().enumerate().skip(from) {
+        medium.step(step);
+        let mut images = vec![medium.least(), medium.most()];
+        images.extend((0..6).map(|seed| medium.sample(seed)));
         for image in images {
-            let region = image.region(None);
+            let region = image.region();
             let (journal, recovery) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
                 .unwrap_or_else(|error| panic!("after event {events}: {error}"));
             let free = journal.counters().free_blocks;

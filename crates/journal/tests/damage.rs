@@ -25,7 +25,7 @@ fn write(word: u64, values: Vec<u64>) -> Change {
 
 /// A pool with one checkpoint and then two records; the models before and after them.
 fn crashed(superblock: &Superblock) -> (Image, [Model; 3]) {
-    let region = pool::formatted(superblock).region(None);
+    let region = pool::formatted(superblock).region();
     let mut model = Model::new(superblock, &region);
     let journal = pool::open(&region, superblock);
     let mut run = |changes: &[Change]| {
@@ -44,7 +44,7 @@ fn crashed(superblock: &Superblock) -> (Image, [Model; 3]) {
 }
 
 fn flip(image: &Image, at: u64, bits: u8) -> Arc<Region> {
-    let region = image.region(None);
+    let region = image.region();
     let mut byte = [0];
     region.read(at, &mut byte).unwrap();
     region.store(at, &[byte[0] ^ bits]).unwrap();
@@ -74,7 +74,7 @@ fn one_damaged_copy_of_the_head_does_not_matter() {
 fn a_newest_slot_damaged_in_both_copies_leaves_the_one_before() {
     let superblock = pool::superblock(1, 16);
     let (image, models) = crashed(&superblock);
-    let region = image.region(None);
+    let region = image.region();
     let newest = read_checkpoint(&region, &superblock).unwrap();
     for copy in CHECKPOINTS {
         region
@@ -93,7 +93,7 @@ fn a_newest_slot_damaged_in_both_copies_leaves_the_one_before() {
 fn no_valid_slot_is_an_error_that_says_where() {
     let superblock = pool::superblock(1, 16);
     let (image, _) = crashed(&superblock);
-    let region = image.region(None);
+    let region = image.region();
     for copy in CHECKPOINTS {
         region.zero(copy.offset().raw(), BLOCK_BYTES).unwrap();
     }
@@ -118,7 +118,7 @@ fn any_flipped_byte_of_the_last_record_ends_the_chain_there() {
         inspect(&region, &superblock, &mut |_, _, _| replayed += 1).unwrap();
         assert_eq!(replayed, 1, "byte {}", at - lane);
     }
-    let region = image.region(None);
+    let region = image.region();
     assert!(models[2].matches(&region));
 }
 
@@ -158,7 +158,7 @@ fn random_damage_of_the_journal_is_an_error_or_a_shorter_history() {
     let journal = superblock.journal_blocks();
     for seed in 0..1500 {
         let mut random = SmallRng::seed_from_u64(seed);
-        let region = image.region(None);
+        let region = image.region();
         for _ in 0..random.random_range(1..6) {
             let at = match random.random_range(0..3) {
                 0 => CHECKPOINTS[random.random_range(0..2)].offset().raw() + random.random_range(0..128),
@@ -211,7 +211,7 @@ fn forge(
 #[test]
 fn impossible_records_with_a_right_checksum_are_errors_and_change_nothing() {
     let superblock = pool::superblock(2, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     drop(pool::open(&region, &superblock));
     let formatted = Image::of(&region);
     let good = RecordHeader {
@@ -262,7 +262,7 @@ fn impossible_records_with_a_right_checksum_are_errors_and_change_nothing() {
         ),
     ];
     for (header, operations) in cases {
-        let region = formatted.region(None);
+        let region = formatted.region();
         forge(&region, &superblock, header, operations, 0);
         let before = Image::of(&region);
         let error = Journal::open(Arc::clone(&region), &superblock).unwrap_err();
@@ -273,7 +273,7 @@ fn impossible_records_with_a_right_checksum_are_errors_and_change_nothing() {
         assert!(overlay(&region, &superblock).is_err(), "{header:?}");
         assert_eq!(Image::of(&region), before, "{header:?}");
     }
-    let region = formatted.region(None);
+    let region = formatted.region();
     forge(&region, &superblock, good, &fine, 0);
     assert_eq!(
         recover(&region, &superblock).unwrap().records,
@@ -285,7 +285,7 @@ fn impossible_records_with_a_right_checksum_are_errors_and_change_nothing() {
 #[test]
 fn a_journal_larger_than_any_format_is_refused_before_it_is_read() {
     let mut superblock = pool::superblock(2, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     superblock.lane_blocks = u32::MAX - 1;
     superblock.lane_count = 64;
     assert!(matches!(
@@ -299,7 +299,7 @@ fn a_journal_larger_than_any_format_is_refused_before_it_is_read() {
 #[test]
 fn a_checkpoint_of_the_last_number_is_refused() {
     let superblock = pool::superblock(1, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let good = read_checkpoint(&region, &superblock).unwrap();
     for bad in [
         Checkpoint {
@@ -340,7 +340,7 @@ fn a_failure_in_place_stops_the_journal_and_the_record_stays_durable() {
     let image = pool::formatted(&superblock);
     // The pool claims one block more than the region has: a store there fails like a lost page.
     superblock.segments[0].blocks.count += 1;
-    let region = image.region(None);
+    let region = image.region();
     let journal = pool::open(&region, &superblock);
     pool::commit(&journal, &[write(0, vec![4])]).unwrap();
     let mut transaction = journal.begin();
@@ -374,7 +374,7 @@ impl Recorder for Trap {
 fn a_panic_between_number_and_application_stops_the_journal() {
     let superblock = pool::superblock(2, 16);
     let trap = Arc::new(Trap::default());
-    let region = pool::formatted(&superblock).region(Some(trap.clone()));
+    let region = pool::formatted(&superblock).region_with(trap.clone());
     let journal = pool::open(&region, &superblock);
     pool::commit(&journal, &[write(0, vec![4])]).unwrap();
     trap.0.store(true, Ordering::Relaxed);
@@ -392,7 +392,7 @@ fn a_panic_between_number_and_application_stops_the_journal() {
 #[test]
 fn a_record_overwritten_behind_our_back_stops_the_checkpoint() {
     let superblock = pool::superblock(1, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     pool::commit(&journal, &[write(0, vec![4; 20])]).unwrap();
     region
@@ -416,13 +416,13 @@ fn a_record_overwritten_behind_our_back_stops_the_checkpoint() {
 fn a_record_with_a_lower_sequence_than_the_one_before_ends_the_chain() {
     let superblock = pool::superblock(2, 16);
     let formatted = {
-        let region = pool::formatted(&superblock).region(None);
+        let region = pool::formatted(&superblock).region();
         drop(pool::open(&region, &superblock));
         Image::of(&region)
     };
     let zero = [Operation::Zero(pool::PLAY)];
     for (second, expected) in [(6, 2), (5, 1), (3, 1)] {
-        let region = formatted.region(None);
+        let region = formatted.region();
         for (at, sequence) in [(0, 5), (64, second)] {
             let header = RecordHeader {
                 sequence: Sequence(sequence),

