@@ -33,6 +33,8 @@ impl Victim {
     pub(super) fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
+            // A backtrace takes memory: without any, std waits for its own lock for ever.
+            .env("RUST_BACKTRACE", "0")
             // glibc would reserve address space for each thread, which no limit of it takes back.
             .env("MALLOC_ARENA_MAX", "1")
             .stdout(Stdio::piped())
