@@ -31,6 +31,17 @@ pub(crate) enum Ending {
     Growing,
 }
 
+impl Ending {
+    /// Of a pool with this checkpoint, which a growth that the journal completes gives another superblock.
+    pub(crate) fn of(checkpoint: Option<&Checkpoint>, grown: Option<&Superblock>) -> Self {
+        match (checkpoint, grown) {
+            (Some(checkpoint), _) if checkpoint.is_clean => Self::Closed,
+            (_, Some(_)) => Self::Growing,
+            (_, None) => Self::Crashed,
+        }
+    }
+}
+
 impl Superblocks {
     /// Adds what was found to what is wrong, or to what a crash may have left.
     pub(crate) fn told(&self, ending: Ending, findings: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
@@ -103,17 +114,6 @@ fn read_superblock(region: &Region, copy: usize) -> Result<Superblock, FormatErr
                 _ => block.offset().raw(),
             },
         }),
-    }
-}
-
-impl Ending {
-    /// Of a pool with this checkpoint, which a growth that the journal completes gives another superblock.
-    pub(crate) fn of(checkpoint: Option<&Checkpoint>, grown: Option<&Superblock>) -> Self {
-        match (checkpoint, grown) {
-            (Some(checkpoint), _) if checkpoint.is_clean => Self::Closed,
-            (_, Some(_)) => Self::Growing,
-            (_, None) => Self::Crashed,
-        }
     }
 }
 

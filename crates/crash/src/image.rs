@@ -143,7 +143,11 @@ impl Image {
         Ok((region, trace))
     }
 
-    fn region_with(&self, recorder: Option<Arc<dyn Recorder>>) -> Result<Region, RegionError> {
+    /// As [`Image::region`]; a recorder sees the image being stored, too.
+    ///
+    /// # Errors
+    /// As [`Image::region`].
+    pub fn region_with(&self, recorder: Option<Arc<dyn Recorder>>) -> Result<Region, RegionError> {
         let options = RegionOptions {
             // Nothing survives a power failure here anyway.
             emulate_flush: false,

@@ -407,18 +407,15 @@ impl Journal {
         at: u64,
     ) -> Result<Stored<Record<'b>>, JournalError> {
         let sequence = Sequence(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let free_blocks_delta = match is_injected(Fault::UncountedRecord) {
+            true => 0,
+            false => changes.free_blocks,
+        };
         let header = RecordHeader {
             sequence,
             lane,
-            free_blocks_delta: changes.free_blocks,
+            free_blocks_delta,
             inodes_delta: changes.inodes,
-        };
-        let header = match is_injected(Fault::UncountedRecord) {
-            true => RecordHeader {
-                free_blocks_delta: 0,
-                ..header
-            },
-            false => header,
         };
         record::finish(self.record_seed, &mut buffer.bytes, header);
         let padded = record::padded_len(buffer.bytes.len());

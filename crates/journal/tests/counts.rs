@@ -4,13 +4,13 @@
 
 mod harness;
 
-use harness::medium::{Image, Trace};
+use harness::medium::Image;
 use harness::pool::{self, play_offset};
 use std::sync::Arc;
 use udax_journal::{DataWriter, Journal};
 use udax_media::record::HEADER_SIZE;
 use udax_media::{BlockNo, BlockRange};
-use udax_pmem::OwnedEvent;
+use udax_pmem::{OwnedEvent, TraceRecorder};
 
 /// What a piece of a trace costs.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ fn lines(at: u64, len: u64) -> u64 {
     (at + len).div_ceil(64) - at / 64
 }
 
-fn cost(trace: &Trace, from: usize) -> Cost {
+fn cost(trace: &TraceRecorder, from: usize) -> Cost {
     let mut cost = Cost {
         nontemporal_lines: 0,
         flushed_lines: 0,
@@ -43,9 +43,9 @@ fn cost(trace: &Trace, from: usize) -> Cost {
     cost
 }
 
-fn opened() -> (Journal, Arc<Trace>) {
+fn opened() -> (Journal, Arc<TraceRecorder>) {
     let superblock = pool::superblock(2, 16);
-    let (region, trace, _) = pool::formatted(&superblock).recorded();
+    let (region, trace) = pool::formatted(&superblock).recorded();
     (pool::open(&region, &superblock), trace)
 }
 
@@ -162,11 +162,11 @@ fn a_clean_open_reads_no_lane_and_stores_one_checkpoint() {
         bytes[..4].copy_from_slice(b"uREC");
         image.set_line(line, bytes);
     }
-    let (region, trace, from) = image.recorded();
+    let (region, trace) = image.recorded();
     let (journal, recovery) = Journal::open(region, &superblock).unwrap();
     assert!(recovery.was_clean);
     assert_eq!(
-        cost(&trace, from),
+        cost(&trace, 0),
         Cost {
             nontemporal_lines: 2,
             flushed_lines: 0,

@@ -75,14 +75,14 @@ fn script() -> Vec<Vec<Change>> {
 fn run(lane_blocks: u32, script: &[Vec<Change>], checkpoints: &[usize]) -> Run {
     let superblock = pool::superblock(2, lane_blocks);
     let start = pool::formatted(&superblock);
-    let (region, trace, skip) = start.recorded();
+    let (region, trace) = start.recorded();
     let mut model = Model::new(&superblock, &region);
     let journal = pool::open(&region, &superblock);
     let mut models = vec![model.clone()];
     let mut returned = Vec::new();
     for (index, changes) in script.iter().enumerate() {
         pool::commit(&journal, changes).unwrap();
-        returned.push(trace.len() - skip);
+        returned.push(trace.len());
         model.apply_all(changes);
         models.push(model.clone());
         if checkpoints.contains(&index) {
@@ -94,7 +94,7 @@ fn run(lane_blocks: u32, script: &[Vec<Change>], checkpoints: &[usize]) -> Run {
     Run {
         superblock,
         start,
-        steps: trace.since(skip),
+        steps: trace.since(0),
         models,
         returned,
     }
@@ -212,11 +212,11 @@ fn recovery_crashed_at_any_event_recovers_again() {
     let mut medium = Medium::new(run.start.clone());
     medium.replay(&run.steps);
     let crashed = medium.least();
-    let (region, trace, skip) = crashed.recorded();
+    let (region, trace) = crashed.recorded();
     let first = recover(&region, &run.superblock).unwrap();
     assert_eq!(first.records, 3);
     assert!(!first.was_clean);
-    let steps = trace.since(skip);
+    let steps = trace.since(0);
     let mut again = Medium::new(crashed);
     for step in &steps {
         again.step(step);
@@ -263,7 +263,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
         bitmap_start: blocks.start,
     });
     let added = ADDED_BLOCKS - 1;
-    let (region, trace, skip) = start.recorded();
+    let (region, trace) = start.recorded();
     let journal = pool::open(&region, &old);
     pool::commit(&journal, &script()[0]).unwrap();
     let before = journal.counters();
@@ -272,7 +272,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
         .store_nontemporal(blocks.start.offset().raw(), bits.as_slice())
         .unwrap();
     region.fence().unwrap();
-    let from = trace.len() - skip;
+    let from = trace.len();
     journal.grow(&new, added).unwrap();
     assert_eq!(journal.counters().free_blocks, before.free_blocks + added);
     pool::commit(
@@ -285,7 +285,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     .unwrap();
 
     let mut medium = Medium::new(start);
-    let steps = trace.since(skip);
+    let steps = trace.since(0);
     medium.replay(&steps[..from]);
     let mut seen = [0; 3];
     for (events, step) in steps.iter().enumerate().skip(from) {

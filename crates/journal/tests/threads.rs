@@ -79,7 +79,7 @@ fn threads_commit_through_checkpoints_and_every_cut_keeps_what_had_returned() {
     let superblock = pool::superblock(2, 8);
     let geometry = Geometry::new(&superblock);
     let start = pool::formatted(&superblock);
-    let (region, trace, skip) = start.recorded();
+    let (region, trace) = start.recorded();
     let journal = pool::open(&region, &superblock);
     let is_over = AtomicBool::new(false);
     let mut returned: Vec<Vec<usize>> = Vec::new();
@@ -91,7 +91,7 @@ fn threads_commit_through_checkpoints_and_every_cut_keeps_what_had_returned() {
                     (1..=COMMITS)
                         .map(|value| {
                             commit(journal, thread, value);
-                            trace.len() - skip
+                            trace.len()
                         })
                         .collect::<Vec<_>>()
                 })
@@ -114,7 +114,7 @@ fn threads_commit_through_checkpoints_and_every_cut_keeps_what_had_returned() {
     assert_eq!(all, vec![COMMITS; 4]);
     assert_eq!(journal.counters(), counters_after(&all));
 
-    let steps = trace.since(skip);
+    let steps = trace.since(0);
     let mut medium = Medium::new(start);
     let mut random = SmallRng::seed_from_u64(1);
     let mut next_cut = 0;

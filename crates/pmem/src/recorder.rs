@@ -250,6 +250,14 @@ impl TraceRecorder {
         std::mem::take(&mut *self.events.lock())
     }
 
+    /// A copy of the events since there were `from` of them.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn since(&self, from: usize) -> Vec<Traced> {
+        self.events.lock()[from..].to_vec()
+    }
+
     /// How many events are kept.
     pub fn len(&self) -> usize {
         self.events.lock().len()

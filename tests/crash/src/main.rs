@@ -165,7 +165,7 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn step(&self, begun: u64, workloads: u64, _: u64, distinct: u64) {
+    fn step(&self, begun: u64, workloads: u64, distinct: u64) {
         self.0.set_position(distinct);
         self.0.set_message(format!(
             "workload {begun} of {workloads}, {distinct} distinct images"

@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use udax_crash::Domain;
-use udax_sync::atomic::{AtomicU64, Ordering};
+use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
 use crate::explore::{Effort, Explorer, Tally, Violation};
@@ -87,8 +87,8 @@ pub struct Outcome {
 
 /// Told how far a campaign is.
 pub trait Progress: Sync {
-    /// So many workloads of all are begun, with so many images of which so many are distinct.
-    fn step(&self, begun: u64, workloads: u64, images: u64, distinct: u64);
+    /// So many workloads of all are begun, with so many distinct images.
+    fn step(&self, begun: u64, workloads: u64, distinct: u64);
 }
 
 /// No progress wanted.
@@ -96,7 +96,7 @@ pub trait Progress: Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn step(&self, _: u64, _: u64, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: u64, _: u64) {}
 }
 
 /// What workers share.
@@ -105,9 +105,10 @@ struct Shared<'c> {
     progress: &'c dyn Progress,
     began: Instant,
     next: AtomicU64,
-    images: AtomicU64,
     distinct: Mutex<HashSet<u128>>,
-    has_failed: AtomicU64,
+    /// How many those are, for who has not the lock.
+    images: AtomicU64,
+    has_failed: AtomicBool,
 }
 
 impl Campaign {
@@ -119,9 +120,9 @@ impl Campaign {
             progress,
             began: Instant::now(),
             next: AtomicU64::new(0),
-            images: AtomicU64::new(0),
             distinct: Mutex::new(Rank::Leaf, HashSet::new()),
-            has_failed: AtomicU64::new(0),
+            images: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
         };
         let workers = match self.threads {
             0 => thread::available_parallelism().map_or(1, NonZero::get),
@@ -164,7 +165,7 @@ impl Shared<'_> {
             outcome.workloads += 1;
             let explored = self.explore(workload, domain, begun, &mut outcome.tally);
             if let Err(what) = explored {
-                self.has_failed.store(1, Ordering::Relaxed);
+                self.has_failed.store(true, Ordering::Relaxed);
                 outcome.failures.push(Failure {
                     workload: workload.clone(),
                     domain,
@@ -187,13 +188,12 @@ impl Shared<'_> {
         let mut explorer = Explorer::new(&recording, domain, effort, seed ^ begun);
         let explored = explorer.explore(&mut |explorer| {
             let mut distinct = self.distinct.lock();
-            let before = distinct.len();
             distinct.extend(explorer.fingerprints.drain(..));
-            let (new, count) = (distinct.len() - before, number(distinct.len()));
+            let images = number(distinct.len());
+            self.images.store(images, Ordering::Relaxed);
             drop(distinct);
-            let images = self.images.fetch_add(number(new), Ordering::Relaxed);
             self.progress
-                .step(begun + 1, number(self.campaign.workloads.len()), images, count);
+                .step(begun + 1, number(self.campaign.workloads.len()), images);
             self.goes_on()
         });
         tally.add(&explorer.tally);
@@ -202,7 +202,7 @@ impl Shared<'_> {
 
     fn goes_on(&self) -> bool {
         let Limits { images, time } = self.campaign.limits;
-        self.has_failed.load(Ordering::Relaxed) == 0
+        !self.has_failed.load(Ordering::Relaxed)
             && self.began.elapsed() < time
             && self.images.load(Ordering::Relaxed) < images
     }

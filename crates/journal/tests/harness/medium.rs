@@ -5,35 +5,9 @@
 use std::sync::Arc;
 
 use udax_crash::{Cut, Domain, Pick};
-use udax_pmem::{Event, Recorder, Region, Traced};
-use udax_sync::{Mutex, Rank};
+use udax_pmem::{Recorder, Region, TraceRecorder, Traced};
 
 pub(crate) const LINE: u64 = udax_pmem::LINE;
-
-/// Keeps every event of a region.
-#[derive(Debug)]
-pub(crate) struct Trace {
-    events: Mutex<Vec<Traced>>,
-}
-
-impl Trace {
-    pub(crate) fn len(&self) -> usize {
-        self.events.lock().len()
-    }
-
-    /// The events since there were `from` of them.
-    pub(crate) fn since(&self, from: usize) -> Vec<Traced> {
-        self.events.lock()[from..].to_vec()
-    }
-}
-
-impl Recorder for Trace {
-    fn record(&self, event: Event<'_>) {
-        let thread = std::thread::current().id();
-        let event = event.into();
-        self.events.lock().push(Traced { thread, event });
-    }
-}
 
 /// The bytes of a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,28 +36,15 @@ impl Image {
         Arc::new(self.0.region().unwrap())
     }
 
-    /// As [`Image::region`], with what will be stored in it, and how many events of that are the image itself.
-    pub(crate) fn recorded(&self) -> (Arc<Region>, Arc<Trace>, usize) {
-        let trace = Arc::new(Trace {
-            events: Mutex::new(Rank::Leaf, Vec::new()),
-        });
-        let region = self.region_with(trace.clone());
-        let start = trace.len();
-        (region, trace, start)
+    /// As [`Image::region`], and what will be stored in it.
+    pub(crate) fn recorded(&self) -> (Arc<Region>, Arc<TraceRecorder>) {
+        let (region, trace) = self.0.recorded().unwrap();
+        (Arc::new(region), trace)
     }
 
     /// As [`Image::region`]; `recorder` sees the image being stored, too.
     pub(crate) fn region_with(&self, recorder: Arc<dyn Recorder>) -> Arc<Region> {
-        let region = Region::anonymous(self.0.len(), Some(recorder)).unwrap();
-        let mut at = 0;
-        while at < self.0.len() {
-            let bytes: [u8; 4096] = self.read(at);
-            if bytes != [0; 4096] {
-                region.store(at, &bytes).unwrap();
-            }
-            at += 4096;
-        }
-        Arc::new(region)
+        Arc::new(self.0.region_with(Some(recorder)).unwrap())
     }
 }
 
