@@ -38,12 +38,17 @@ pub enum Use {
 pub fn map(region: &Region) -> Result<Vec<(BlockRange, Use)>, CheckError> {
     let superblocks = head::read_superblocks(region)?;
     let superblock = &superblocks.believed;
-    let geometry = Geometry::new(superblock);
     let checkpoint = head::read_checkpoints(region, superblock).believed;
-    let blocks = match checkpoint {
-        Some(checkpoint) if !checkpoint.is_clean => udax_journal::overlay(region, superblock)?.blocks,
-        _ => std::collections::BTreeMap::new(),
+    let replay = match checkpoint {
+        Some(checkpoint) if !checkpoint.is_clean => Some(udax_journal::overlay(region, superblock)?),
+        _ => None,
     };
+    // As in a check, a growth may be completed by that.
+    let (blocks, grown) = replay.map_or_else(Default::default, |replay| {
+        (replay.blocks, replay.recovery.superblock)
+    });
+    let superblock = grown.as_ref().unwrap_or(superblock);
+    let geometry = Geometry::new(superblock);
     let source = Replayed { region, blocks };
     let pool = Pool {
         source: &source,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use udax_check::CheckOptions;
 use udax_crash::{Cut, Domain, Medium, Pick};
 use udax_test_crash::explore::{Effort, Explorer, Place};
 use udax_test_crash::run::{Campaign, Limits, Sequences, Silent, sequences};
@@ -142,4 +143,27 @@ fn each_workload_has_a_name_that_makes_it_again() {
     for wrong in ["", "ace/nothing", "random/1", "lanes/x", "threads/1/0/5", "x/1"] {
         assert!(wrong.parse::<Workload>().is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_growth_that_the_journal_completes_counts_in_the_check_and_in_the_map() {
+    let recording = "grow/create,append"
+        .parse::<Workload>()
+        .unwrap()
+        .record()
+        .unwrap();
+    let old_blocks = recording.base.len() / 4096;
+    let mut medium = Medium::new(Domain::Flush, recording.base.clone());
+    let mut grown = 0;
+    for event in &recording.events {
+        medium.step(event);
+        medium.grow(recording.base.len() + (6 << 20));
+        let region = medium.image(&Cut::now(Pick::Least)).region().unwrap();
+        let report = udax_check::check(&region, &CheckOptions::default(), &udax_check::Silent).unwrap();
+        let map = udax_check::map(&region).unwrap();
+        let is_in_map = map.iter().any(|(range, _)| range.start.raw() >= old_blocks);
+        assert_eq!(is_in_map, report.total_blocks > old_blocks);
+        grown += usize::from(report.total_blocks > old_blocks);
+    }
+    assert!((1..recording.events.len()).contains(&grown), "{grown} events");
 }
