@@ -1,34 +1,13 @@
 //! A pin of a mapped page, and of mapped 2 MiB, allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use udax_dax::{Access, Content, DaxError, Device, Extent, Extents, Mapping, PageRange, Request, Size};
 use udax_pmem::Region;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: all is System's; counting touches no memory of the allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller says.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller says.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+use udax_sync::allocation::{CountedAllocator, plan};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountedAllocator = CountedAllocator;
 
 struct Contiguous;
 
@@ -49,6 +28,7 @@ impl Extents for Contiguous {
 fn a_pin_of_what_is_mapped_allocates_nothing() {
     let region = Arc::new(Region::anonymous(8 << 20, None).unwrap());
     let mapping = Mapping::new(&Device::new(region), 1);
+    assert!(plan(None) > 0, "nothing is counted");
     for (count, access) in [
         (1, Access::Read),
         (1, Access::Write),
@@ -61,11 +41,10 @@ fn a_pin_of_what_is_mapped_allocates_nothing() {
         drop((pin(), pin()));
         // In debug builds the stack of held ranks and the epochs of the index may grow once.
         drop(pin());
-        let before = COUNT.get();
-        assert!(before > 0, "nothing is counted");
+        plan(None);
         for _ in 0..100 {
             drop(pin());
         }
-        assert_eq!(COUNT.get() - before, 0, "{count} pages, {access:?}");
+        assert_eq!(plan(None), 0, "{count} pages, {access:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Why the journal refuses or fails.
 
+use udax_disk::DiskError;
 use udax_media::FormatError;
 use udax_pmem::RegionError;
 
@@ -10,6 +11,9 @@ pub enum JournalError {
     /// The medium failed. The journal has stopped if this comes from a commit or a checkpoint.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// The data device failed. The journal goes on.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The journal or what it describes is damaged.
     #[error(transparent)]
     Format(#[from] FormatError),

@@ -6,7 +6,7 @@ use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
 use udax_media::record::{self, HEADER_SIZE, MAX_RECORD_BYTES, RecordHeader};
 use udax_media::seal::Seed;
-use udax_media::{BLOCK_BYTES, Geometry, Sequence, Superblock};
+use udax_media::{BLOCK_BYTES, DEVICE_START, Geometry, Sequence, Superblock};
 use udax_pmem::Region;
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::fault::{Fault, is_injected};
@@ -35,7 +35,11 @@ pub struct Journal {
     last: CachePadded<AtomicU64>,
     /// Pairs the Release of a finished checkpoint with the Acquire of a committer that reuses a half.
     checkpointed: AtomicU64,
+    /// How many were published since the open. Relaxed: a count.
+    pub(crate) checkpoints: AtomicU64,
     pool_bytes: AtomicU64,
+    /// The end of the data device's blocks as bytes of the pool; never changes.
+    device_end: u64,
     wants_checkpoint: AtomicBool,
     stopped: AtomicBool,
     checkpointer: Mutex<Checkpointer>,
@@ -143,7 +147,9 @@ impl Journal {
             lanes: Lanes::new(superblock, half_bytes, &geometry, counters),
             last: CachePadded::new(AtomicU64::new(checkpoint.sequence.raw())),
             checkpointed: AtomicU64::new(checkpoint.sequence.raw()),
+            checkpoints: AtomicU64::new(0),
             pool_bytes: AtomicU64::new(geometry.total_blocks() * BLOCK_BYTES),
+            device_end: DEVICE_START.raw().saturating_add(geometry.reach().device) * BLOCK_BYTES,
             wants_checkpoint: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             checkpointer: Mutex::new(
@@ -276,6 +282,7 @@ impl Journal {
         let stop = StopUnlessDone(&self.stopped);
         let sequence = run(checkpointer, self)?;
         stop.done();
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.checkpointed.store(sequence.raw(), Ordering::Release);
         Ok(Checkpointed(sequence))
     }
@@ -289,7 +296,7 @@ impl Journal {
         Ok(())
     }
 
-    fn checkpointed_sequence(&self) -> Sequence {
+    pub(crate) fn checkpointed_sequence(&self) -> Sequence {
         Sequence(self.checkpointed.load(Ordering::Acquire))
     }
 
@@ -334,6 +341,12 @@ impl Journal {
             return Err(JournalError::OutsidePool {
                 end: changes.end,
                 pool_bytes,
+            });
+        }
+        if changes.device_end > self.device_end {
+            return Err(JournalError::OutsidePool {
+                end: changes.device_end,
+                pool_bytes: self.device_end,
             });
         }
         let padded = u64::try_from(record::padded_len(length)).unwrap_or(u64::MAX);

@@ -91,6 +91,11 @@ impl LaneState {
         active.last = sequence;
     }
 
+    /// Bytes of a half.
+    pub(crate) fn half_bytes(&self) -> u64 {
+        self.half_bytes
+    }
+
     /// Both halves, as they are.
     pub(crate) fn halves(&self) -> [Half; 2] {
         self.halves

@@ -53,6 +53,7 @@ mod lane;
 mod lost;
 mod quarantine;
 mod recovery;
+mod statistics;
 mod touched;
 mod transaction;
 
@@ -62,4 +63,5 @@ pub use head::{Counters, read_checkpoint};
 pub use journal::Journal;
 pub use quarantine::Quarantine;
 pub use recovery::{Overlay, Recovery, inspect, overlay, recover};
+pub use statistics::JournalStatistics;
 pub use transaction::Transaction;

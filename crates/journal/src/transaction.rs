@@ -98,6 +98,8 @@ pub(crate) struct Changes {
     pub(crate) inodes: i64,
     /// The end of the furthest byte changed.
     pub(crate) end: u64,
+    /// The end of the furthest block of the data device, in bytes of the pool.
+    pub(crate) device_end: u64,
 }
 
 impl<'j> Transaction<'j> {
@@ -178,7 +180,7 @@ impl<'j> Transaction<'j> {
         if blocks.count > 0 {
             self.buffer.push(Operation::Free(blocks));
             self.reaches_blocks(blocks);
-            self.count_free_blocks(signed(blocks.count));
+            self.count_blocks(blocks, signed(blocks.count));
         }
     }
 
@@ -192,11 +194,18 @@ impl<'j> Transaction<'j> {
         self.changes.free_blocks = self.changes.free_blocks.saturating_add(delta);
     }
 
+    /// Free blocks of the data device are in no counter: its bitmaps tell.
+    fn count_blocks(&mut self, blocks: BlockRange, delta: i64) {
+        if !blocks.start.is_on_device() {
+            self.count_free_blocks(delta);
+        }
+    }
+
     fn mark_allocated(&mut self, blocks: BlockRange) {
         if blocks.count > 0 {
             self.buffer.push(Operation::Allocate(blocks));
             self.reaches_blocks(blocks);
-            self.count_free_blocks(-signed(blocks.count));
+            self.count_blocks(blocks, -signed(blocks.count));
         }
     }
 
@@ -205,7 +214,12 @@ impl<'j> Transaction<'j> {
     }
 
     fn reaches_blocks(&mut self, blocks: BlockRange) {
-        self.reaches(blocks.end().raw().saturating_mul(BLOCK_BYTES));
+        let end = blocks.end().raw().saturating_mul(BLOCK_BYTES);
+        if blocks.start.is_on_device() {
+            self.changes.device_end = self.changes.device_end.max(end);
+        } else {
+            self.reaches(end);
+        }
     }
 
     /// The block as it will be: what is in place with this transaction's writes and zeroes over it. `None` when the

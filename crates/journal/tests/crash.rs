@@ -261,6 +261,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     new.segments.push(Segment {
         blocks,
         bitmap_start: blocks.start,
+        sum_start: None,
     });
     let added = ADDED_BLOCKS - 1;
     let (region, trace) = start.recorded();

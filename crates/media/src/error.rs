@@ -80,6 +80,13 @@ pub enum FormatError {
         /// Bytes there are.
         found: u64,
     },
+    /// A format that came later.
+    #[error("superblock: the pool has format {found}, this udax knows format {known}; a newer version of udax is needed",
+        known = crate::superblock::VERSION)]
+    Newer {
+        /// The format's major version.
+        found: u16,
+    },
     /// A feature this version does not know.
     #[error("superblock: unknown {set} feature bits {bits:#x}; a newer version of udax is needed")]
     UnknownFeature {

@@ -3,6 +3,7 @@
 //! In the extent tree the key is the first file block and the value 16 bytes; up to four extents of a file without a
 //! tree are in its inode, each with its key before the value (24 bytes).
 
+use crate::device::Reach;
 use crate::kinds::{BlockNo, BlockRange, FileBlock};
 
 /// Bytes of an extent as a tree's value.
@@ -22,6 +23,16 @@ bitflags::bitflags! {
         const UNWRITTEN = 1 << 60;
         /// May also belong to another file: written only after a copy.
         const SHARED = 1 << 61;
+        /// The sum table has the checksum of each of its blocks, which are never stored to in place.
+        const SUMMED = 1 << 62;
+    }
+}
+
+impl ExtentFlags {
+    /// These, of blocks that read as zeros: such have no sums.
+    #[must_use]
+    pub const fn as_unwritten(self) -> Self {
+        self.difference(Self::SUMMED).union(Self::UNWRITTEN)
     }
 }
 
@@ -59,6 +70,11 @@ impl Extent {
         self.flags.contains(ExtentFlags::SHARED)
     }
 
+    /// Whether its blocks have sums.
+    pub const fn is_summed(&self) -> bool {
+        self.flags.contains(ExtentFlags::SUMMED)
+    }
+
     /// The tree's value.
     pub fn encode(&self) -> [u8; VALUE_SIZE] {
         let word = (self.start.raw() & BLOCK_MASK) | self.flags.bits();
@@ -78,9 +94,9 @@ impl Extent {
         bytes
     }
 
-    /// The extent with key `first` and this value; `None` when it is empty, too long, has unknown flags, ends past
-    /// the largest file or lies outside a pool of `total_blocks`.
-    pub fn decode(first: FileBlock, value: &[u8], total_blocks: u64) -> Option<Self> {
+    /// The extent with key `first` and this value; `None` when it is empty, too long, has unknown flags or sums of
+    /// what was not written or is on the data device, ends past the largest file, or is of blocks that there are not.
+    pub fn decode(first: FileBlock, value: &[u8], reach: impl Into<Reach>) -> Option<Self> {
         let (word, rest) = value.split_first_chunk::<8>()?;
         let word = u64::from_le_bytes(*word);
         let count = u64::from_le_bytes(rest.try_into().ok()?);
@@ -92,17 +108,19 @@ impl Extent {
             count,
             flags,
         };
-        let is_sound = (1..=MAX_EXTENT_BLOCKS).contains(&count)
+        let is_sound = !flags.contains(ExtentFlags::SUMMED.union(ExtentFlags::UNWRITTEN))
+            && (1..=MAX_EXTENT_BLOCKS).contains(&count)
             && start.raw() != 0
-            && extent.blocks().end().raw() <= total_blocks
+            && reach.into().contains(extent.blocks())
+            && !(start.is_on_device() && flags.contains(ExtentFlags::SUMMED))
             && first.raw() < 1 << 51
             && extent.end().raw() <= 1 << 51;
         is_sound.then_some(extent)
     }
 
     /// The extent in an inode.
-    pub fn decode_inline(bytes: &[u8; INLINE_SIZE], total_blocks: u64) -> Option<Self> {
+    pub fn decode_inline(bytes: &[u8; INLINE_SIZE], reach: impl Into<Reach>) -> Option<Self> {
         let (key, value) = bytes.split_first_chunk::<8>()?;
-        Self::decode(FileBlock(u64::from_le_bytes(*key)), value, total_blocks)
+        Self::decode(FileBlock(u64::from_le_bytes(*key)), value, reach)
     }
 }

@@ -1,8 +1,13 @@
 //! Where in a pool the allocation bit of a block is, and which blocks are the pool's own.
+//!
+//! A [`Geometry`] is of the pool with its data device, or, for who keeps account of one place only, of one of them
+//! ([`Geometry::of_pool`], [`Geometry::of_device`]): then blocks of the other have no group.
 
 use crate::bitmap::GROUP_BLOCKS;
+use crate::device::Reach;
 use crate::kinds::{BlockNo, BlockRange, ByteOffset};
 use crate::segment::Segment;
+use crate::sum::SUMS_PER_BLOCK;
 use crate::superblock::Superblock;
 use crate::{BLOCK_BYTES, LINE_BYTES};
 
@@ -22,6 +27,23 @@ pub struct Group {
     pub bitmap: BlockNo,
 }
 
+/// A sum block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SumBlock {
+    /// The block it is.
+    pub block: BlockNo,
+    /// The blocks whose sums it holds.
+    pub covers: BlockRange,
+}
+
+impl SumBlock {
+    /// Where the sum of `block`, which it covers, is.
+    pub const fn place(&self, block: BlockNo) -> ByteOffset {
+        let index = block.raw().saturating_sub(self.covers.start.raw());
+        ByteOffset(self.block.raw() * BLOCK_BYTES + LINE_BYTES + index * 8)
+    }
+}
+
 /// One 64-bit word of an allocation bitmap, and the bits of it that a range of blocks covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BitWord {
@@ -36,6 +58,17 @@ pub struct BitWord {
 pub struct Geometry {
     segments: Vec<Segment>,
     journal: BlockRange,
+    /// The data device's blocks, and where their bitmaps are.
+    device: Option<Segment>,
+    part: Part,
+}
+
+/// Whose groups a geometry has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Both,
+    Pool,
+    Device,
 }
 
 impl Geometry {
@@ -44,10 +77,53 @@ impl Geometry {
         Self {
             segments: superblock.segments.clone(),
             journal: superblock.journal_blocks(),
+            device: superblock.device.as_ref().map(|device| Segment {
+                blocks: device.range(),
+                bitmap_start: device.bitmap_start,
+                sum_start: None,
+            }),
+            part: Part::Both,
         }
     }
 
-    /// Blocks in the pool.
+    /// The same with the groups of the pool's own blocks only.
+    #[must_use]
+    pub fn of_pool(&self) -> Self {
+        Self {
+            part: Part::Pool,
+            ..self.clone()
+        }
+    }
+
+    /// The same with the groups of the data device's blocks only; none without one.
+    #[must_use]
+    pub fn of_device(&self) -> Self {
+        Self {
+            part: Part::Device,
+            ..self.clone()
+        }
+    }
+
+    /// The segments whose groups it has: the device's last.
+    fn listed(&self) -> impl Iterator<Item = &Segment> {
+        let pool = self.segments.iter().filter(|_| self.part != Part::Device);
+        pool.chain(self.device.iter().filter(|_| self.part != Part::Pool))
+    }
+
+    /// Blocks of its groups.
+    pub fn block_count(&self) -> u64 {
+        self.listed().map(|segment| segment.blocks.count).sum()
+    }
+
+    /// Which blocks there are, in both places.
+    pub fn reach(&self) -> Reach {
+        Reach {
+            pool: self.total_blocks(),
+            device: self.device.map_or(0, |device| device.blocks.count),
+        }
+    }
+
+    /// Blocks in the pool, without its data device.
     pub fn total_blocks(&self) -> u64 {
         self.segments.last().map_or(0, |last| last.blocks.end().raw())
     }
@@ -59,12 +135,12 @@ impl Geometry {
 
     /// The number of groups over all segments.
     pub fn group_count(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.group_count()).sum()
+        self.listed().map(|segment| segment.group_count()).sum()
     }
 
     /// Group `index`, counted over all segments; `None` past the last.
     pub fn group(&self, mut index: u64) -> Option<Group> {
-        for segment in &self.segments {
+        for segment in self.listed() {
             if index < segment.group_count() {
                 let first = index * GROUP_BLOCKS;
                 let count = GROUP_BLOCKS.min(segment.blocks.count - first);
@@ -81,7 +157,7 @@ impl Geometry {
     /// The index of the group that describes `block`; `None` outside the pool.
     pub fn group_of(&self, block: BlockNo) -> Option<u64> {
         let mut before = 0;
-        for segment in &self.segments {
+        for segment in self.listed() {
             if segment.blocks.contains(block) {
                 return Some(before + (block.raw() - segment.blocks.start.raw()) / GROUP_BLOCKS);
             }
@@ -90,18 +166,31 @@ impl Geometry {
         None
     }
 
-    /// Whether all of `range` lies in the pool.
+    /// The sum block of `block`; `None` outside the pool, and in a pool without sums.
+    pub fn sum_block_of(&self, block: BlockNo) -> Option<SumBlock> {
+        let holds = |segment: &&Segment| segment.blocks.contains(block);
+        let segment = self.segments.iter().find(holds)?;
+        let index = (block.raw() - segment.blocks.start.raw()) / SUMS_PER_BLOCK;
+        sum_block(segment, index)
+    }
+
+    /// All sum blocks, ascending in what they cover.
+    pub fn sum_blocks(&self) -> impl Iterator<Item = SumBlock> + '_ {
+        let of_segment = |segment: &'_ Segment| {
+            let segment = *segment;
+            (0..segment.sums().count).filter_map(move |index| sum_block(&segment, index))
+        };
+        self.segments.iter().flat_map(of_segment)
+    }
+
+    /// Whether all of `range` lies in the pool, or on its data device.
     pub fn contains(&self, range: BlockRange) -> bool {
-        range
-            .start
-            .raw()
-            .checked_add(range.count)
-            .is_some_and(|end| end <= self.total_blocks())
+        self.reach().contains(range)
     }
 
     /// The bitmap words and masks of `range`, ascending. Blocks outside the pool give none.
     pub fn bit_words(&self, range: BlockRange) -> impl Iterator<Item = BitWord> + '_ {
-        let end = range.end().raw().min(self.total_blocks());
+        let end = range.end().raw();
         let mut next = range.start.raw();
         std::iter::from_fn(move || {
             if next >= end {
@@ -125,8 +214,8 @@ impl Geometry {
         })
     }
 
-    /// The blocks that belong to the pool itself and are never freed: superblocks, checkpoints, roots, journal
-    /// and bitmaps.
+    /// The blocks that belong to the pool itself and are never freed: superblocks, checkpoints, roots, journal,
+    /// bitmaps and sum blocks; and the data device's headers.
     pub fn own_ranges(&self) -> Vec<BlockRange> {
         let mut ranges: Vec<BlockRange> = SUPERBLOCKS
             .into_iter()
@@ -136,6 +225,10 @@ impl Geometry {
             .collect();
         ranges.push(self.journal);
         ranges.extend(self.segments.iter().map(|segment| segment.bitmaps()));
+        let sums = self.segments.iter().map(|segment| segment.sums());
+        ranges.extend(sums.filter(|range| range.count > 0));
+        ranges.extend(self.device.map(Segment::bitmaps));
+        ranges.extend(self.headers());
         ranges.sort_unstable();
         ranges
     }
@@ -146,15 +239,40 @@ impl Geometry {
         fixed.into_iter().any(|block| range.contains(block))
             || range.intersects(self.journal)
             || self
+                .device
+                .is_some_and(|device| range.intersects(device.bitmaps()))
+            || self.headers().any(|header| range.intersects(header))
+            || self
                 .segments
                 .iter()
-                .any(|segment| range.intersects(segment.bitmaps()))
+                .any(|segment| range.intersects(segment.bitmaps()) || range.intersects(segment.sums()))
+    }
+
+    /// The first and the last block of the data device.
+    fn headers(&self) -> impl Iterator<Item = BlockRange> {
+        self.device.into_iter().flat_map(|device| {
+            let last = BlockNo(device.blocks.end().raw().saturating_sub(1));
+            [device.blocks.start, last].map(|block| BlockRange::new(block, 1))
+        })
     }
 
     /// The journal's blocks.
     pub fn journal(&self) -> BlockRange {
         self.journal
     }
+}
+
+/// Sum block `index` of `segment`.
+fn sum_block(segment: &Segment, index: u64) -> Option<SumBlock> {
+    let first = index * SUMS_PER_BLOCK;
+    let count = segment.blocks.count.checked_sub(first).filter(|left| *left > 0)?;
+    Some(SumBlock {
+        block: BlockNo(segment.sum_start?.raw() + index),
+        covers: BlockRange::new(
+            BlockNo(segment.blocks.start.raw() + first),
+            count.min(SUMS_PER_BLOCK),
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -173,17 +291,19 @@ mod tests {
                 Timestamp::default(),
             )
             .unwrap();
-            let geometry = Geometry::new(&plan);
-            let own = geometry.own_ranges();
-            for block in (0..blocks).map(BlockNo) {
-                let expected = own.iter().any(|range| range.contains(block));
-                assert_eq!(
-                    geometry.is_own(BlockRange::new(block, 1)),
-                    expected,
-                    "block {block} of {blocks}"
-                );
+            for plan in [plan.clone(), plan.with_sums()] {
+                let geometry = Geometry::new(&plan);
+                let own = geometry.own_ranges();
+                for block in (0..blocks).map(BlockNo) {
+                    let expected = own.iter().any(|range| range.contains(block));
+                    assert_eq!(
+                        geometry.is_own(BlockRange::new(block, 1)),
+                        expected,
+                        "block {block} of {blocks}"
+                    );
+                }
+                assert!(geometry.is_own(BlockRange::new(BlockNo(3), blocks)));
             }
-            assert!(geometry.is_own(BlockRange::new(BlockNo(3), blocks)));
         }
     }
 }

@@ -9,6 +9,7 @@
 use zerocopy::byteorder::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::device::Reach;
 use crate::error::{FormatError, Place};
 use crate::extent::{Extent, INLINE_SIZE};
 use crate::kinds::{BlockNo, ByteOffset, InodeNo, Timestamp};
@@ -136,6 +137,11 @@ bitflags::bitflags! {
     pub struct InodeFlags: u32 {
         /// The extents are in a tree; otherwise inline.
         const EXTENT_TREE = 1 << 0;
+        /// What is written to the file gets sums; what is made in the directory gets this flag.
+        const SUMMED = 1 << 1;
+        /// The file is reached by memory access where the mount leaves that to inodes; what is made in the directory
+        /// gets this flag.
+        const DAX = 1 << 2;
     }
 }
 
@@ -332,13 +338,14 @@ impl Inode {
     }
 
     /// The inline extents of a regular file without a tree; `None` when one is impossible or they are out of order.
-    pub fn collect_inline_extents(&self, total_blocks: u64) -> Option<Vec<Extent>> {
+    pub fn collect_inline_extents(&self, reach: impl Into<Reach>) -> Option<Vec<Extent>> {
+        let reach = reach.into();
         let count = usize::try_from(self.inline_count)
             .ok()
             .filter(|count| *count <= MAX_INLINE_EXTENTS)?;
         let mut extents: Vec<Extent> = Vec::with_capacity(count);
         for bytes in self.inline.as_chunks::<INLINE_SIZE>().0.iter().take(count) {
-            let extent = Extent::decode_inline(bytes, total_blocks)?;
+            let extent = Extent::decode_inline(bytes, reach)?;
             if extents.last().is_some_and(|last| last.end() > extent.first) {
                 return None;
             }
@@ -348,7 +355,7 @@ impl Inode {
     }
 }
 
-/// Verifies the slot of inode `ino` in a pool of `total_blocks`, checksum included.
+/// Verifies the slot of inode `ino` of a pool that has the blocks of `reach`, checksum included.
 ///
 /// # Errors
 /// A wrong magic number or checksum, or the first field out of its range.
@@ -356,20 +363,24 @@ pub fn verify(
     seed: Seed,
     bytes: &[u8; INODE_SIZE],
     ino: InodeNo,
-    total_blocks: u64,
+    reach: impl Into<Reach>,
 ) -> Result<InodeSlot, FormatError> {
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(InodeSlot::Free { generation: 0 });
     }
     seal::verify(seed, bytes, MAGIC, "inode", Place::Inode(ino))?;
-    decode(bytes, ino, total_blocks)
+    decode(bytes, ino, reach)
 }
 
 /// As [`verify`], for an inode whose checksum is stale: one changed since the last checkpoint.
 ///
 /// # Errors
 /// The first field out of its range.
-pub fn decode(bytes: &[u8; INODE_SIZE], ino: InodeNo, total_blocks: u64) -> Result<InodeSlot, FormatError> {
+pub fn decode(
+    bytes: &[u8; INODE_SIZE],
+    ino: InodeNo,
+    reach: impl Into<Reach>,
+) -> Result<InodeSlot, FormatError> {
     let place = Place::Inode(ino);
     let bad = |field, value| FormatError::Field {
         what: "inode",
@@ -436,21 +447,21 @@ pub fn decode(bytes: &[u8; INODE_SIZE], ino: InodeNo, total_blocks: u64) -> Resu
         target_checksum: raw.target_checksum.get(),
         inline: raw.inline,
     };
-    verify_fields(&inode, total_blocks).map_err(|(field, value)| bad(field, value))?;
+    verify_fields(&inode, reach.into()).map_err(|(field, value)| bad(field, value))?;
     Ok(InodeSlot::Used(Box::new(inode)))
 }
 
-fn verify_fields(inode: &Inode, total_blocks: u64) -> Result<(), (&'static str, u64)> {
+fn verify_fields(inode: &Inode, reach: Reach) -> Result<(), (&'static str, u64)> {
     for time in [inode.btime, inode.mtime, inode.ctime, inode.atime] {
         if time.nanoseconds >= 1_000_000_000 {
             return Err(("nanoseconds", u64::from(time.nanoseconds)));
         }
     }
-    if inode.blocks > total_blocks {
+    if inode.blocks > reach.total() {
         return Err(("blocks", inode.blocks));
     }
     for root in [inode.xattr_root, inode.root] {
-        if root.block().is_some_and(|block| block.raw() >= total_blocks)
+        if root.block().is_some_and(|block| block.raw() >= reach.pool)
             || root.level() > crate::node::MAX_LEVEL
         {
             return Err(("tree root", root.word()));
@@ -473,7 +484,11 @@ fn verify_fields(inode: &Inode, total_blocks: u64) -> Result<(), (&'static str, 
     if usize::try_from(inode.inline_count).unwrap_or(usize::MAX) > max_count {
         return Err(("inline extent count", u64::from(inode.inline_count)));
     }
-    if has_extents && inode.inline_count > 0 && inode.collect_inline_extents(total_blocks).is_none() {
+    let reach = match inode.kind {
+        FileKind::Regular => reach,
+        _ => reach.of_pool(),
+    };
+    if has_extents && inode.inline_count > 0 && inode.collect_inline_extents(reach).is_none() {
         return Err(("inline extents, count", u64::from(inode.inline_count)));
     }
     if inode.kind == FileKind::Directory && inode.parent.raw() == 0 {

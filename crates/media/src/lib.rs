@@ -4,7 +4,7 @@
 //! `docs/FORMAT.md` describes the same bytes in words and is tested against this code.
 //!
 //! * [`kinds`]: numbers with a meaning ([`BlockNo`], [`InodeNo`], [`ByteOffset`], ...).
-//! * [`superblock`], [`segment`], [`geometry`]: where things are in a pool.
+//! * [`superblock`], [`segment`], [`geometry`], [`device`]: where things are in a pool and on its data device.
 //! * [`seal`]: the checksum that every metadata unit carries, how it is set and verified.
 //! * [`bitmap`], [`inode`], [`extent`], [`node`], [`dentry`], [`xattr`], [`roots`]: the metadata blocks.
 //! * [`checkpoint`], [`record`]: the journal's head and its records.
@@ -17,6 +17,7 @@
 pub mod bitmap;
 pub mod checkpoint;
 pub mod dentry;
+pub mod device;
 pub mod extent;
 pub mod geometry;
 pub mod inode;
@@ -27,11 +28,13 @@ pub mod record;
 pub mod roots;
 pub mod seal;
 pub mod segment;
+pub mod sum;
 pub mod superblock;
 pub mod xattr;
 
 mod error;
 
+pub use device::{DEVICE_START, Reach};
 pub use error::{FormatError, Place};
 pub use geometry::Geometry;
 pub use kinds::{BlockNo, BlockRange, ByteLen, ByteOffset, FileBlock, InodeNo, Sequence, Timestamp};

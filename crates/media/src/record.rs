@@ -239,7 +239,10 @@ fn decode_operation<'r>(word: u64, tail: &'r [u8], geometry: &Geometry) -> Optio
     match kind {
         ALLOCATE => Some((Operation::Allocate(range), tail)),
         FREE => Some((Operation::Free(range), tail)),
-        ZERO if range.count <= MAX_ZERO_BLOCKS => Some((Operation::Zero(range), tail)),
+        // Metadata, which is never on the data device.
+        ZERO if range.count <= MAX_ZERO_BLOCKS && !range.start.is_on_device() => {
+            Some((Operation::Zero(range), tail))
+        }
         _ => None,
     }
 }

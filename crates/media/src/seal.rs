@@ -11,7 +11,7 @@ use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{FormatError, Place};
-use crate::{BLOCK_SIZE, bitmap, inode, node, roots};
+use crate::{BLOCK_SIZE, bitmap, inode, node, roots, sum};
 
 /// The first eight bytes of every unit.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -108,11 +108,11 @@ pub fn verify(
 /// Seals the units of a journalled metadata block that the lines in `touched` (bit `n` for line `n`) belong to, and
 /// gives the lines whose bytes it changed.
 ///
-/// A node, bitmap or roots block is one unit. Any other block that the journal writes is an inode chunk, sealed
+/// A node, bitmap, sum or roots block is one unit. Any other block that the journal writes is an inode chunk, sealed
 /// inode by inode; a slot that was never used is zero and needs no seal.
 pub fn seal_block(seed: Seed, block: &mut [u8; BLOCK_SIZE], touched: u64) -> u64 {
     let magic = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-    if matches!(magic, node::MAGIC | bitmap::MAGIC | roots::MAGIC) {
+    if matches!(magic, node::MAGIC | bitmap::MAGIC | roots::MAGIC | sum::MAGIC) {
         seal(seed, block.as_mut_slice());
         return u64::from(touched != 0);
     }

@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::bitmap::GROUP_BLOCKS;
 use crate::kinds::{BlockNo, BlockRange};
+use crate::sum::SUMS_PER_BLOCK;
 
 /// The most segments a pool has: its format and 63 growths.
 pub const MAX_SEGMENTS: usize = 64;
@@ -19,18 +20,20 @@ pub struct RawSegment {
     pub block_count: U64,
     /// First of the segment's allocation bitmaps, one block for each group.
     pub bitmap_start: U64,
-    /// Zero.
-    pub reserved: U64,
+    /// First of the segment's sum blocks, one for each 504 blocks; 0 in a pool without sums.
+    pub sum_start: U64,
 }
 const _: () = assert!(size_of::<RawSegment>() == 32);
 
-/// A run of blocks with its own allocation bitmaps, which lie inside it, one after another.
+/// A run of blocks with its own allocation bitmaps, which lie inside it, one after another; so do its sum blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
     /// The blocks of the segment.
     pub blocks: BlockRange,
     /// The first bitmap block.
     pub bitmap_start: BlockNo,
+    /// The first sum block; `None` when the pool has no sums.
+    pub sum_start: Option<BlockNo>,
 }
 
 impl Segment {
@@ -42,5 +45,22 @@ impl Segment {
     /// The blocks that hold its bitmaps.
     pub const fn bitmaps(self) -> BlockRange {
         BlockRange::new(self.bitmap_start, self.group_count())
+    }
+
+    /// The blocks that hold the sums of its blocks: none when the pool has no sums.
+    pub const fn sums(self) -> BlockRange {
+        match self.sum_start {
+            Some(start) => BlockRange::new(start, self.blocks.count.div_ceil(SUMS_PER_BLOCK)),
+            None => BlockRange::new(self.bitmaps().end(), 0),
+        }
+    }
+
+    /// The same with sum blocks behind its bitmaps.
+    #[must_use]
+    pub const fn with_sums(self) -> Self {
+        Self {
+            sum_start: Some(self.bitmaps().end()),
+            ..self
+        }
     }
 }

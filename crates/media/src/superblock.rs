@@ -6,6 +6,7 @@
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::device::{DataDevice, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES, PATH_BYTES};
 use crate::error::{FormatError, Place};
 use crate::geometry::{CHECKPOINTS, ROOTS, SUPERBLOCKS};
 use crate::kinds::{BlockNo, BlockRange, Timestamp};
@@ -26,7 +27,11 @@ pub const KNOWN_COMPAT: u64 = 0;
 /// Features that an implementation must know to write.
 pub const KNOWN_RO_COMPAT: u64 = 0;
 /// Features that an implementation must know to read.
-pub const KNOWN_INCOMPAT: u64 = 0;
+pub const KNOWN_INCOMPAT: u64 = INCOMPAT_SUMS | INCOMPAT_DEVICE;
+/// Each segment has sum blocks; extents and inodes may say that there are sums.
+pub const INCOMPAT_SUMS: u64 = 1 << 0;
+/// There is a data device, of whose blocks extents may be.
+pub const INCOMPAT_DEVICE: u64 = 1 << 1;
 
 /// The superblock as it is on media (4096 bytes).
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -70,8 +75,16 @@ pub struct RawSuperblock {
     pub reserved0: U32,
     /// A name for people: UTF-8, filled with zeros.
     pub label: [u8; LABEL_BYTES],
+    /// The data device's identity; zero without one, as all of the device's fields.
+    pub device_uuid: [u8; 16],
+    /// Its blocks, headers included.
+    pub device_blocks: U64,
+    /// The first of its allocation bitmaps.
+    pub device_bitmaps: U64,
+    /// Where it was when the pool was made, filled with zeros: a hint.
+    pub device_path: [u8; PATH_BYTES],
     /// Zero.
-    pub reserved1: [u8; 1856],
+    pub reserved1: [u8; 1568],
     /// Segments, the first `segment_count` in use, the rest zero.
     pub segments: [RawSegment; MAX_SEGMENTS],
 }
@@ -106,6 +119,8 @@ pub struct Superblock {
     pub label: String,
     /// The pool's space, ascending, from block 0, without gaps.
     pub segments: Vec<Segment>,
+    /// Its data device, if it has one.
+    pub device: Option<DataDevice>,
 }
 
 impl Superblock {
@@ -145,6 +160,7 @@ impl Superblock {
         let segment = Segment {
             blocks: BlockRange::new(BlockNo(0), total_blocks),
             bitmap_start: BlockNo(journal_start + lane_total),
+            sum_start: None,
         };
         Ok(Self {
             uuid,
@@ -159,7 +175,62 @@ impl Superblock {
             created,
             label: label.to_owned(),
             segments: vec![segment],
+            device: None,
         })
+    }
+
+    /// The same pool, not made yet, with sums of file data.
+    #[must_use]
+    pub fn with_sums(mut self) -> Self {
+        self.incompat |= INCOMPAT_SUMS;
+        for segment in &mut self.segments {
+            *segment = segment.with_sums();
+        }
+        self
+    }
+
+    /// The same pool, not made yet, with a data device of `blocks`, whose bitmaps follow those of the pool.
+    ///
+    /// # Errors
+    /// [`FormatError::Field`] for a device that is too small or too large, or a pool that has no room for its bitmaps.
+    pub fn with_device(mut self, uuid: uuid::Uuid, blocks: u64, path: &[u8]) -> Result<Self, FormatError> {
+        let bad = |field, value| FormatError::Field {
+            what: "new data device",
+            place: Place::Block(SUPERBLOCKS[0]),
+            field,
+            value,
+        };
+        let bytes = blocks.saturating_mul(BLOCK_BYTES);
+        if !(MIN_DEVICE_BYTES..=MAX_DEVICE_BYTES).contains(&bytes) {
+            return Err(bad("size in bytes (1 MiB to 1 PiB)", bytes));
+        }
+        let Some(segment) = self.segments.first() else {
+            return Err(bad("pool without segments", 0));
+        };
+        let start = segment.sums().end().max(segment.bitmaps().end());
+        let device = DataDevice {
+            uuid,
+            blocks,
+            bitmap_start: if start.raw() <= SUPERBLOCKS[1].raw() {
+                // The fixed blocks at the end of the first 2 MiB are in nobody's run.
+                start.max(BlockNo(HUGE_BLOCKS))
+            } else {
+                start
+            },
+            path: path.get(..PATH_BYTES).unwrap_or(path).to_vec(),
+        };
+        let bitmaps = device_bitmaps(&device);
+        if bitmaps.end().raw().saturating_add(HUGE_BLOCKS) > segment.blocks.end().raw() {
+            return Err(bad("size, more than the pool has room for bitmaps of", bytes));
+        }
+        self.incompat |= INCOMPAT_DEVICE;
+        self.device = Some(device);
+        Ok(self)
+    }
+
+    /// Whether the pool has sums of file data.
+    pub fn has_sums(&self) -> bool {
+        self.incompat & INCOMPAT_SUMS != 0
     }
 
     /// The checksum seed of this pool.
@@ -218,6 +289,15 @@ impl Superblock {
             to.first_block = U64::new(from.blocks.start.raw());
             to.block_count = U64::new(from.blocks.count);
             to.bitmap_start = U64::new(from.bitmap_start.raw());
+            to.sum_start = U64::new(from.sum_start.map_or(0, BlockNo::raw));
+        }
+        if let Some(device) = &self.device {
+            raw.device_uuid = *device.uuid.as_bytes();
+            raw.device_blocks = U64::new(device.blocks);
+            raw.device_bitmaps = U64::new(device.bitmap_start.raw());
+            for (to, from) in raw.device_path.iter_mut().zip(&device.path) {
+                *to = *from;
+            }
         }
         let mut bytes = Box::new([0; BLOCK_SIZE]);
         bytes.copy_from_slice(raw.as_bytes());
@@ -228,7 +308,8 @@ impl Superblock {
     /// Verifies the superblock read from copy `copy` (0 or 1) of a region of `region_bytes`.
     ///
     /// # Errors
-    /// A wrong magic number or checksum, an unknown incompat feature, or the first field out of its range.
+    /// A wrong magic number or checksum, a newer format, an unknown incompat feature, or the first field out of its
+    /// range.
     pub fn decode(bytes: &[u8; BLOCK_SIZE], copy: usize, region_bytes: u64) -> Result<Self, FormatError> {
         const WHAT: &str = "superblock";
         let place = Place::Block(SUPERBLOCKS[copy.min(1)]);
@@ -241,8 +322,10 @@ impl Superblock {
         let raw = RawSuperblock::ref_from_bytes(bytes).map_err(|_| bad("length", 0))?;
         let uuid = uuid::Uuid::from_bytes(raw.uuid);
         seal::verify(Seed::new(uuid), bytes, MAGIC, WHAT, place)?;
-        if raw.version.get() != VERSION {
-            return Err(bad("version", u64::from(raw.version.get())));
+        match raw.version.get() {
+            VERSION => {}
+            found if found > VERSION => return Err(FormatError::Newer { found }),
+            older => return Err(bad("version", u64::from(older))),
         }
         let unknown = raw.incompat.get() & !KNOWN_INCOMPAT;
         if unknown != 0 {
@@ -290,6 +373,7 @@ impl Superblock {
             },
             label: label.to_owned(),
             segments: decode_segments(raw, place)?,
+            device: decode_device(raw, place)?,
         };
         superblock.verify_layout(raw.total_blocks.get(), region_bytes, place)?;
         Ok(superblock)
@@ -329,22 +413,75 @@ impl Superblock {
             .collect();
         own.push(self.journal_blocks());
         own.extend(self.segments.iter().map(|segment| segment.bitmaps()));
+        own.extend(self.segments.iter().map(|segment| segment.sums()));
+        own.extend(self.device.as_ref().map(device_bitmaps));
+        own.retain(|range| range.count > 0);
         own.sort_unstable();
         for pair in own.windows(2) {
             if let [first, second] = pair
                 && first.end() > second.start
             {
-                return Err(bad("journal or bitmaps overlap at block", second.start.raw()));
+                return Err(bad(
+                    "journal, bitmaps or sums overlap at block",
+                    second.start.raw(),
+                ));
             }
         }
         match own.last() {
             Some(last) if last.end().raw() <= total_blocks => Ok(()),
             last => Err(bad(
-                "journal or bitmaps end at block",
+                "journal, bitmaps or sums end at block",
                 last.map_or(0, |range| range.end().raw()),
             )),
         }
     }
+}
+
+/// The blocks of the bitmaps of a data device.
+fn device_bitmaps(device: &DataDevice) -> BlockRange {
+    let segment = Segment {
+        blocks: device.range(),
+        bitmap_start: device.bitmap_start,
+        sum_start: None,
+    };
+    segment.bitmaps()
+}
+
+fn decode_device(raw: &RawSuperblock, place: Place) -> Result<Option<DataDevice>, FormatError> {
+    let has_device = raw.incompat.get() & INCOMPAT_DEVICE != 0;
+    let blocks = raw.device_blocks.get();
+    let bad = |field, value| FormatError::Field {
+        what: "superblock",
+        place,
+        field,
+        value,
+    };
+    if !has_device {
+        return match blocks {
+            0 => Ok(None),
+            blocks => Err(bad("device blocks without a device", blocks)),
+        };
+    }
+    if raw.incompat.get() & INCOMPAT_SUMS != 0 {
+        return Err(bad("incompat features, sums and a device", raw.incompat.get()));
+    }
+    if !(MIN_DEVICE_BYTES / BLOCK_BYTES..=MAX_DEVICE_BYTES / BLOCK_BYTES).contains(&blocks) {
+        return Err(bad("device blocks", blocks));
+    }
+    if raw.device_bitmaps.get() > MAX_POOL_BYTES / BLOCK_BYTES {
+        return Err(bad("device bitmaps", raw.device_bitmaps.get()));
+    }
+    let path_end = raw.device_path.iter().position(|byte| *byte == 0);
+    Ok(Some(DataDevice {
+        uuid: uuid::Uuid::from_bytes(raw.device_uuid),
+        blocks,
+        bitmap_start: BlockNo(raw.device_bitmaps.get()),
+        path: raw
+            .device_path
+            .get(..path_end.unwrap_or(PATH_BYTES))
+            .unwrap_or_default()
+            .to_vec(),
+    }))
 }
 
 /// How many lanes, and of how many blocks, a pool of `bytes` gets: enough lanes that threads rarely meet, enough
@@ -370,12 +507,14 @@ fn decode_segments(raw: &RawSuperblock, place: Place) -> Result<Vec<Segment>, Fo
     if count == 0 || count > MAX_SEGMENTS {
         return Err(bad("segment count", u64::from(raw.segment_count.get())));
     }
+    let has_sums = raw.incompat.get() & INCOMPAT_SUMS != 0;
     let mut next = 0;
     let mut segments = Vec::with_capacity(count);
     for from in raw.segments.iter().take(count) {
         let segment = Segment {
             blocks: BlockRange::new(BlockNo(from.first_block.get()), from.block_count.get()),
             bitmap_start: BlockNo(from.bitmap_start.get()),
+            sum_start: has_sums.then_some(BlockNo(from.sum_start.get())),
         };
         if segment.blocks.start.raw() != next {
             return Err(bad("segment's first block", segment.blocks.start.raw()));
@@ -387,6 +526,10 @@ fn decode_segments(raw: &RawSuperblock, place: Place) -> Result<Vec<Segment>, Fo
         let bitmaps = segment.bitmaps();
         if bitmaps.start < segment.blocks.start || bitmaps.end() > segment.blocks.end() {
             return Err(bad("segment's bitmap start", bitmaps.start.raw()));
+        }
+        let sums = segment.sums();
+        if sums.start < segment.blocks.start || sums.end() > segment.blocks.end() {
+            return Err(bad("segment's sum start", sums.start.raw()));
         }
         segments.push(segment);
     }

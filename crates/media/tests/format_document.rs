@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use udax_media::bitmap::{self, GROUP_BLOCKS, GROUP_CHUNKS, RawBitmapHeader};
 use udax_media::checkpoint::{self, RawCheckpoint};
 use udax_media::dentry::{self, Dentry};
+use udax_media::device::{self, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES, RawDeviceHeader};
 use udax_media::extent::{Extent, ExtentFlags, MAX_EXTENT_BLOCKS};
 use udax_media::geometry::{CHECKPOINTS, ROOTS, SUPERBLOCKS};
 use udax_media::inode::{self, CHUNK_INODES, FileKind, MAX_INLINE_EXTENTS, RawInode};
@@ -19,11 +20,12 @@ use udax_media::record::{
 use udax_media::roots::{self, PoolTree, RawRoots};
 use udax_media::seal::Prefix;
 use udax_media::segment::{MAX_SEGMENTS, RawSegment};
+use udax_media::sum::{self, RawSumHeader, SUMS_PER_BLOCK};
 use udax_media::superblock::{self, MAX_LANES, RawSuperblock, Superblock, VERSION};
 use udax_media::xattr::{self, Xattr, XattrValue};
 use udax_media::{
-    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, HUGE_BLOCKS, InodeNo, LINE_SIZE, MAX_FILE_BYTES,
-    MAX_NAME_BYTES, MAX_POOL_BYTES, MAX_SYMLINK_BYTES, MIN_POOL_BYTES, Timestamp,
+    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, DEVICE_START, FileBlock, HUGE_BLOCKS, InodeNo, LINE_SIZE,
+    MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_POOL_BYTES, MAX_SYMLINK_BYTES, MIN_POOL_BYTES, Timestamp,
 };
 use uuid::Uuid;
 
@@ -108,7 +110,7 @@ fn pool_structures() -> Vec<Structure> {
             first_block,
             block_count,
             bitmap_start,
-            reserved
+            sum_start
         }),
         layout!(RawCheckpoint {
             prefix,
@@ -128,6 +130,13 @@ fn pool_structures() -> Vec<Structure> {
             reserved1
         }),
         layout!(RawBitmapHeader {
+            prefix,
+            own_block,
+            first_block,
+            block_count,
+            reserved
+        }),
+        layout!(RawSumHeader {
             prefix,
             own_block,
             first_block,
@@ -189,8 +198,25 @@ fn superblock_structure() -> Structure {
         created_nanoseconds,
         reserved0,
         label,
+        device_uuid,
+        device_blocks,
+        device_bitmaps,
+        device_path,
         reserved1,
         segments
+    })
+}
+
+fn device_structure() -> Structure {
+    layout!(RawDeviceHeader {
+        prefix,
+        version,
+        block_shift,
+        copy,
+        pool_uuid,
+        device_uuid,
+        blocks,
+        reserved
     })
 }
 
@@ -234,9 +260,9 @@ fn extent_samples() -> [Sample; 2] {
         first: FileBlock(0x0102),
         start: BlockNo(0x0304),
         count: 0x0506,
-        flags: ExtentFlags::UNWRITTEN | ExtentFlags::SHARED,
+        flags: ExtentFlags::SUMMED | ExtentFlags::SHARED,
     };
-    let word: u64 = 0x0304 | 1 << 60 | 1 << 61;
+    let word: u64 = 0x0304 | 1 << 61 | 1 << 62;
     let word_and_count = [word.to_le_bytes(), 0x0506_u64.to_le_bytes()].concat();
     [
         (
@@ -321,7 +347,7 @@ fn structures_are_documented_field_by_field() {
     let structures = [
         pool_structures(),
         tree_structures(),
-        vec![superblock_structure(), inode_structure()],
+        vec![superblock_structure(), device_structure(), inode_structure()],
     ];
     for (name, fields) in structures.into_iter().flatten() {
         assert_eq!(documented.remove(name).as_ref(), Some(&fields), "{name}");
@@ -361,6 +387,7 @@ fn constants_are_documented() {
         ("MAX_LANES", u64::from(MAX_LANES)),
         ("GROUP_CHUNKS", GROUP_CHUNKS),
         ("GROUP_BLOCKS", GROUP_BLOCKS),
+        ("SUMS_PER_BLOCK", SUMS_PER_BLOCK),
         ("MAX_ENTRIES", wide(MAX_ENTRIES)),
         ("MAX_VALUE_BYTES", wide(MAX_VALUE_BYTES)),
         ("MAX_LEVEL", u64::from(MAX_LEVEL)),
@@ -372,6 +399,9 @@ fn constants_are_documented() {
         ("MAX_RECORD_BYTES", wide(MAX_RECORD_BYTES)),
         ("MAX_WRITE_WORDS", wide(MAX_WRITE_WORDS)),
         ("MAX_ZERO_BLOCKS", MAX_ZERO_BLOCKS),
+        ("DEVICE_START", DEVICE_START.raw()),
+        ("MIN_DEVICE_BYTES", MIN_DEVICE_BYTES),
+        ("MAX_DEVICE_BYTES", MAX_DEVICE_BYTES),
     ];
     let documented: Vec<(&str, u64)> = rows("| constant |")
         .into_iter()
@@ -387,9 +417,11 @@ fn magic_numbers_are_documented() {
         ("checkpoint", checkpoint::MAGIC),
         ("roots", roots::MAGIC),
         ("bitmap", bitmap::MAGIC),
+        ("sum block", sum::MAGIC),
         ("inode", inode::MAGIC),
         ("node", node::MAGIC),
         ("record", record::MAGIC),
+        ("data device's header", device::MAGIC),
     ];
     let documented = rows("| structure | magic |");
     assert_eq!(documented.len(), magics.len());
@@ -422,7 +454,14 @@ fn geometry_is_documented() {
             superblock.journal_start.raw(),
             if journal.count <= 256 { 8 } else { 512 }
         );
-        assert_eq!(superblock.segments[0].bitmap_start, journal.end());
+        let [segment] = superblock.segments[..] else {
+            panic!("{} segments", superblock.segments.len());
+        };
+        assert_eq!((segment.bitmap_start, segment.sum_start), (journal.end(), None));
+        let [with_sums] = superblock.clone().with_sums().segments[..] else {
+            panic!("another number of segments");
+        };
+        assert_eq!(with_sums.sum_start, Some(segment.bitmaps().end()));
         [
             u64::from(superblock.lane_count),
             u64::from(superblock.lane_blocks),

@@ -7,15 +7,18 @@ use std::fmt::Write;
 
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
+use udax_media::device::DeviceHeader;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::{FileKind, Inode, InodeFlags};
 use udax_media::node::{self, NodeIdentity, NodeState, Slot, TreeKind, TreeRoot};
 use udax_media::record::{self, HEADER_SIZE, Operation, RecordHeader};
 use udax_media::seal::{self, Seed};
+use udax_media::sum::Sum;
 use udax_media::superblock::Superblock;
 use udax_media::xattr::{Xattr, XattrValue};
 use udax_media::{
-    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, InodeNo, Sequence, Timestamp, bitmap, name, roots,
+    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, Sequence, Timestamp, bitmap,
+    name, roots, sum,
 };
 use uuid::Uuid;
 
@@ -97,6 +100,56 @@ fn bitmap_has_its_golden_bytes() {
     let covers = BlockRange::new(BlockNo(bitmap::GROUP_BLOCKS), bitmap::GROUP_BLOCKS - 70);
     let block = bitmap::format(seed(), BlockNo(0x2200), covers);
     assert_golden(block.as_slice(), include_str!("golden/bitmap.txt"));
+}
+
+#[test]
+fn sum_block_has_its_golden_bytes() {
+    let superblock = Superblock::plan(100_000, UUID, HASH_KEY, "golden", time(1))
+        .unwrap()
+        .with_sums();
+    let at = Geometry::new(&superblock).sum_block_of(BlockNo(99_999)).unwrap();
+    let mut block = sum::format(seed(), at);
+    let place = usize::try_from(at.place(BlockNo(99_900)).in_block()).unwrap();
+    let word = Sum::of(seed(), &[7; BLOCK_SIZE]).word();
+    block[place..place + 8].copy_from_slice(&word.to_le_bytes());
+    seal::seal(seed(), block.as_mut_slice());
+    assert!(sum::verify(seed(), &block, at).is_ok());
+    assert_golden(block.as_slice(), include_str!("golden/sum_block.txt"));
+}
+
+#[test]
+fn superblock_with_sums_has_its_golden_bytes() {
+    let superblock = Superblock::plan(1 << 20, UUID, HASH_KEY, "golden", time(0x0506_0708)).unwrap();
+    assert_golden(
+        superblock.with_sums().encode().as_slice(),
+        include_str!("golden/superblock_with_sums.txt"),
+    );
+}
+
+#[test]
+fn superblock_with_a_device_has_its_golden_bytes() {
+    let superblock = Superblock::plan(1 << 20, UUID, HASH_KEY, "golden", time(0x0506_0708)).unwrap();
+    let device = Uuid::from_u128(0x0102_0304);
+    let superblock = superblock.with_device(device, 1 << 18, b"/dev/sda").unwrap();
+    let bytes = superblock.encode();
+    assert_eq!(Superblock::decode(&bytes, 0, 1 << 32), Ok(superblock));
+    assert_golden(
+        bytes.as_slice(),
+        include_str!("golden/superblock_with_device.txt"),
+    );
+}
+
+#[test]
+fn device_header_has_its_golden_bytes() {
+    let header = DeviceHeader {
+        pool: UUID,
+        device: Uuid::from_u128(0x0102_0304),
+        blocks: 1 << 18,
+    };
+    assert_golden(
+        header.encode(1).as_slice(),
+        include_str!("golden/device_header.txt"),
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
 use udax_media::extent::{Extent, ExtentFlags, MAX_EXTENT_BLOCKS};
+use udax_media::geometry::SumBlock;
 use udax_media::inode::{self, FileKind, INLINE_BYTES, INODE_SIZE, Inode, InodeFlags, InodeSlot};
 use udax_media::node::{self, NodeIdentity, NodeState, Slot, TreeKind, TreeRoot};
 use udax_media::record::{self, HEADER_SIZE, Operation, RecordHeader};
@@ -13,7 +14,7 @@ use udax_media::superblock::Superblock;
 use udax_media::xattr::{self, Xattr, XattrValue};
 use udax_media::{
     BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, MAX_FILE_BYTES,
-    MAX_NAME_BYTES, MAX_SYMLINK_BYTES, Sequence, Timestamp, bitmap, geometry, name, roots,
+    MAX_NAME_BYTES, MAX_SYMLINK_BYTES, Sequence, Timestamp, bitmap, geometry, name, roots, sum,
 };
 use uuid::Uuid;
 
@@ -125,11 +126,55 @@ fn groups_of_a_pool_cover_each_block_once() {
             .sum();
         assert_eq!(bits, blocks);
         let own = geometry.own_ranges();
+        assert_eq!(geometry.sum_blocks().next(), None);
+        assert_eq!(geometry.sum_block_of(BlockNo(0)), None);
         assert!(
             own.array_windows().all(|[one, two]| one.end() <= two.start),
             "own ranges overlap"
         );
         assert!(own.iter().all(|range| geometry.contains(*range)));
+    }
+}
+
+#[test]
+fn sum_blocks_of_a_pool_cover_each_block_once() {
+    for blocks in [4096, 32_256, 32_257, 100_000] {
+        let superblock = pool(blocks).with_sums();
+        let decoded = Superblock::decode(&superblock.encode(), 1, blocks * 4096).unwrap();
+        assert_eq!(decoded, superblock);
+        let geometry = Geometry::new(&superblock);
+        let mut next = 0;
+        for at in geometry.sum_blocks() {
+            assert_eq!(at.covers.start.raw(), next);
+            assert!(geometry.is_own(BlockRange::new(at.block, 1)));
+            next = at.covers.end().raw();
+            for block in [at.covers.start, BlockNo(next - 1)] {
+                assert_eq!(geometry.sum_block_of(block), Some(at));
+                assert_eq!(at.place(block).block(), at.block);
+                assert!(at.place(block).in_block() >= 64);
+            }
+            let bytes = sum::format(seed(), at);
+            sum::verify(seed(), &bytes, at).unwrap();
+            let elsewhere = SumBlock {
+                block: BlockNo(at.block.raw() + 1),
+                ..at
+            };
+            assert!(sum::verify(seed(), &bytes, elsewhere).is_err());
+            let mut damaged = bytes.clone();
+            damaged[4095] ^= 1;
+            assert!(sum::verify(seed(), &damaged, at).is_err());
+        }
+        assert_eq!(next, blocks);
+        assert_eq!(geometry.sum_block_of(BlockNo(blocks)), None);
+    }
+    // Where they must be.
+    let mut superblock = pool(4096).with_sums();
+    for start in [0, 1, 8, 4095] {
+        superblock.segments[0].sum_start = Some(BlockNo(start));
+        assert!(
+            Superblock::decode(&superblock.encode(), 0, 4096 * 4096).is_err(),
+            "{start}"
+        );
     }
 }
 
@@ -276,11 +321,15 @@ fn extent_comes_back_at_its_limits() {
         first: FileBlock((1 << 51) - MAX_EXTENT_BLOCKS),
         start: BlockNo((1 << 38) - MAX_EXTENT_BLOCKS),
         count: MAX_EXTENT_BLOCKS,
-        flags: ExtentFlags::all(),
+        flags: ExtentFlags::SUMMED | ExtentFlags::SHARED,
     };
     let decode = |extent: &Extent| Extent::decode(extent.first, &extent.encode(), 1 << 38);
     assert_eq!(decode(&extent), Some(extent));
     for change in [
+        Extent {
+            flags: ExtentFlags::SUMMED | ExtentFlags::UNWRITTEN,
+            ..extent
+        },
         Extent { count: 0, ..extent },
         Extent {
             count: MAX_EXTENT_BLOCKS + 1,

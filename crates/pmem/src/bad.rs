@@ -1,4 +1,4 @@
-//! Pages that are known to be bad, so that nothing touches them: told by the kernel, met, or injected.
+//! Pages that are known to be bad, so that nothing touches them: told by the kernel (`told`), met, or injected.
 //!
 //! # Invariants
 //! Ranges are of whole pages; those of a set neither overlap nor touch. `is_any` says whether a set holds one.
@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::{Rank, RwLock};
+
+use crate::told::Told;
 
 /// The unit that is good or bad as a whole: what the processor maps, and the kernel takes away.
 pub(crate) const PAGE: u64 = 4096;
@@ -32,6 +34,7 @@ pub(crate) struct BadPages {
     /// Relaxed: who misses a page that becomes bad meanwhile might as well have come before.
     is_any: AtomicBool,
     sets: RwLock<Sets>,
+    told: Told,
 }
 
 #[derive(Debug, Default)]
@@ -41,17 +44,29 @@ struct Sets {
 }
 
 impl BadPages {
-    pub(crate) fn new() -> Self {
+    /// Of a region whose bytes are at `addresses`.
+    pub(crate) fn new(addresses: Range<usize>) -> Self {
         Self {
             is_any: AtomicBool::new(false),
             sets: RwLock::new(Rank::Leaf, Sets::default()),
+            told: Told::new(addresses),
         }
     }
 
     /// Whether there are any: the one question that every access asks.
     #[inline(always)]
     pub(crate) fn is_any(&self) -> bool {
-        self.is_any.load(Ordering::Relaxed)
+        self.is_any.load(Ordering::Relaxed) || self.told.is_any()
+    }
+
+    /// Takes over what the kernel has told by a signal.
+    #[inline(always)]
+    fn learn(&self) {
+        if self.told.is_any() {
+            for page in self.told.take() {
+                self.insert(page..page + PAGE, Origin::Medium);
+            }
+        }
     }
 
     /// Adds every page that `range` touches.
@@ -83,6 +98,7 @@ impl BadPages {
 
     /// The first bad byte of `range`.
     pub(crate) fn first_in(&self, range: Range<u64>) -> Option<u64> {
+        self.learn();
         let sets = self.sets.read();
         let medium = sets.medium.first_in(&range);
         let injected = sets.injected.first_in(&range);
@@ -96,6 +112,7 @@ impl BadPages {
 
     /// All of them, ascending.
     pub(crate) fn ranges(&self) -> Vec<Range<u64>> {
+        self.learn();
         let sets = self.sets.read();
         let mut all = RangeSet(sets.medium.0.clone());
         for (start, end) in &sets.injected.0 {
@@ -204,7 +221,7 @@ mod tests {
 
     #[test]
     fn whole_pages_become_bad_and_are_forgotten_one_by_one() {
-        let bad = BadPages::new();
+        let bad = BadPages::new(0..0);
         assert!(!bad.is_any());
         bad.insert(5000..5001, Origin::Injected);
         bad.insert(8192..8200, Origin::Medium);

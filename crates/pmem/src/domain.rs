@@ -143,7 +143,7 @@ fn read_address(path: &Path) -> Result<u64> {
 }
 
 /// The nearest ancestor called `prefix` and a number.
-fn ancestor(directory: &Path, prefix: &str) -> Option<PathBuf> {
+pub(crate) fn ancestor(directory: &Path, prefix: &str) -> Option<PathBuf> {
     directory
         .ancestors()
         .find(|path| is_named(path, prefix))

@@ -7,16 +7,18 @@
 //! sees every store, flush and fence; the code that ships is the code that is watched.
 //!
 //! Modules: `region` is the public object; `source` opens, locks and sizes files and devices; `mapping` owns the
-//! address range; `domain` finds the persistence domain; `engine` chooses the processor's instructions out of
+//! address range; `domain` finds the persistence domain; `medium` tells people about it; `engine` chooses the
+//! processor's instructions out of
 //! `access`, where all loads and stores of mapped memory are; `msync` remembers what a fence must msync; `bad` which
-//! pages are known to be bad.
+//! pages are known to be bad; `told` what the kernel says of them by a signal.
 //!
 //! # Media errors
 //! Every load, store, read-modify-write and flush of mapped memory is an instruction listed in a table. When one
 //! raises SIGBUS, a process-wide handler sends it to its fix-up, and the caller gets [`RegionError::Media`]. Nothing
 //! is mapped over the failing page and no value is made up. The handler is installed with the first region and hands
 //! every other SIGBUS to the handler that was there before; a handler installed later must do likewise. A thread that
-//! blocks SIGBUS dies of it.
+//! blocks SIGBUS dies of it. A signal of the kernel's own accord, that a page of a region has lost its bytes, makes
+//! that page known as bad, and nothing else.
 //!
 //! Pages that are known to be bad are not touched at all (`region/poison`), until a store covers one as a whole.
 
@@ -31,13 +33,16 @@ mod error;
 #[cfg(feature = "libpmem")]
 mod libpmem;
 mod mapping;
+mod medium;
 mod msync;
 mod options;
 mod recorder;
 mod region;
 mod source;
+mod told;
 
 pub use error::RegionError;
+pub use medium::Medium;
 pub use options::{Backend, DEFAULT_RESERVE, Persistence, RegionOptions};
 pub use recorder::{CountingRecorder, Counts, Event, OwnedEvent, Recorder, TraceRecorder, Traced};
 pub use region::Region;

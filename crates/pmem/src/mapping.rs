@@ -7,6 +7,7 @@
 //! Locks: `growth` (a leaf) is held while the range is extended; accesses take no lock.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -124,6 +125,12 @@ impl Mapping {
     pub(crate) fn offset_of(&self, address: usize) -> Option<u64> {
         let offset = u64::try_from(address.checked_sub(self.base.addr().get())?).ok()?;
         (offset < self.reserved).then_some(offset)
+    }
+
+    /// The reserved range, which is not given back before the object is.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.base.addr().get();
+        start..start.saturating_add(to_usize(self.reserved))
     }
 
     pub(crate) fn source(&self) -> Option<&Source> {

@@ -1,8 +1,11 @@
 //! Watchers of a region: what they see, one that counts and one that keeps everything.
 //!
-//! Locks: the trace's, a leaf; no other lock is taken under it.
+//! A [`Watch`] makes a store and its record one: a trace replayed is the region, whoever stored at once.
+//!
+//! Locks: the watch's, of rank `Recorder`, under which a recorder runs and may take leaves; the trace's, a leaf.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 use udax_sync::atomic::{AtomicU64, Ordering};
@@ -38,13 +41,45 @@ pub enum Event<'e> {
     Fence,
 }
 
-/// Sees every store, flush and fence of a region. Called by the storing thread, after the store.
+/// Sees every store, flush and fence of a region. Called by the storing thread, after the store, for one event of a
+/// region at a time, in the order in which they happened.
 ///
 /// Flushes are seen in every persistence domain, also where they need no instruction: a trace does not depend on the
-/// machine. Of threads that race, the calls may come in another order than the stores.
+/// machine. A recorder may read the region it watches, and must not store to it: that would wait for itself.
 pub trait Recorder: Send + Sync + fmt::Debug {
     /// `event` has happened.
     fn record(&self, event: Event<'_>);
+}
+
+/// A recorder, and the lock that keeps events in their order.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    recorder: Arc<dyn Recorder>,
+    order: Mutex<()>,
+}
+
+impl Watch {
+    pub(crate) fn new(recorder: Arc<dyn Recorder>) -> Self {
+        Self {
+            recorder,
+            order: Mutex::new(Rank::Recorder, ()),
+        }
+    }
+
+    /// Does `act`, and records what `event` says of it before anything else happens to the region.
+    #[cold]
+    pub(crate) fn see<'e, T>(
+        &self,
+        act: impl FnOnce() -> T,
+        event: impl FnOnce(&T) -> Option<Event<'e>>,
+    ) -> T {
+        let _order = self.order.lock();
+        let done = act();
+        if let Some(event) = event(&done) {
+            self.recorder.record(event);
+        }
+        done
+    }
 }
 
 /// Lines that `len` bytes at `at` touch.
@@ -245,7 +280,7 @@ impl TraceRecorder {
         Self::default()
     }
 
-    /// The events since the last call, in the order in which they were recorded.
+    /// The events since the last call, in the order in which they happened.
     pub fn take(&self) -> Vec<Traced> {
         std::mem::take(&mut *self.events.lock())
     }

@@ -2,7 +2,7 @@
 //! fences in `store`; bad pages in `poison`.
 //!
 //! Locks: only leaves, inside `mapping` (growth), `msync` (pages to write back), `bad` and here (failed pages); none is
-//! taken by loads and stores that succeed where no page is bad.
+//! taken by loads and stores that succeed where no page is bad. A recorder brings a lock of its own (`store`).
 
 mod load;
 mod poison;
@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::mapping::{Access, Mapping};
 use crate::msync::PendingPages;
 use crate::options::{Persistence, RegionOptions};
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Watch};
 use crate::source::{Kind, Mode, Source};
 use crate::{RegionError, Result};
 
@@ -46,7 +46,7 @@ pub struct Region {
     is_private: bool,
     failures: Mutex<BTreeSet<u64>>,
     bad: BadPages,
-    recorder: Option<Arc<dyn Recorder>>,
+    watch: Option<Watch>,
 }
 
 impl Region {
@@ -137,6 +137,7 @@ impl Region {
             Persistence::ProcessOnly => options.emulate_flush,
             Persistence::Eadr | Persistence::Msync => false,
         };
+        let addresses = mapping.addresses();
         let region = Self {
             mapping,
             engine: Engine::new(options.backend, flushes),
@@ -145,8 +146,8 @@ impl Region {
             is_read_only: options.read_only,
             is_private: options.private,
             failures: Mutex::new(Rank::Leaf, BTreeSet::new()),
-            bad: BadPages::new(),
-            recorder: options.recorder,
+            bad: BadPages::new(addresses),
+            watch: options.recorder.map(Watch::new),
         };
         region.learn_bad_pages();
         Ok(region)

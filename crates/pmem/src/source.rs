@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::unistd::{Whence, lseek};
 
 use crate::domain::{self, DaxDevice, SYSFS};
+use crate::medium;
 use crate::{RegionError, Result};
 
 /// Length and offset of mappings of ordinary files.
@@ -66,6 +68,11 @@ impl Source {
     /// `Busy`; `Io`: what open(2) gives, or neither a file nor a DAX device.
     pub(crate) fn open(path: &Path, mode: Mode) -> Result<Self> {
         let io = |what| move |source: std::io::Error| RegionError::io(path, what, source);
+        // A device that is used otherwise has no path: a file of its name must not be made instead.
+        if let Some(advice) = absent_device(path) {
+            let source = std::io::Error::new(ErrorKind::NotFound, advice);
+            return Err(RegionError::io(path, "open", source));
+        }
         let (file, is_new) = open_file(path, mode).map_err(io("open"))?;
         let metadata = file.metadata().map_err(io("stat"))?;
         let file_type = metadata.file_type();
@@ -81,8 +88,13 @@ impl Source {
             let device = domain::dax_device(Path::new(SYSFS), metadata.rdev());
             Kind::Device(device.map_err(io("look up the DAX device"))?)
         } else {
-            let source =
-                std::io::Error::new(ErrorKind::InvalidInput, "neither a regular file nor a DAX device");
+            let mut message = "neither a regular file nor a DAX device".to_owned();
+            if file_type.is_block_device()
+                && let Some(advice) = medium::advice_for_block(Path::new(SYSFS), metadata.rdev())
+            {
+                message = format!("{message}: {advice}");
+            }
+            let source = std::io::Error::new(ErrorKind::InvalidInput, message);
             return Err(RegionError::io(path, "open", source));
         };
         let argument = match mode {
@@ -217,7 +229,9 @@ impl Source {
 
     /// Makes a page of a file good again, on which the medium has lost its bytes; whether that worked. Its content is
     /// zeros or undefined. In memory the page is given back and another one taken; elsewhere the filesystem is told to
-    /// write it, which on persistent memory clears the poison. A device has no such door here (`ndctl clear-errors`).
+    /// write it, which on persistent memory clears the poison. A device has no such door: stores of whole lines may
+    /// clear it, and the caller must look whether they have; what the kernel lists stays bad until `ndctl
+    /// clear-errors`.
     pub(crate) fn clear_page(&self, page: u64) -> bool {
         let is_inside = self.len().is_ok_and(|len| page + PAGE <= len);
         let Ok(signed) = i64::try_from(page) else {
@@ -235,7 +249,11 @@ impl Source {
             Kind::File { is_memory: false, .. } if is_inside => {
                 self.file.write_all_at(&[0; 4096], page).is_ok()
             }
-            Kind::File { .. } | Kind::Device(_) => false,
+            Kind::Device(device) => {
+                let listed = domain::bad_ranges(&device.directory).unwrap_or_default();
+                is_inside && !listed.iter().any(|bad| bad.start < page + PAGE && bad.end > page)
+            }
+            Kind::File { .. } => false,
         }
     }
 
@@ -254,6 +272,24 @@ impl Source {
     pub(crate) fn new_path(&self) -> Option<PathBuf> {
         self.is_new.then(|| self.path.clone())
     }
+}
+
+/// What to do where a DAX device is missing: it is in another mode, or there is none.
+fn absent_device(path: &Path) -> Option<String> {
+    let is_device = path.parent() == Some(Path::new("/dev"))
+        && path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"dax"));
+    if !is_device || path.exists() {
+        return None;
+    }
+    Some(
+        medium::advice_for_missing(Path::new(SYSFS), path).unwrap_or_else(|| {
+            "no such device: 'ndctl list --regions --namespaces' and 'daxctl list' show what there is, and \
+             'ndctl create-namespace --mode=devdax' makes one"
+                .to_owned()
+        }),
+    )
 }
 
 /// Opens; also whether the file is new.

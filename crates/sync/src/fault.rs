@@ -51,6 +51,11 @@ faults! {
         /// A pin does not keep its file open: an unlinked file is freed while pages of it are pinned.
         EarlyFree = "early-free",
     }
+    /// Those that the power failures of files on a data device find.
+    DEVICE {
+        /// New data is published without the flush that makes it durable on the data device.
+        UnflushedDevice = "unflushed-device",
+    }
     /// Those that the crash tests find.
     CRASH {
         /// A record is applied without the fence that makes it durable.
@@ -107,6 +112,22 @@ faults! {
         UnmarkedData = "unmarked-data",
         /// Shared blocks are given up without their count.
         UncountedShare = "uncounted-share",
+        /// The checksums of new data are recorded after the record that publishes it.
+        SplitSum = "split-sum",
+        /// Data that has a checksum is stored to in place.
+        InPlaceSum = "in-place-sum",
+        /// A pin for writing leaves their checksums to the blocks that are stored to through it.
+        PinnedSum = "pinned-sum",
+        /// Zeros behind the end of a file are stored into a block that has a checksum.
+        TailSum = "tail-sum",
+        /// A sync of a file in the page cache does not write its dirty pages.
+        UnwrittenSync = "unwritten-sync",
+        /// A write that is to be durable (`DSYNC`) stays in the page cache.
+        UnwrittenDsync = "unwritten-dsync",
+        /// Dirty pages behind the end are written before those nearer to it, and the size covers both.
+        EarlyEnd = "early-end",
+        /// A file's dirty pages are dropped when it is switched to memory access.
+        UnsettledSwitch = "unsettled-switch",
         /// A pool grows without a fence after the bitmaps of what is added.
         UnfencedGrowth = "unfenced-growth",
     }
@@ -211,7 +232,8 @@ mod tests {
 
     #[test]
     fn each_fault_is_found_by_its_name() {
-        assert_eq!(Fault::ALL.len(), Fault::DMA.len() + Fault::CRASH.len());
+        let lists = [Fault::DMA, Fault::DEVICE, Fault::CRASH];
+        assert_eq!(Fault::ALL.len(), lists.map(<[Fault]>::len).iter().sum());
         assert!(Fault::ALL.len() <= 64, "a fault is a bit of a word");
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(*fault));

@@ -17,6 +17,8 @@
 //! or atomics. Timed waits are plain waits with loom, and time out at random with shuttle; `thread::scope` is std's and
 //! shuttle's only; [`thread_number`] is that of the real thread with loom.
 
+#[cfg(feature = "counted-allocations")]
+pub mod allocation;
 pub mod atomic;
 #[cfg(any(loom, shuttle))]
 mod checked;
@@ -27,11 +29,12 @@ mod rank;
 pub mod refusal;
 mod rwlock;
 mod thread_number;
+pub mod wait;
 
 pub use crossbeam_utils::CachePadded;
 pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use once::OnceLock;
-pub use rank::{Order, Rank};
+pub use rank::{Held, Order, Rank};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use thread_number::thread_number;
 

@@ -24,6 +24,10 @@ pub enum Rank {
     BadBlocks = 65,
     /// The caches of inodes and directory entries.
     Cache = 70,
+    /// The first look at a block of checksums of data.
+    Sums = 75,
+    /// A flush of the data device.
+    Disk = 78,
     /// The publishing of checkpoints.
     Checkpoint = 80,
     /// One journal lane.
@@ -34,6 +38,8 @@ pub enum Rank {
     Allocator = 110,
     /// A mapping's index.
     Index = 120,
+    /// A store to the medium, and what a recorder is told of it.
+    Recorder = 190,
     /// Nothing is taken under it.
     Leaf = 200,
 }
@@ -41,9 +47,10 @@ pub enum Rank {
 /// The order within a rank: the inode number, the page index, the lane.
 pub type Order = u64;
 
-/// What a guard keeps to undo its entry in the thread's stack of held ranks.
+/// What a guard keeps to undo its entry in the thread's stack of held ranks: also for locks that are made elsewhere,
+/// such as a bit of a word.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     #[cfg(debug_assertions)]
     entry: (Rank, Order),
     // A guard belongs to the thread whose stack names it.
@@ -94,7 +101,7 @@ impl Held {
     /// In debug builds, when the thread holds a lock of the same or a higher (rank, order).
     #[inline]
     #[track_caller]
-    pub(crate) fn take(rank: Rank, order: Order) -> Self {
+    pub fn take(rank: Rank, order: Order) -> Self {
         #[cfg(debug_assertions)]
         if let Some(held) = stack::highest()
             && held >= (rank, order)
@@ -109,7 +116,7 @@ impl Held {
 
     /// Notes a lock taken without waiting: that cannot deadlock, so its order is free.
     #[inline]
-    pub(crate) fn note(rank: Rank, order: Order) -> Self {
+    pub fn note(rank: Rank, order: Order) -> Self {
         #[cfg(debug_assertions)]
         stack::with(|stack| stack.push((rank, order)));
         #[cfg(not(debug_assertions))]

@@ -1,10 +1,10 @@
 //! Poison: pages whose bytes the medium does not give.
 //!
-//! A page becomes known as bad when the kernel says so as the region is mapped (`badblocks` in sysfs), when an access
-//! meets it, or by [`Region::poison`]. From then on nothing touches it: loads give the media error at once, and so do
-//! stores that cover only a part of it. A store that covers the whole page makes it good again, in this order: the
-//! medium clears it; the bytes are stored; only then the page is forgotten. So readers fail until what they read is
-//! valid.
+//! A page becomes known as bad when the kernel says so as the region is mapped (`badblocks` in sysfs) or by a signal,
+//! when an access meets it, or by [`Region::poison`]. From then on nothing touches it: loads give the media error at
+//! once, and so do stores that cover only a part of it. A store that covers the whole page makes it good again, in
+//! this order: the medium clears it; the bytes are stored; only then the page is forgotten. So readers fail until
+//! what they read is valid.
 //!
 //! Who stores a page keeps others from storing there meanwhile, as with any store; readers need no care.
 
@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::Region;
 use crate::bad::{Origin, PAGE};
 use crate::domain;
-use crate::source::Kind;
+use crate::source::{Kind, Source};
 use crate::{RegionError, Result};
 
 fn to_usize(bytes: u64) -> usize {
@@ -125,10 +125,14 @@ impl Region {
             if page < at || page + PAGE > end {
                 return Err(self.known_bad(bad));
             }
+            let is_of_medium = self.bad.is_of_medium(page);
             self.clear_medium(page)?;
             store(page, part(page, page + PAGE))?;
             // Last: until here it holds nothing valid.
             self.bad.forget(page);
+            if is_of_medium && self.is_device() {
+                self.verify_cleared(page, part(page, page + PAGE))?;
+            }
             self.failures.lock().remove(&page);
             from = page + PAGE;
         }
@@ -151,6 +155,23 @@ impl Region {
         }
     }
 
+    fn is_device(&self) -> bool {
+        let kind = self.mapping.source().map(Source::kind);
+        matches!(kind, Some(Kind::Device(_)))
+    }
+
+    /// Looks whether the medium gives back what was stored on a page that it had lost: of a device only that tells. If
+    /// not, the page is bad again.
+    fn verify_cleared(&self, page: u64, bytes: &[u8]) -> Result<()> {
+        self.flush(page, PAGE)?;
+        self.fence()?;
+        if self.compare(page, bytes)? {
+            Ok(())
+        } else {
+            Err(self.media_error(page))
+        }
+    }
+
     /// The error of an access that was not even tried.
     #[cold]
     fn known_bad(&self, at: u64) -> RegionError {
@@ -160,7 +181,7 @@ impl Region {
 
     /// Takes over what the kernel knows of the device.
     pub(super) fn learn_bad_pages(&self) {
-        if let Some(Kind::Device(device)) = self.mapping.source().map(|source| source.kind()) {
+        if let Some(Kind::Device(device)) = self.mapping.source().map(Source::kind) {
             // Where it cannot be read, bad pages are found when they are met.
             for range in domain::bad_ranges(&device.directory).unwrap_or_default() {
                 self.bad.insert(range, Origin::Medium);

@@ -2,12 +2,16 @@
 //!
 //! Stores past the cache are of whole lines. What does not fill a line is stored through the cache and its line
 //! flushed, and recorders see it so. Empty stores and flushes do nothing and are not recorded.
+//!
+//! Lock: where a recorder is attached, what happens and its record are one, under the lock of rank `Recorder`
+//! ([`Watch`](crate::recorder::Watch)). Without one, that costs a branch that is always predicted.
 
 use std::mem::MaybeUninit;
 
 use super::Region;
 use super::load::{Buffer, CHUNK};
 use crate::access;
+use crate::msync::PendingPages;
 use crate::recorder::Event;
 use crate::{LINE, Result};
 
@@ -50,10 +54,11 @@ impl Region {
     #[inline(always)]
     fn store_good(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
         // SAFETY: `to` is mapped for that length, as callers have checked, and `bytes` is borrowed for it.
-        let outcome = unsafe { access::store_words(to, bytes.as_ptr(), bytes.len()) };
-        if self.recorder.is_some() {
-            self.record_store(at, &bytes[..bytes.len() - outcome.left]);
-        }
+        let store = || unsafe { access::store_words(to, bytes.as_ptr(), bytes.len()) };
+        let outcome = match &self.watch {
+            None => store(),
+            Some(watch) => watch.see(store, |outcome| stored(at, &bytes[..bytes.len() - outcome.left])),
+        };
         if outcome.left != 0 {
             return Err(self.failed(at, bytes.len(), outcome));
         }
@@ -73,13 +78,17 @@ impl Region {
         let word = self.word(at)?;
         self.check_good_word(at)?;
         // SAFETY: checked to be aligned and mapped.
-        if unsafe { access::store(word, value) }.is_err() {
-            return Err(self.media_error(at));
-        }
-        if self.recorder.is_some() {
-            self.record_store(at, &value.to_le_bytes());
-        }
-        Ok(())
+        let store = || unsafe { access::store(word, value) };
+        let result = match &self.watch {
+            None => store(),
+            Some(watch) => {
+                let bytes = value.to_le_bytes();
+                watch.see(store, |result| {
+                    result.is_ok().then_some(Event::Store { at, bytes: &bytes })
+                })
+            }
+        };
+        result.map_err(|access::Fault| self.media_error(at))
     }
 
     /// Sets bits of an aligned word atomically; gives the word before.
@@ -116,12 +125,19 @@ impl Region {
         loop {
             let after = change(before);
             // SAFETY: checked to be aligned and mapped.
-            let found = unsafe { access::compare_exchange(word, before, after) };
+            let exchange = || unsafe { access::compare_exchange(word, before, after) };
+            let found = match &self.watch {
+                None => exchange(),
+                Some(watch) => {
+                    let bytes = after.to_le_bytes();
+                    watch.see(exchange, |found| {
+                        let is_stored = matches!(found, Ok(found) if *found == before);
+                        is_stored.then_some(Event::Store { at, bytes: &bytes })
+                    })
+                }
+            };
             let found = found.map_err(|access::Fault| self.media_error(at))?;
             if found == before {
-                if self.recorder.is_some() {
-                    self.record_store(at, &after.to_le_bytes());
-                }
                 return Ok(before);
             }
             before = found;
@@ -161,16 +177,16 @@ impl Region {
     fn stream(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
         // SAFETY: `to` is mapped for that length, `bytes` is borrowed for it; both callers pass whole lines, and the
         // mapping's base is aligned.
-        let outcome = unsafe { (self.engine.stream)(to, bytes.as_ptr(), bytes.len()) };
-        let done = bytes.len() - outcome.left;
+        let store = || unsafe { (self.engine.stream)(to, bytes.as_ptr(), bytes.len()) };
+        let outcome = match &self.watch {
+            None => store(),
+            Some(watch) => watch.see(store, |outcome| {
+                let bytes = &bytes[..bytes.len() - outcome.left];
+                (!bytes.is_empty()).then_some(Event::NonTemporal { at, bytes })
+            }),
+        };
         if let Some(pending) = &self.pending {
-            pending.note(at, to_u64(done));
-        }
-        if self.recorder.is_some() && done != 0 {
-            self.record(Event::NonTemporal {
-                at,
-                bytes: &bytes[..done],
-            });
+            pending.note(at, to_u64(bytes.len() - outcome.left));
         }
         if outcome.left != 0 {
             return Err(self.failed(at, bytes.len(), outcome));
@@ -265,22 +281,32 @@ impl Region {
         if bytes == 0 {
             return Ok(());
         }
-        if let Some(flush) = self.engine.flush {
-            let first = at - at % LINE;
-            let lines = to_usize((at + len - first).div_ceil(LINE));
-            let start = self.mapping.base().wrapping_add(to_usize(first));
-            // SAFETY: the lines touch the range, which is mapped; the mapping consists of whole pages.
-            let outcome = unsafe { flush(start, lines) };
-            if outcome.left != 0 {
-                let done = to_u64(lines - outcome.left) * LINE;
-                return Err(self.media_error((first + done).max(at)));
-            }
-        }
+        let flush = || self.flush_lines(at, len);
+        let result = match &self.watch {
+            None => flush(),
+            Some(watch) => watch.see(flush, |result| result.is_ok().then_some(Event::Flush { at, len })),
+        };
+        result.map_err(|Unflushed(byte)| self.media_error(byte))?;
         if let Some(pending) = &self.pending {
             pending.note(at, len);
         }
-        if self.recorder.is_some() {
-            self.record(Event::Flush { at, len });
+        Ok(())
+    }
+
+    /// Flushes lines of a range in bounds that is not empty, where that needs an instruction.
+    #[inline(always)]
+    fn flush_lines(&self, at: u64, len: u64) -> std::result::Result<(), Unflushed> {
+        let Some(flush) = self.engine.flush else {
+            return Ok(());
+        };
+        let first = at - at % LINE;
+        let lines = to_usize((at + len - first).div_ceil(LINE));
+        let start = self.mapping.base().wrapping_add(to_usize(first));
+        // SAFETY: the lines touch the range, which is mapped; the mapping consists of whole pages.
+        let outcome = unsafe { flush(start, lines) };
+        if outcome.left != 0 {
+            let done = to_u64(lines - outcome.left) * LINE;
+            return Err(Unflushed((first + done).max(at)));
         }
         Ok(())
     }
@@ -295,21 +321,21 @@ impl Region {
     /// later fence of the region fails too.
     #[inline]
     pub fn fence(&self) -> Result<()> {
-        self.engine.drain();
-        if self.pending.is_some() {
-            self.msync_pending()?;
+        let fence = || {
+            self.engine.drain();
+            match &self.pending {
+                None => Ok(()),
+                Some(pending) => self.msync(pending),
+            }
+        };
+        match &self.watch {
+            None => fence(),
+            Some(watch) => watch.see(fence, |result| result.is_ok().then_some(Event::Fence)),
         }
-        if self.recorder.is_some() {
-            self.record(Event::Fence);
-        }
-        Ok(())
     }
 
     #[cold]
-    fn msync_pending(&self) -> Result<()> {
-        let Some(pending) = &self.pending else {
-            return Ok(());
-        };
+    fn msync(&self, pending: &PendingPages) -> Result<()> {
         let result = pending.sync(|range| self.mapping.msync(range.start, range.end));
         result.map_err(|errno| crate::RegionError::Io {
             path: self.name(),
@@ -317,20 +343,14 @@ impl Region {
             source: errno.into(),
         })
     }
+}
 
-    #[cold]
-    fn record_store(&self, at: u64, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.record(Event::Store { at, bytes });
-        }
-    }
+/// The first byte that a flush could not write back.
+#[derive(Debug)]
+struct Unflushed(u64);
 
-    #[cold]
-    fn record(&self, event: Event<'_>) {
-        if let Some(recorder) = &self.recorder {
-            recorder.record(event);
-        }
-    }
+fn stored(at: u64, bytes: &[u8]) -> Option<Event<'_>> {
+    (!bytes.is_empty()).then_some(Event::Store { at, bytes })
 }
 
 /// Calls `each` for the parts of a range between multiples of the chunk size, the first one first.

@@ -1,5 +1,6 @@
 //! Real persistent memory. Run on a machine that has it, as `PMEM_DEV=/dev/dax0.0 PMEM_DIR=/mnt/pmem cargo test -p
 //! udax-pmem devices:: -- --ignored`; what the device holds is lost. `PMEM_DIR` is on a filesystem mounted with `dax`.
+//! `ci/vm` runs them in a virtual machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,92 +26,100 @@ fn read_only() -> RegionOptions {
     }
 }
 
-#[test]
-#[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
-fn a_dax_device_is_mapped_whole_and_keeps_what_is_stored() {
-    let path = named_by("PMEM_DEV");
-    for (round, backend) in (1_u8..).zip(backends()) {
-        let region = Region::create(&path, 2 << 20, with_backend(backend)).unwrap();
+mod of_a_device {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
+    fn a_dax_device_is_mapped_whole_and_keeps_what_is_stored() {
+        let path = named_by("PMEM_DEV");
+        for (round, backend) in (1_u8..).zip(backends()) {
+            let region = Region::create(&path, 2 << 20, with_backend(backend)).unwrap();
+            let len = region.len();
+            assert!(len >= 2 << 20);
+            assert!(is_durable(&region), "{:?}", region.persistence());
+            region.store_nontemporal(len - 5000, &[round; 5000]).unwrap();
+            region.store_u64(8, u64::from(round)).unwrap();
+            region.flush(8, 8).unwrap();
+            region.fence().unwrap();
+            drop(region);
+            let region = Region::open(&path, read_only()).unwrap();
+            assert_eq!(region.len(), len);
+            assert!(region.compare(len - 5000, &[round; 5000]).unwrap());
+            assert_eq!(region.read_u64(8).unwrap(), u64::from(round));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
+    fn a_dax_device_keeps_its_size_and_its_lock() {
+        let path = named_by("PMEM_DEV");
+        let region = Region::open(&path, RegionOptions::default()).unwrap();
         let len = region.len();
-        assert!(len >= 2 << 20);
-        assert!(is_durable(&region), "{:?}", region.persistence());
-        region.store_nontemporal(len - 5000, &[round; 5000]).unwrap();
-        region.store_u64(8, u64::from(round)).unwrap();
-        region.flush(8, 8).unwrap();
-        region.fence().unwrap();
+        assert!(matches!(region.grow(len + 1), Err(RegionError::TooSmall { .. })));
+        assert!(matches!(
+            Region::open(&path, read_only()),
+            Err(RegionError::Busy { .. })
+        ));
         drop(region);
-        let region = Region::open(&path, read_only()).unwrap();
-        assert_eq!(region.len(), len);
-        assert!(region.compare(len - 5000, &[round; 5000]).unwrap());
-        assert_eq!(region.read_u64(8).unwrap(), u64::from(round));
+        let error = Region::create(&path, len + 1, RegionOptions::default()).unwrap_err();
+        assert!(matches!(error, RegionError::TooSmall { .. }), "{error}");
+        assert!(path.exists());
     }
 }
 
-#[test]
-#[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
-fn a_dax_device_keeps_its_size_and_its_lock() {
-    let path = named_by("PMEM_DEV");
-    let region = Region::open(&path, RegionOptions::default()).unwrap();
-    let len = region.len();
-    assert!(matches!(region.grow(len + 1), Err(RegionError::TooSmall { .. })));
-    assert!(matches!(
-        Region::open(&path, read_only()),
-        Err(RegionError::Busy { .. })
-    ));
-    drop(region);
-    let error = Region::create(&path, len + 1, RegionOptions::default()).unwrap_err();
-    assert!(matches!(error, RegionError::TooSmall { .. }), "{error}");
-    assert!(path.exists());
-}
+mod of_a_filesystem {
+    use super::*;
 
-#[test]
-#[ignore = "needs PMEM_DIR: a directory of a filesystem mounted with dax"]
-fn a_file_on_a_dax_filesystem_needs_flushes_only_and_can_grow() {
-    let directory = tempfile::tempdir_in(named_by("PMEM_DIR")).unwrap();
-    let path = directory.path().join("pool");
-    for backend in backends() {
-        let options = RegionOptions {
-            // Ignored: the mapping is the medium.
-            msync: true,
-            ..with_backend(backend)
-        };
-        let region = Region::create(&path, 4 << 20, options).unwrap();
-        assert!(is_durable(&region), "{:?}", region.persistence());
-        region.store_nontemporal(3, &[4; 100_000]).unwrap();
-        region.fence().unwrap();
-        region.grow(9 << 20).unwrap();
-        region.store((9 << 20) - 8, &[5; 8]).unwrap();
-        region.flush((9 << 20) - 8, 8).unwrap();
-        region.fence().unwrap();
-        drop(region);
-        let region = Region::open(&path, read_only()).unwrap();
-        assert!(is_durable(&region));
-        assert!(region.compare(3, &[4; 100_000]).unwrap());
-        assert!(region.compare((9 << 20) - 8, &[5; 8]).unwrap());
-        drop(region);
-        fs::remove_file(&path).unwrap();
+    #[test]
+    #[ignore = "needs PMEM_DIR: a directory of a filesystem mounted with dax"]
+    fn a_file_on_a_dax_filesystem_needs_flushes_only_and_can_grow() {
+        let directory = tempfile::tempdir_in(named_by("PMEM_DIR")).unwrap();
+        let path = directory.path().join("pool");
+        for backend in backends() {
+            let options = RegionOptions {
+                // Ignored: the mapping is the medium.
+                msync: true,
+                ..with_backend(backend)
+            };
+            let region = Region::create(&path, 4 << 20, options).unwrap();
+            assert!(is_durable(&region), "{:?}", region.persistence());
+            region.store_nontemporal(3, &[4; 100_000]).unwrap();
+            region.fence().unwrap();
+            region.grow(9 << 20).unwrap();
+            region.store((9 << 20) - 8, &[5; 8]).unwrap();
+            region.flush((9 << 20) - 8, 8).unwrap();
+            region.fence().unwrap();
+            drop(region);
+            let region = Region::open(&path, read_only()).unwrap();
+            assert!(is_durable(&region));
+            assert!(region.compare(3, &[4; 100_000]).unwrap());
+            assert!(region.compare((9 << 20) - 8, &[5; 8]).unwrap());
+            drop(region);
+            fs::remove_file(&path).unwrap();
+        }
     }
-}
 
-#[test]
-#[ignore = "needs PMEM_DIR: a directory of a filesystem mounted with dax"]
-fn a_page_cut_off_a_dax_file_is_a_media_error() {
-    let directory = tempfile::tempdir_in(named_by("PMEM_DIR")).unwrap();
-    let path = directory.path().join("pool");
-    let region = Region::create(&path, 4 << 20, RegionOptions::default()).unwrap();
-    region.store(0, &[1; 8192]).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_len(4096).unwrap();
-    let mut buffer = [0; 8192];
-    assert!(matches!(
-        region.read(0, &mut buffer),
-        Err(RegionError::Media { at: 4096 })
-    ));
-    assert_eq!(&buffer[..4096], &[1; 4096]);
-    assert!(matches!(
-        region.store_nontemporal(8192, &[1; 64]),
-        Err(RegionError::Media { at: 8192 })
-    ));
-    // No flush of a lost page: emulated processors do not fault on it.
-    assert!(region.compare(0, &[1; 4096]).unwrap());
+    #[test]
+    #[ignore = "needs PMEM_DIR: a directory of a filesystem mounted with dax"]
+    fn a_page_cut_off_a_dax_file_is_a_media_error() {
+        let directory = tempfile::tempdir_in(named_by("PMEM_DIR")).unwrap();
+        let path = directory.path().join("pool");
+        let region = Region::create(&path, 4 << 20, RegionOptions::default()).unwrap();
+        region.store(0, &[1; 8192]).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(4096).unwrap();
+        let mut buffer = [0; 8192];
+        assert!(matches!(
+            region.read(0, &mut buffer),
+            Err(RegionError::Media { at: 4096 })
+        ));
+        assert_eq!(&buffer[..4096], &[1; 4096]);
+        assert!(matches!(
+            region.store_nontemporal(8192, &[1; 64]),
+            Err(RegionError::Media { at: 8192 })
+        ));
+        // No flush of a lost page: emulated processors do not fault on it.
+        assert!(region.compare(0, &[1; 4096]).unwrap());
+    }
 }

@@ -127,19 +127,23 @@ fn the_holder_is_named_while_others_lock_and_unlock() {
     let _region = Region::create(&path, 4096, RegionOptions::default()).unwrap();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for thread in 0..3 {
+        let spawn = |thread| {
             let (directory, is_over) = (directory.path(), &is_over);
             scope.spawn(move || {
                 let path = directory.join(format!("other {thread}"));
                 while !is_over.load(Ordering::Relaxed) {
                     drop(Region::create(&path, 4096, RegionOptions::default()).unwrap());
                 }
-            });
-        }
+            })
+        };
+        let threads = [0, 1, 2].map(spawn);
         let holders: Vec<String> = (0..500)
             .map(|_| busy_holder(Region::open(&path, RegionOptions::default())))
             .collect();
         is_over.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().unwrap();
+        }
         for holder in holders {
             assert!(holder.contains(&std::process::id().to_string()), "{holder:?}");
         }

@@ -12,6 +12,7 @@ mod poison;
 mod recorder;
 mod signals;
 mod threads;
+mod told;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -42,6 +43,17 @@ fn memory_directory() -> tempfile::TempDir {
 /// A directory of the filesystem that holds the build: not a memory filesystem on any machine that builds us.
 fn disk_directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Does `work` in four threads, numbered from 0. Each is joined: the thread sanitizer sees that, but not a scope's end.
+fn in_four_threads(work: impl Fn(u64) + Sync) {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads = [0, 1, 2, 3].map(|number| scope.spawn(move || work(number)));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
 }
 
 /// This program again, to run one test that is ignored otherwise, in a process of its own. `path` is what it works on.

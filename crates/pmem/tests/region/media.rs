@@ -11,7 +11,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use udax_pmem::{Backend, CountingRecorder, Region, RegionError, RegionOptions};
 
-use super::{backends, child, child_path, memory_directory, with_backend};
+use super::{backends, child, child_path, in_four_threads, memory_directory, with_backend};
 
 const LEN: u64 = 16 * 4096;
 /// What is left of the file: two pages.
@@ -170,15 +170,11 @@ fn a_recorder_sees_only_what_was_stored() {
 #[test]
 fn threads_that_meet_media_errors_at_once_all_survive() {
     with_cut_region(|region| {
-        std::thread::scope(|scope| {
-            for thread in 0..4_u64 {
-                scope.spawn(move || {
-                    for round in 0..500 {
-                        let at = CUT + (thread * 4096 + round * 8) % (LEN - CUT - 64);
-                        assert_eq!(failing_byte(region.read_u64(at)), at);
-                        assert_eq!(failing_byte(region.read(at, &mut [0; 64])), at);
-                    }
-                });
+        in_four_threads(|thread| {
+            for round in 0..500 {
+                let at = CUT + (thread * 4096 + round * 8) % (LEN - CUT - 64);
+                assert_eq!(failing_byte(region.read_u64(at)), at);
+                assert_eq!(failing_byte(region.read(at, &mut [0; 64])), at);
             }
         });
     });
