@@ -1,0 +1,194 @@
+//! Writing into the cache. After the kernel's `generic_perform_write` and `iomap_write_iter`.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use udax_sync::atomic::Ordering;
+
+use crate::backing::Reserving;
+use crate::folio::flag;
+use crate::locked::LockedFolio;
+use crate::mapping::AddError;
+use crate::page::{MAX_ORDER, PAGE, in_file, in_memory, order_at, overlap, page_of, pages_touched};
+use crate::{Backing, CacheError, Mapping, Stability, WriteFlags};
+
+/// One write under way.
+struct Writing<'w> {
+    mapping: &'w Arc<Mapping>,
+    backing: &'w mut dyn Backing,
+    flags: WriteFlags,
+    size: u64,
+}
+
+impl Mapping {
+    /// Copies `from` to the file at `at`, in the cache: the pages are dirty then, and have what writing them back will
+    /// need. The caller sets the file's size afterwards, and has waited before in [`crate::Cache::throttle`]. Gives the
+    /// number of bytes, which is less than asked for if there is no space or memory for more.
+    ///
+    /// # Errors
+    /// For the first byte: no space and other errors of the backing, `NoMemory`, `WouldBlock` with `NOWAIT`;
+    /// `BadRange` beyond the last byte that a file can have.
+    ///
+    /// # Durability
+    /// None, before a sync.
+    ///
+    /// # Locks
+    /// The caller lets nobody read or write these bytes meanwhile, or accepts that they see some of both.
+    pub fn write(
+        self: &Arc<Self>,
+        backing: &mut dyn Backing,
+        at: u64,
+        from: &[u8],
+        flags: WriteFlags,
+    ) -> Result<usize, CacheError> {
+        let end = at
+            .checked_add(in_file(from.len()))
+            .filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or(CacheError::BadRange)?;
+        let size = backing.size();
+        let mut writing = Writing {
+            mapping: self,
+            backing,
+            flags,
+            size,
+        };
+        let mut next = at;
+        while next < end {
+            match writing.piece(next..end, &from[in_memory(next - at)..]) {
+                Ok(end) => next = end,
+                Err(error) if next == at => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.cache().shrink_to_budget();
+        self.cache().ring_if_over();
+        Ok(in_memory(next - at))
+    }
+}
+
+impl Writing<'_> {
+    /// Copies as much of the range as one folio takes, and gives its end.
+    fn piece(&mut self, bytes: Range<u64>, from: &[u8]) -> Result<u64, CacheError> {
+        let mapping = Arc::clone(self.mapping);
+        let _invalidate = if self.flags.contains(WriteFlags::NOWAIT) {
+            let page = page_of(bytes.start);
+            let what = "pages are being taken out of the cache";
+            mapping
+                .invalidate
+                .try_read()
+                .ok_or(CacheError::WouldBlock { page, what })?
+        } else {
+            mapping.invalidate.read()
+        };
+        let folio = self.folio_for(&bytes)?;
+        let mut part = overlap(&bytes, &folio.byte_range());
+        self.bring_edges(&folio, &part)?;
+        let reserved = self.reserve(&folio, &pages_touched(&part))?;
+        part.end = part.end.min(reserved * PAGE);
+        let from = &from[..in_memory(part.end - part.start)];
+        folio.bytes.copy_in(folio.offset(part.start), from);
+        let pages = pages_touched(&part);
+        folio.pages.uptodate.set(folio.inner(&pages));
+        // Before the pages are dirty: whoever writes them back must not take these bytes for what is behind the end.
+        mapping.end.fetch_max(part.end, Ordering::AcqRel);
+        folio.make_dirty(&pages);
+        Ok(part.end)
+    }
+
+    /// The folio of the first byte, locked, which may be stored to.
+    fn folio_for(&self, bytes: &Range<u64>) -> Result<LockedFolio, CacheError> {
+        let page = page_of(bytes.start);
+        loop {
+            let Some(folio) = self.mapping.folio(page) else {
+                match self.new_folio(page, bytes) {
+                    Err(AddError::Exists) => continue,
+                    Err(AddError::NoMemory) => return Err(CacheError::NoMemory { page }),
+                    Ok(folio) => return Ok(folio),
+                }
+            };
+            let is_impatient = self.flags.contains(WriteFlags::NOWAIT);
+            let blocked = |what| CacheError::WouldBlock { page, what };
+            let locked = if is_impatient {
+                LockedFolio::try_lock(folio).ok_or_else(|| blocked("it is locked"))?
+            } else {
+                LockedFolio::lock(folio)
+            };
+            if locked.is_removed() {
+                continue;
+            }
+            if self.mapping.rules.stability == Stability::Stable && locked.has(flag::WRITEBACK) {
+                if is_impatient {
+                    return Err(blocked("it is being written"));
+                }
+                locked.wait_written();
+            }
+            if !self.flags.contains(WriteFlags::DONTCACHE) {
+                locked.clear(flag::DROPBEHIND);
+            }
+            locked.touch();
+            return Ok(locked);
+        }
+    }
+
+    fn new_folio(&self, page: u64, bytes: &Range<u64>) -> Result<LockedFolio, AddError> {
+        // A large one only for pages that are written whole: no byte of it must be read, nor is memory taken for
+        // nothing.
+        let whole = if bytes.start.is_multiple_of(PAGE) {
+            page_of(bytes.end)
+        } else {
+            page
+        };
+        let order = order_at(page, whole, MAX_ORDER.min(self.mapping.cache().limits.max_order));
+        let folio = self.mapping.add_fitting(page, order)?;
+        if self.flags.contains(WriteFlags::DONTCACHE) {
+            folio.raise(flag::DROPBEHIND);
+        }
+        folio.touch();
+        Ok(folio)
+    }
+
+    /// Makes those pages uptodate that the range has only a part of.
+    fn bring_edges(&mut self, folio: &LockedFolio, part: &Range<u64>) -> Result<(), CacheError> {
+        let first = (!part.start.is_multiple_of(PAGE)).then(|| page_of(part.start));
+        let last = (!part.end.is_multiple_of(PAGE) && part.end < self.size).then(|| page_of(part.end));
+        for page in first.into_iter().chain(last) {
+            let pages = page..page + 1;
+            if folio.is_uptodate(&pages) {
+                continue;
+            }
+            if page * PAGE >= self.size {
+                // Nothing was there: the memory is zeros.
+                folio.pages.uptodate.set(folio.inner(&pages));
+            } else if self.flags.contains(WriteFlags::NOWAIT) {
+                let what = "it must be read";
+                return Err(CacheError::WouldBlock { page, what });
+            } else {
+                self.mapping.bring(self.backing, folio, &pages)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves what these pages need that are not dirty; gives the page up to which there was space.
+    fn reserve(&mut self, folio: &LockedFolio, pages: &Range<u64>) -> Result<u64, CacheError> {
+        let mut from = pages.start;
+        while let Some(clean) = folio.next_clean(&(from..pages.end)) {
+            if self.reserve_for(folio, clean.clone()).is_err() {
+                // Not for all of them: one by one, as far as it goes.
+                for page in clean.clone() {
+                    match self.reserve_for(folio, page..page + 1) {
+                        Ok(()) => {}
+                        Err(_) if page > pages.start => return Ok(page),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            from = clean.end;
+        }
+        Ok(pages.end)
+    }
+
+    fn reserve_for(&mut self, folio: &LockedFolio, pages: Range<u64>) -> Result<(), CacheError> {
+        Ok(self.backing.reserve(pages, &mut Reserving::new(folio))?)
+    }
+}
