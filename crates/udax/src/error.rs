@@ -2,8 +2,10 @@
 
 use nix::errno::Errno;
 use udax_dax::DaxError;
+use udax_disk::DiskError;
 use udax_journal::JournalError;
-use udax_media::{FormatError, InodeNo, Place};
+use udax_media::{BlockNo, FormatError, InodeNo, Place};
+use udax_pagecache::CacheError;
 use udax_pmem::RegionError;
 
 use crate::dax::Conflict;
@@ -62,6 +64,10 @@ pub enum Error {
     /// `EAGAIN`, `ETIMEDOUT`, `EINTR`, `EFAULT` and others: a pin or a lease could not be made, or one was in the way.
     #[error(transparent)]
     Dax(#[from] DaxError),
+    /// `EAGAIN`, `ETIMEDOUT`, `EINTR`, `ENOMEM`: the page cache; `EIO` and others: a write-back has failed that this
+    /// open file was not told of.
+    #[error(transparent)]
+    Cache(CacheError),
     /// Never given to callers: what the operation waits for before it begins anew.
     #[doc(hidden)]
     #[error("in use by a pin or a lease")]
@@ -96,7 +102,8 @@ pub enum Error {
     /// `EUCLEAN`: what is on the medium does not follow the format.
     #[error("corrupt pool: {0}; run fsck")]
     Corrupt(#[from] FormatError),
-    /// `EUCLEAN`: neither superblock can be believed, or the pool has more bytes than there are: the check cannot help.
+    /// `EUCLEAN`: neither superblock can be believed, the pool has more bytes than there are, or it is of a newer
+    /// version: the check cannot help.
     #[error("{0}")]
     NotPool(FormatError),
     /// `EUCLEAN`: structures disagree.
@@ -120,6 +127,19 @@ pub enum Error {
         /// That byte in the pool.
         at: u64,
     },
+    /// `EIO`: a block of a file does not have its checksum: the medium has changed it. A write of the whole block
+    /// replaces it; all other files, and the file's other blocks, are as before.
+    #[error(
+        "wrong data: bytes {offset}+4096 of inode {ino} do not have their checksum (block {block} of the pool)"
+    )]
+    WrongData {
+        /// The file.
+        ino: InodeNo,
+        /// Where the block begins in the file.
+        offset: u64,
+        /// The block of the pool.
+        block: BlockNo,
+    },
     /// `EIO`: the medium has lost metadata. The pool is read-only from then on.
     #[error("media error in {what}: {place}; the pool is read-only from now on, run fsck")]
     LostMetadata {
@@ -140,6 +160,17 @@ pub enum Error {
     /// `EIO` and others: the medium or its mapping failed.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// `EIO` and others: the data device failed, or cannot be opened.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// `ENODEV`: the pool's data device is not there, or what is there is not it.
+    #[error("data device {}: {why}; data=PATH says where it is", path.display())]
+    NotDevice {
+        /// Where it was looked for.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The journal failed.
     #[error(transparent)]
     Journal(JournalError),
@@ -152,6 +183,7 @@ impl From<JournalError> for Error {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Region(region) => Self::Region(region),
+            JournalError::Disk(error) => Self::Disk(error),
             JournalError::Format(format) => Self::Corrupt(format),
             JournalError::Stopped => Self::ReadOnly,
             other => Self::Journal(other),
@@ -182,6 +214,7 @@ impl Error {
             Self::TooManyLinks => Errno::EMLINK,
             Self::FileTooLarge => Errno::EFBIG,
             Self::Dax(error) => error.errno(),
+            Self::Cache(error) => error.errno(),
             Self::Conflict(_) => Errno::EAGAIN,
             Self::OtherPool => Errno::EXDEV,
             Self::BadHandle(_) => Errno::EBADF,
@@ -196,9 +229,13 @@ impl Error {
             Self::NotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
-            Self::Region(_) | Self::Journal(_) | Self::LostData { .. } | Self::LostMetadata { .. } => {
-                Errno::EIO
-            }
+            Self::Disk(error) => error.errno(),
+            Self::NotDevice { .. } => Errno::ENODEV,
+            Self::Region(_)
+            | Self::Journal(_)
+            | Self::LostData { .. }
+            | Self::WrongData { .. }
+            | Self::LostMetadata { .. } => Errno::EIO,
         }
     }
 }

@@ -20,11 +20,12 @@ use crate::namespace::create::Creation;
 use crate::namespace::path::Follow;
 use crate::namespace::remove::Removal;
 use crate::options::{
-    DirEntry, FilesystemStat, FormatOptions, MountOptions, NewInode, OpenFlags, RenameMode, SetAttributes,
-    Stat, XattrMode,
+    Checksums, Dax, DirEntry, FilesystemStat, FormatOptions, MountOptions, NewInode, OpenFlags, OpenOptions,
+    RenameMode, SetAttributes, Stat, XattrMode,
 };
 use crate::pool::Pool;
 use crate::scrub::{ScrubOptions, ScrubReport, ScrubStep};
+use crate::space::Space;
 
 /// An open pool. Cheap to clone, `Send + Sync`.
 ///
@@ -88,6 +89,8 @@ impl Filesystem {
     /// `Busy` while other clones, files, pins or leases are there: they keep the pool open, and the last of them closes
     /// it. A media error; then the next open replays the journal.
     pub fn close(self) -> Result<()> {
+        // It keeps the pool while it writes.
+        self.pool.stop_flusher();
         match Arc::try_unwrap(self.pool) {
             Ok(pool) => pool.close(),
             Err(_) => Err(Error::Busy("files of the pool are open")),
@@ -97,6 +100,11 @@ impl Filesystem {
     /// What the pool is and where its parts are.
     pub fn superblock(&self) -> Superblock {
         self.pool.superblock.read().clone()
+    }
+
+    /// What the page cache of files without DAX holds, and how it fared.
+    pub fn cache_statistics(&self) -> udax_pagecache::Statistics {
+        self.pool.cache.statistics()
     }
 
     /// What opening replayed.
@@ -173,6 +181,8 @@ impl Filesystem {
             total_blocks: self.pool.superblock.read().total_blocks(),
             free_blocks: counters.free_blocks,
             available_blocks: self.pool.space.available().min(counters.free_blocks),
+            device_blocks: self.pool.device_space.as_ref().map_or(0, Space::block_count),
+            device_free_blocks: self.pool.device_space.as_ref().map_or(0, Space::available),
             inodes: counters.inodes,
             max_name: u32::try_from(MAX_NAME_BYTES).unwrap_or(0),
         }
@@ -209,7 +219,19 @@ impl Filesystem {
     /// # Durability
     /// A file that is made is durable on return: one fence.
     pub fn open_file(&self, path: impl AsRef<Path>, flags: OpenFlags, new: NewInode) -> Result<File> {
-        crate::file::open(&self.pool, bytes(&path), flags, new)
+        self.open_with(path, &OpenOptions::new(flags, new))
+    }
+
+    /// As [`Filesystem::open_file`], which waits for pins and leases in the way of `TRUNCATE` however long it takes;
+    /// this waits as the options say.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open_file`]; `Dax` by [`OpenOptions::wait`], when nothing has changed.
+    ///
+    /// # Durability
+    /// As [`Filesystem::open_file`].
+    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<File> {
+        crate::file::open(&self.pool, bytes(&path), options)
     }
 
     /// Makes a directory (`mkdir`).
@@ -331,8 +353,35 @@ impl Filesystem {
     /// # Errors
     /// As [`File::truncate`]; `IsDirectory`.
     pub fn truncate(&self, path: impl AsRef<Path>, size: u64) -> Result<()> {
-        self.with(path, Follow::Yes, |pool, inode| {
-            pool.truncate(inode, size, &Mode::wait())
+        self.truncate_waiting(path, size, &Mode::wait())
+    }
+
+    /// As [`Filesystem::truncate`], which waits for pins and leases however long it takes; this waits as `mode` says.
+    ///
+    /// # Errors
+    /// As [`Filesystem::truncate`]; `Dax` by `mode`, when nothing has changed.
+    pub fn truncate_waiting(&self, path: impl AsRef<Path>, size: u64, mode: &Mode) -> Result<()> {
+        self.with(path, Follow::Yes, |pool, inode| pool.truncate(inode, size, mode))
+    }
+
+    /// Switches the checksums of the data of a file on or off, or of what is made in a directory. A link at the end is
+    /// not followed.
+    ///
+    /// # Errors
+    /// As [`File::set_checksums`].
+    pub fn set_checksums(&self, path: impl AsRef<Path>, checksums: Checksums) -> Result<()> {
+        self.with(path, Follow::No, |pool, inode| {
+            pool.set_checksums(inode, checksums, &Mode::wait())
+        })
+    }
+
+    /// Sets or clears the DAX flag of a file, or of what is made in a directory. A link at the end is not followed.
+    ///
+    /// # Errors
+    /// As [`File::set_dax`].
+    pub fn set_dax(&self, path: impl AsRef<Path>, dax: Dax) -> Result<()> {
+        self.with(path, Follow::No, |pool, inode| {
+            pool.set_dax(inode, dax, &Mode::wait())
         })
     }
 
@@ -386,6 +435,10 @@ impl Filesystem {
     /// As [`File::list_xattrs`].
     pub fn list_xattrs(&self, path: impl AsRef<Path>) -> Result<Vec<Vec<u8>>> {
         self.with(path, Follow::No, |pool, inode| pool.collect_xattrs(inode))
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     fn create(&self, path: impl AsRef<Path>, creation: Creation<'_>, new: NewInode) -> Result<Stat> {

@@ -42,14 +42,19 @@ pub(crate) fn table_leaf(seed: Seed, own: BlockNo, chunk: BlockNo) -> Box<[u8; B
     block
 }
 
-/// Inode chunk 0, with nothing but the root directory. Sealed.
-pub(crate) fn first_chunk(seed: Seed, owner: Owner, now: Timestamp) -> Box<[u8; BLOCK_SIZE]> {
+/// Inode chunk 0, with nothing but the root directory, which has `flags`. Sealed.
+pub(crate) fn first_chunk(
+    seed: Seed,
+    owner: Owner,
+    flags: InodeFlags,
+    now: Timestamp,
+) -> Box<[u8; BLOCK_SIZE]> {
     let root = Inode {
         ino: inode::ROOT,
         generation: 1,
         kind: FileKind::Directory,
         permissions: ROOT_PERMISSIONS,
-        flags: InodeFlags::empty(),
+        flags,
         uid: owner.uid,
         gid: owner.gid,
         rdev: 0,

@@ -5,16 +5,19 @@
 //!
 //! Inside, from the outside in: [`Filesystem`] and [`File`] translate paths and flags; `namespace` makes, moves and
 //! removes names; `file` reads, writes and cuts; `inode` holds what is locked; `extents` maps a file's blocks;
-//! `tree` is the B+tree under all of them; `space` is what is free; `dax` pins files; `update` is one atomic change,
-//! which the journal commits; `scrub` looks for what the medium has lost, and `health` knows what that means.
+//! `tree` is the B+tree under all of them; `space` is what is free; `sums` are checksums of data; `dax` pins files;
+//! `cached` ties files without DAX to the page cache; `update` is one atomic change, which the journal commits; `scrub`
+//! looks for what the medium has lost, and `health` knows what that means.
 //!
 //! Locks are taken in the order of `udax_sync::Rank`; `docs/locking.md` says which lock makes each pair of operations
 //! safe. Everything that an operation changes stays locked until its record is durable.
 #![forbid(unsafe_code)]
 
 mod bad_blocks;
+mod cached;
 mod cuts;
 mod dax;
+mod device;
 mod error;
 mod extents;
 mod file;
@@ -25,6 +28,7 @@ mod initial;
 mod inode;
 mod mount;
 mod namespace;
+mod node;
 mod options;
 mod orphans;
 mod pool;
@@ -32,21 +36,30 @@ mod scrub;
 mod shares;
 mod signature;
 mod space;
+mod statistics;
+mod sums;
+mod tier;
 mod tree;
 mod update;
 mod verified;
 mod xattr;
 
 pub use bad_blocks::BadRange;
+pub use dax::{Obstacle, Waiter};
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;
 pub use health::Damage;
+pub use node::{Created, Node};
 pub use options::*;
 pub use scrub::{ScrubFinding, ScrubOptions, ScrubReport, ScrubStep};
+pub use statistics::Statistics;
 pub use udax_dax::{
     Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
     Until, WaitError,
 };
+pub use udax_disk::{Disk, DiskError};
+pub use udax_journal::JournalStatistics;
 pub use udax_media::inode::FileKind;
 pub use udax_media::{InodeNo, Place, Timestamp};
+pub use udax_pagecache::{Advice, CacheError, Statistics as CacheStatistics};

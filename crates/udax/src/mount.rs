@@ -6,17 +6,18 @@ use std::sync::Arc;
 use udax_journal::{Counters, Journal, JournalError};
 use udax_media::bitmap;
 use udax_media::geometry::{ROOTS, SUPERBLOCKS};
-use udax_media::inode::FileKind;
+use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::node::TreeRoot;
 use udax_media::segment::{MAX_SEGMENTS, Segment};
 use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, FormatError, Geometry, InodeNo, MAX_POOL_BYTES,
-    MIN_POOL_BYTES, Place, Superblock, roots, seal,
+    MIN_POOL_BYTES, Place, Superblock, roots, seal, sum,
 };
 use udax_pmem::{DEFAULT_RESERVE, Region, RegionOptions};
 use udax_sync::atomic::Ordering;
 use udax_sync::fault::{Fault, is_injected};
 
+use crate::device::{self, NewDevice};
 use crate::error::{Error, Result};
 use crate::initial;
 use crate::inode::attributes::now;
@@ -55,7 +56,11 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
 /// Makes a pool in `region`, of the whole of it unless the options say less.
 pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
     let bytes = options.size.unwrap_or(region.len()).min(region.len());
-    let superblock = plan(bytes, options)?;
+    let device = match &options.data {
+        Some(source) => Some(NewDevice::open(source, options.force)?),
+        None => None,
+    };
+    let superblock = plan(bytes, options, device.as_ref())?;
     let geometry = Geometry::new(&superblock);
     replace_lost(region, &geometry)?;
     // Until the new superblocks are there, nothing may take the pool for a valid one.
@@ -63,14 +68,18 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
         region.zero_nontemporal(block.offset().raw(), BLOCK_BYTES)?;
     }
     region.fence()?;
-    write_bitmaps(region, &superblock, &geometry, 0)?;
+    write_maps(region, &superblock, &geometry, 0)?;
+    let flags = match superblock.has_sums() {
+        true => InodeFlags::SUMMED,
+        false => InodeFlags::empty(),
+    };
     let [leaf, chunk] = first_blocks(&geometry);
     let seed = superblock.seed();
     write_block(region, leaf, &initial::table_leaf(seed, leaf, chunk))?;
     write_block(
         region,
         chunk,
-        &initial::first_chunk(seed, options.owner, superblock.created),
+        &initial::first_chunk(seed, options.owner, flags, superblock.created),
     )?;
     write_block(
         region,
@@ -85,13 +94,20 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
             ],
         ),
     )?;
-    let own: u64 = geometry.own_ranges().iter().map(|range| range.count).sum();
+    let own = geometry.own_ranges().into_iter();
+    let own: u64 = own
+        .filter(|range| !range.start.is_on_device())
+        .map(|range| range.count)
+        .sum();
     let counters = Counters {
         free_blocks: geometry.total_blocks() - own - 2,
         inodes: 1,
     };
     Journal::format(region, &superblock, counters)?;
     region.fence()?;
+    if let Some(device) = &device {
+        device.write_headers(&superblock)?;
+    }
     for block in SUPERBLOCKS.into_iter().rev() {
         write_block(region, block, &superblock.encode())?;
         region.fence()?;
@@ -102,7 +118,8 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
 /// Stores zeros where the medium has lost what the pool needs itself and does not write as a whole. Lost blocks
 /// elsewhere are set aside when somebody wants them.
 fn replace_lost(region: &Region, geometry: &Geometry) -> Result<()> {
-    for own in geometry.own_ranges() {
+    let own = geometry.own_ranges().into_iter();
+    for own in own.filter(|own| !own.start.is_on_device()) {
         for block in (own.start.raw()..own.end().raw()).map(BlockNo) {
             let at = block.offset().raw();
             if region.first_bad(at, BLOCK_BYTES).is_some() {
@@ -113,20 +130,23 @@ fn replace_lost(region: &Region, geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-fn plan(bytes: u64, options: &FormatOptions) -> Result<Superblock> {
+fn plan(bytes: u64, options: &FormatOptions, device: Option<&NewDevice>) -> Result<Superblock> {
     let uuid = options.uuid.unwrap_or_else(uuid::Uuid::new_v4);
     let hash_key = uuid::Uuid::new_v4().into_bytes();
-    Ok(Superblock::plan(
-        bytes / BLOCK_BYTES,
-        uuid,
-        hash_key,
-        &options.label,
-        now(),
-    )?)
+    let plan = Superblock::plan(bytes / BLOCK_BYTES, uuid, hash_key, &options.label, now())?;
+    match (options.data_checksums, device) {
+        (true, Some(_)) => Err(Error::NotSupported(
+            "checksums of data in a pool with a data device",
+        )),
+        (true, None) => Ok(plan.with_sums()),
+        (false, Some(device)) => Ok(plan.with_device(device.uuid, device.blocks(), &device.path)?),
+        (false, None) => Ok(plan),
+    }
 }
 
-/// Writes the bitmaps of segments from `first_segment` on: everything free but the pool's own blocks.
-fn write_bitmaps(
+/// Writes the bitmaps of segments from `first_segment` on, everything free but the pool's own blocks, and their sum
+/// blocks.
+fn write_maps(
     region: &Region,
     superblock: &Superblock,
     geometry: &Geometry,
@@ -150,6 +170,11 @@ fn write_bitmaps(
         }
         seal::seal(superblock.seed(), block.as_mut_slice());
         write_block(region, group.bitmap, &block)?;
+    }
+    for at in geometry.sum_blocks() {
+        if at.covers.start.raw() >= first_block {
+            write_block(region, at.block, &sum::format(superblock.seed(), at))?;
+        }
     }
     Ok(())
 }
@@ -189,11 +214,13 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     let region = Arc::new(region);
     let superblock = read_superblock(&region)?;
     if !superblock.is_writable() && !options.read_only {
-        return Err(Error::Corrupt(FormatError::UnknownFeature {
+        // No damage: a check of this version could not mend it.
+        return Err(Error::NotPool(FormatError::UnknownFeature {
             set: "ro_compat",
             bits: superblock.ro_compat & !udax_media::superblock::KNOWN_RO_COMPAT,
         }));
     }
+    let disk = device::open(&superblock, options)?;
     let (journal, recovery) = if options.read_only {
         Journal::open_read_only(Arc::clone(&region), &superblock)?
     } else {
@@ -211,7 +238,13 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     if !options.read_only {
         restore_superblocks(&region, &superblock);
     }
-    let pool = Arc::new(Pool::new(region, superblock, journal, recovery, options.clone())?);
+    let pool = Arc::new(Pool::new(
+        (region, disk),
+        superblock,
+        journal,
+        recovery,
+        options.clone(),
+    )?);
     if !options.read_only {
         pool.finish_orphans()?;
     }
@@ -342,23 +375,34 @@ impl Pool {
         let segment = Segment {
             blocks,
             bitmap_start: BlockNo(old_blocks),
+            sum_start: None,
         };
-        if segment.group_count() >= blocks.count {
+        let segment = match grown.has_sums() {
+            true => segment.with_sums(),
+            false => segment,
+        };
+        let own = segment.bitmaps().count + segment.sums().count;
+        if own >= blocks.count {
             return Err(Error::Invalid("a pool grows by more than a block"));
         }
         self.region.grow(new_blocks * BLOCK_BYTES)?;
-        let added = blocks.count - segment.group_count();
+        let added = blocks.count - own;
         grown.segments.push(segment);
         grown.generation += 1;
         let geometry = Geometry::new(&grown);
-        write_bitmaps(&self.region, &grown, &geometry, grown.segments.len() - 1)?;
+        write_maps(
+            &self.region,
+            &grown,
+            &geometry.of_pool(),
+            grown.segments.len() - 1,
+        )?;
         if !is_injected(Fault::UnfencedGrowth) {
             self.region.fence()?;
         }
         self.journal.grow(&grown, added)?;
         // First: who takes a new block is believed when it turns up in a tree. The allocator's locks order both.
         self.total_blocks.store(new_blocks, Ordering::Relaxed);
-        self.space.grow(geometry, added);
+        self.space.grow(geometry.of_pool(), added);
         *superblock = grown;
         Ok(())
     }

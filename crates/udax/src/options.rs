@@ -1,9 +1,21 @@
 //! How pools are made and opened, and how files are opened.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use udax_dax::Mode;
+use udax_disk::Disk;
 use udax_media::{InodeNo, Timestamp};
 use udax_pmem::Recorder;
+
+/// Where a pool's data device is.
+#[derive(Clone, Debug)]
+pub enum DataSource {
+    /// A block device or file.
+    Path(PathBuf),
+    /// Open already: for tests, with a disk in memory.
+    Disk(Arc<Disk>),
+}
 
 /// How a pool is made.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +32,11 @@ pub struct FormatOptions {
     pub uuid: Option<uuid::Uuid>,
     /// Owner of the root directory.
     pub owner: Owner,
+    /// Room for checksums of file data: 8 bytes for each block of 4096. The root directory has [`Checksums::On`], and
+    /// what is made below inherits that.
+    pub data_checksums: bool,
+    /// A data device: the data of files without the DAX flag is there. It is overwritten, as the pool is.
+    pub data: Option<DataSource>,
     /// Sees every store.
     pub recorder: Option<Arc<dyn Recorder>>,
 }
@@ -41,8 +58,76 @@ pub struct MountOptions {
     pub populate: bool,
     /// Do not update access times.
     pub no_atime: bool,
+    /// Which files are reached by memory access.
+    pub dax: DaxMode,
+    /// Bytes of memory for files without DAX. 0: 256 MiB.
+    pub cache_bytes: u64,
+    /// Bytes of these that may wait to be written. 0: a fifth.
+    pub dirty_bytes: u64,
+    /// No thread for write-back: what is dirty is written by who syncs, closes the pool, or would make more dirty than
+    /// may be.
+    pub no_flusher: bool,
+    /// Where the pool's data device is; else where it was when the pool was made.
+    pub data: Option<DataSource>,
     /// Sees every store.
     pub recorder: Option<Arc<dyn Recorder>>,
+}
+
+/// Which files are reached by memory access: the mount option `dax=`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DaxMode {
+    /// All; in a pool with a data device as `Inode`.
+    #[default]
+    Always,
+    /// Those whose inode has the flag ([`crate::File::set_dax`]); the others through the page cache.
+    Inode,
+    /// None. Refused in a pool with a data device.
+    Never,
+}
+
+/// The DAX flag of an inode (`FS_XFLAG_DAX`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Dax {
+    /// It has it not.
+    #[default]
+    Off,
+    /// It has it.
+    On,
+}
+
+bitflags::bitflags! {
+    /// What is asked of one read (preadv2).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct ReadFlags: u32 {
+        /// What the read brings into the page cache does not stay there (`RWF_DONTCACHE`). `NotSupported` for DAX
+        /// files.
+        const DONTCACHE = 1 << 0;
+        /// What would wait or must be read from the pool is `EAGAIN` (`RWF_NOWAIT`).
+        const NOWAIT = 1 << 1;
+    }
+}
+
+/// The most bytes of a write with [`WriteFlags::ATOMIC`]: one journal record maps them, however they lie.
+pub const MAX_ATOMIC_BYTES: u64 = 1 << 20;
+
+bitflags::bitflags! {
+    /// What is asked of one write (pwritev2).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct WriteFlags: u32 {
+        /// What the write brings into the page cache is written at once and does not stay there (`RWF_DONTCACHE`). That
+        /// promises no durability, and errors are told by the next sync. `NotSupported` for DAX files.
+        const DONTCACHE = 1 << 0;
+        /// What would wait is `EAGAIN` (`RWF_NOWAIT`).
+        const NOWAIT = 1 << 1;
+        /// Data and size are durable on return (`RWF_DSYNC`), as always for DAX files.
+        const DSYNC = 1 << 2;
+        /// At the end of the file, wherever that is (`RWF_APPEND`); the offset is not looked at.
+        const APPEND = 1 << 3;
+        /// All of it or nothing, also if power fails (`RWF_ATOMIC`): a power of two of bytes, at most
+        /// [`MAX_ATOMIC_BYTES`], at a multiple of that. `Invalid` for others, and where free space is too scattered.
+        /// `NotSupported` in the page cache: files without DAX are opened with [`OpenFlags::DIRECT`] for it.
+        const ATOMIC = 1 << 4;
+    }
 }
 
 /// User and group.
@@ -105,6 +190,38 @@ bitflags::bitflags! {
         const NO_FOLLOW = 1 << 7;
         /// The path names a directory; open a new file in it that has no name (`O_TMPFILE`).
         const TEMPORARY = 1 << 8;
+        /// Reads and writes go past the page cache (`O_DIRECT`), at any offset and length. DAX files have none anyhow.
+        const DIRECT = 1 << 9;
+    }
+}
+
+/// How a file is opened, with what [`OpenFlags`] cannot say.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// For what.
+    pub flags: OpenFlags,
+    /// What a new file gets.
+    pub new: NewInode,
+    /// Whether the cut by `TRUNCATE` waits for pins and leases, and the operations of the new handle do, as for
+    /// [`File::waiting`](crate::File::waiting).
+    pub wait: Mode,
+}
+
+impl OpenOptions {
+    /// These flags; waits however long it takes.
+    pub fn new(flags: OpenFlags, new: NewInode) -> Self {
+        Self {
+            flags,
+            new,
+            wait: Mode::wait(),
+        }
+    }
+
+    /// The same, waiting as `mode` says.
+    #[must_use]
+    pub fn waiting(mut self, mode: Mode) -> Self {
+        self.wait = mode;
+        self
     }
 }
 
@@ -140,6 +257,16 @@ pub enum AllocateMode {
     Collapse,
     /// A hole is put in; what follows moves up (`FALLOC_FL_INSERT_RANGE`). Whole blocks.
     Insert,
+}
+
+/// Whether the data of a file gets checksums, which reads verify ([`crate::File::set_checksums`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Checksums {
+    /// It gets none. Of what is in place by memory access and overwritten in place this is the faster way.
+    #[default]
+    Off,
+    /// All that is written gets some; of a directory: what is made in it has this.
+    On,
 }
 
 /// A time to set.
@@ -211,6 +338,10 @@ pub struct Stat {
     pub btime: Timestamp,
     /// Grows with each change.
     pub change: u64,
+    /// Whether what is written to it, or is made in it, gets checksums.
+    pub checksums: Checksums,
+    /// Whether it has the DAX flag.
+    pub dax: Dax,
 }
 
 /// What `statfs` tells.
@@ -224,6 +355,10 @@ pub struct FilesystemStat {
     pub free_blocks: u64,
     /// Blocks that ordinary writes may still take (a small reserve is kept so that deleting always works).
     pub available_blocks: u64,
+    /// Blocks of the data device; 0 without one.
+    pub device_blocks: u64,
+    /// Free blocks of it, which all may be taken.
+    pub device_free_blocks: u64,
     /// Inodes in use.
     pub inodes: u64,
     /// The longest name.

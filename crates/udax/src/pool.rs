@@ -1,19 +1,22 @@
 //! An open pool: owns the parts and connects them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use udax_dax::Device;
+use udax_disk::Disk;
 use udax_journal::{Journal, JournalError, Recovery};
 use udax_media::geometry::ROOTS;
 use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
-use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Superblock};
+use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Reach, Superblock};
 use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Rank, RwLock};
 
 use crate::bad_blocks::BadBlocks;
 use crate::cuts::Cuts;
+use crate::dax::WaiterList;
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::inode::cache::InodeCache;
@@ -24,6 +27,7 @@ use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::shares::Shares;
 use crate::space::Space;
+use crate::sums::SumBlocks;
 use crate::verified::VerifiedBlocks;
 
 /// Bad blocks that an operation may meet one after another: more are no accident, and the medium is to be replaced.
@@ -38,21 +42,37 @@ pub(crate) struct Pool {
     /// Changes when the pool grows.
     pub(crate) superblock: RwLock<Superblock>,
     pub(crate) total_blocks: AtomicU64,
+    /// Of the data device; never changes.
+    device_blocks: u64,
     pub(crate) journal: Journal,
     pub(crate) recovery: Recovery,
     pub(crate) space: Space,
+    /// Free blocks of the data device, and the device.
+    pub(crate) device_space: Option<Space>,
+    pub(crate) disk: Option<Arc<Disk>>,
     pub(crate) inode_table: InodeTable,
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
     /// What pins of all files share.
     pub(crate) device: Arc<Device>,
+    /// The pages of files without DAX.
+    pub(crate) cache: Arc<udax_pagecache::Cache>,
+    /// Writes them; since the first was dirty.
+    pub(crate) flusher: udax_sync::Mutex<Option<udax_pagecache::Flusher>>,
+    /// Operations that wait for pins and leases.
+    pub(crate) waiters: WaiterList,
     pub(crate) orphans: Orphans,
     pub(crate) shares: Shares,
     pub(crate) bad_blocks: BadBlocks,
+    pub(crate) sum_blocks: SumBlocks,
+    /// Whether it has any: never changes.
+    pub(crate) has_sums: bool,
     pub(crate) health: Arc<Health>,
     pub(crate) cuts: Cuts,
     pub(crate) verified: VerifiedBlocks,
     pub(crate) options: MountOptions,
+    /// When it was opened.
+    pub(crate) opened: Instant,
     /// Moves of directories are one at a time, so that none becomes its own ancestor.
     pub(crate) rename: udax_sync::Mutex<()>,
     is_closed: AtomicBool,
@@ -69,7 +89,7 @@ impl Drop for Pool {
 impl Pool {
     /// Connects the parts of a pool whose journal has been opened.
     pub(crate) fn new(
-        region: Arc<Region>,
+        (region, disk): (Arc<Region>, Option<Arc<Disk>>),
         superblock: Superblock,
         journal: Journal,
         recovery: Recovery,
@@ -89,14 +109,28 @@ impl Pool {
         let space = Space::new(
             (Arc::clone(&region), Arc::clone(&health)),
             seed,
-            geometry,
+            geometry.of_pool(),
             journal.counters().free_blocks,
         );
+        let device_space = disk.as_ref().map(|_| {
+            let parts = (Arc::clone(&region), Arc::clone(&health));
+            let space = Space::new(parts, seed, geometry.of_device(), 0);
+            space.set_free(space.count_free());
+            space
+        });
+        // Files that are cached take their blocks from the device, where there is one.
+        let cached_space = device_space.as_ref().unwrap_or(&space);
         let pool = Self {
+            cache: crate::cached::new_cache(&options, cached_space.free_count()),
+            device_space,
+            disk,
+            device_blocks: geometry.reach().device,
+            flusher: udax_sync::Mutex::new(Rank::Leaf, None),
             device: Device::new(Arc::clone(&region)),
             region,
             seed,
             hash_key: superblock.hash_key,
+            has_sums: superblock.has_sums(),
             superblock: RwLock::new(Rank::Superblock, superblock),
             total_blocks: AtomicU64::new(total_blocks),
             journal,
@@ -105,9 +139,12 @@ impl Pool {
             inode_table: InodeTable::new(table_root),
             inodes: InodeCache::new(),
             dentries: DentryCache::new(),
+            waiters: WaiterList::new(),
+            opened: Instant::now(),
             orphans: Orphans::new(orphans_root),
             shares: Shares::new(shared_root),
             bad_blocks: BadBlocks::new(bad_root),
+            sum_blocks: SumBlocks::new(),
             health,
             cuts: Cuts::new(),
             verified: VerifiedBlocks::new(),
@@ -122,6 +159,7 @@ impl Pool {
     /// Makes durable what was stored through pins, and lazy times, and completes the journal in place.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
+        self.write_all_cached()?;
         for inode in self.inodes.collect() {
             match self.write_back(&inode) {
                 Ok(()) | Err(Error::Stale(_)) => {}
@@ -133,6 +171,7 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
+        self.flush_disk()?;
         self.list_bad_blocks()?;
         self.checkpoint()
     }
@@ -159,17 +198,33 @@ impl Pool {
         if self.options.read_only || self.is_closed.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        self.stop_flusher();
+        let written = match self.health.is_damaged() {
+            true => Ok(()),
+            false => self.write_all_cached(),
+        };
+        self.cache.forget_dirty();
+        let written = written.and(self.flush_disk());
         if !self.health.is_damaged()
             && let Err(error) = self.list_bad_blocks()
         {
             tracing::error!(%error, "bad blocks are not listed; they will be met again");
         }
-        self.note_journal(self.journal.close())
+        self.note_journal(self.journal.close())?;
+        written
     }
 
     /// Blocks in the pool.
     pub(crate) fn total_blocks(&self) -> u64 {
         self.total_blocks.load(Ordering::Relaxed)
+    }
+
+    /// Which blocks there are, in the pool and on its data device.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach {
+            pool: self.total_blocks(),
+            device: self.device_blocks,
+        }
     }
 
     /// A word of the pool.

@@ -1,5 +1,6 @@
 //! What a file or device seems to hold already, so that making a pool does not destroy it by mistake.
 
+use udax_disk::Disk;
 use udax_media::BLOCK_BYTES;
 use udax_pmem::Region;
 
@@ -11,7 +12,8 @@ const HEAD_BYTES: u64 = 128 << 10;
 const TAIL_BYTES: u64 = 64 << 10;
 
 /// Where known formats have their magic numbers (from blkid's and the kernel's headers).
-const SIGNATURES: [(usize, &[u8], &str); 11] = [
+const SIGNATURES: [(usize, &[u8], &str); 12] = [
+    (0, b"uDEV", "the data device of a udax pool"),
     (0, b"uDAX", "a udax pool"),
     (0, b"XFSB", "an XFS filesystem"),
     (1080, &[0x53, 0xef], "an ext2, ext3 or ext4 filesystem"),
@@ -30,24 +32,35 @@ const SIGNATURES: [(usize, &[u8], &str); 11] = [
 /// # Errors
 /// `NotBlank` with what it seems to be; a media error.
 pub(crate) fn check_blank(region: &Region) -> Result<()> {
-    let head = read_part(region, 0, HEAD_BYTES.min(region.len()))?;
+    check(region.len(), |at, to| Ok(region.read(at, to)?))
+}
+
+/// As [`check_blank`], of a data device.
+///
+/// # Errors
+/// `NotBlank` with what it seems to be; `Disk`.
+pub(crate) fn check_blank_disk(disk: &Disk) -> Result<()> {
+    check(disk.len(), |at, to| Ok(disk.read(at, to)?))
+}
+
+fn check(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<()> {
+    let part = |at: u64, length: u64| {
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        read(at, &mut bytes)?;
+        Ok::<_, Error>(bytes)
+    };
+    let head = part(0, HEAD_BYTES.min(len))?;
     for (at, magic, name) in SIGNATURES {
         if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
             return Err(Error::NotBlank { found: name });
         }
     }
-    let tail_at = region.len().saturating_sub(TAIL_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
-    let tail = read_part(region, tail_at, region.len() - tail_at)?;
+    let tail_at = len.saturating_sub(TAIL_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+    let tail = part(tail_at, len - tail_at)?;
     if head.iter().chain(&tail).any(|byte| *byte != 0) {
         return Err(Error::NotBlank {
             found: "data of an unknown kind",
         });
     }
     Ok(())
-}
-
-fn read_part(region: &Region, at: u64, length: u64) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    region.read(at, &mut bytes)?;
-    Ok(bytes)
 }

@@ -13,6 +13,7 @@ use udax_journal::{Committed, Durable, Transaction};
 use udax_media::extent::Extent;
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::roots::PoolTree;
+use udax_media::sum::Sum;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
 use udax_sync::fault::{Fault, is_injected};
 
@@ -22,6 +23,7 @@ use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::pool::Pool;
 use crate::shares::{Segment, SharesChange};
 use crate::space::{Placement, Priority, Request};
+use crate::sums::Sums;
 use crate::tree::{NodeSource, NodeStore};
 
 /// What nodes are called where they are lost.
@@ -54,6 +56,8 @@ pub(crate) struct Update<'p> {
     bad: Option<BadBlocksChange<'p>>,
     /// Why a node could not be freed: `commit` fails with it.
     failure: Option<Error>,
+    /// Sums that an injected fault keeps for a record of their own.
+    late_sums: Vec<(ByteOffset, SmallVec<[u8; 64]>)>,
 }
 
 /// The blocks that an update takes and frees. Dropped without a commit, it gives back what was taken.
@@ -98,12 +102,18 @@ impl<'p> Update<'p> {
             retired: SmallVec::new(),
             bad: None,
             failure: None,
+            late_sums: Vec::new(),
         }
     }
 
     /// The same, to free or map at most `limit` extents.
     pub(crate) fn limited(self, limit: usize) -> Self {
         Self { limit, ..self }
+    }
+
+    /// Who its blocks are for.
+    pub(crate) fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// The most extents that it may free or map.
@@ -151,6 +161,41 @@ impl<'p> Update<'p> {
         self.transaction.allocate_unwritten(blocks);
     }
 
+    /// The blocks of `blocks`, whose content is durable, will have `sums`: in the record with the extent that says so.
+    ///
+    /// # Errors
+    /// A damaged sum block: nothing is changed in it.
+    pub(crate) fn set_sums(&mut self, blocks: BlockRange, sums: &[Sum]) -> Result<()> {
+        let mut places = Sums::of(self.pool);
+        let (mut rest, mut left) = (blocks, sums);
+        while rest.count > 0 {
+            let (at, count) = places.place(rest)?;
+            let (now, after) = left
+                .split_at_checked(usize::try_from(count).unwrap_or(usize::MAX))
+                .ok_or(Error::Invalid("fewer sums than blocks"))?;
+            let words: SmallVec<[u8; 64]> = now.iter().flat_map(|sum| sum.word().to_le_bytes()).collect();
+            if is_injected(Fault::SplitSum) {
+                self.late_sums.push((at, words));
+            } else {
+                self.transaction.write(at, &words);
+            }
+            left = after;
+            rest = BlockRange::new(BlockNo(rest.start.raw() + count), rest.count - count);
+        }
+        Ok(())
+    }
+
+    /// The blocks of `to` will have the sums of those of `from`, as many.
+    ///
+    /// # Errors
+    /// As [`Update::set_sums`].
+    pub(crate) fn copy_sums(&mut self, from: BlockRange, to: BlockRange) -> Result<()> {
+        let mut places = Sums::of(self.pool);
+        let blocks = from.start.raw()..from.end().raw();
+        let sums: Result<Vec<Sum>> = blocks.map(|block| places.read(BlockNo(block))).collect();
+        self.set_sums(to, &sums?)
+    }
+
     /// Takes and allocates one zeroed metadata block.
     pub(crate) fn allocate_metadata(&mut self, goal: BlockNo) -> Result<BlockNo> {
         let request = Request {
@@ -169,8 +214,9 @@ impl<'p> Update<'p> {
 
     /// Frees data blocks: available when the update has committed.
     pub(crate) fn free_data(&mut self, blocks: BlockRange) -> Result<()> {
-        self.pool.space.prepare_free(blocks)?;
-        for part in self.pool.space.parts(blocks) {
+        let space = self.pool.space_of(blocks.start);
+        space.prepare_free(blocks)?;
+        for part in space.parts(blocks) {
             if part.is_bad {
                 self.retire(part.blocks)?;
                 continue;
@@ -282,6 +328,13 @@ impl<'p> Update<'p> {
             .iter()
             .for_each(|blocks| self.pool.verified.remove(*blocks));
         self.blocks.settle(committed);
+        if !self.late_sums.is_empty() {
+            let mut late = self.pool.journal.begin();
+            for (at, words) in &self.late_sums {
+                late.write(*at, words);
+            }
+            self.pool.note_journal(late.commit())?;
+        }
         Ok(())
     }
 
@@ -344,11 +397,11 @@ impl Blocks<'_> {
             self.pool.verified.remove(*blocks);
         }
         for blocks in self.freed_data.drain(..) {
-            self.pool.space.give_back(blocks);
+            self.pool.give_back(blocks);
         }
         for blocks in self.freed_metadata.drain(..) {
             if is_injected(Fault::EarlyReuse) {
-                self.pool.space.give_back(blocks);
+                self.pool.give_back(blocks);
                 continue;
             }
             self.pool
@@ -362,7 +415,7 @@ impl Drop for Blocks<'_> {
     fn drop(&mut self) {
         for blocks in self.taken.drain(..) {
             self.pool.verified.remove(blocks);
-            self.pool.space.give_back(blocks);
+            self.pool.give_back(blocks);
         }
     }
 }

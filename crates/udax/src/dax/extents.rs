@@ -1,8 +1,11 @@
 //! Where a file's pages are: for its mapping, and to flush them without one.
 
+use std::cell::Cell;
+
 use udax_dax::{Access, Content, DaxError, Extent, Extents, Size};
 use udax_media::{BLOCK_BYTES, FileBlock};
 use udax_pmem::RegionError;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::extents::{self, ExtentCache, Mapping, clip};
 use crate::inode::{Inode, InodeState};
@@ -14,6 +17,8 @@ pub(crate) struct LockedExtents<'e> {
     pub(crate) inode: &'e Inode,
     /// Loaded.
     pub(crate) cache: &'e ExtentCache,
+    /// The pages of the entry that was refused for writing because blocks have sums.
+    pub(crate) refused: Cell<Option<(FileBlock, FileBlock)>>,
 }
 
 impl LockedExtents<'_> {
@@ -33,7 +38,8 @@ impl LockedExtents<'_> {
 }
 
 impl Extents for LockedExtents<'_> {
-    fn extent(&self, page: u64, _size: Size, _access: Access) -> Result<Extent, DaxError> {
+    fn extent(&self, page: u64, size: Size, access: Access) -> Result<Extent, DaxError> {
+        let entry = (FileBlock(page), FileBlock(page + size.pages()));
         let failed = |error| DaxError::Extent {
             page,
             source: Box::new(error),
@@ -53,6 +59,18 @@ impl Extents for LockedExtents<'_> {
                 content: Content::Hole,
                 pages: extent.end().raw() - page,
             },
+            Mapping::Extent(extent) if extent.start.is_on_device() => {
+                return Err(failed(crate::error::Error::Inconsistent {
+                    place: udax_media::Place::Inode(self.inode.ino),
+                    what: "a DAX file has blocks of the data device",
+                }));
+            }
+            Mapping::Extent(extent)
+                if extent.is_summed() && access == Access::Write && !is_injected(Fault::PinnedSum) =>
+            {
+                self.refused.set(Some(entry));
+                return Err(DaxError::NeedsCopy { page });
+            }
             Mapping::Extent(extent) => {
                 let block = extent.start.raw() + (page - extent.first.raw());
                 let pages = extent.end().raw() - page;

@@ -12,6 +12,7 @@
 
 pub(crate) mod extents;
 mod pin;
+mod waiters;
 
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ use crate::inode::Inode;
 use crate::pool::Pool;
 
 pub(crate) use pin::PinOwner;
+pub(crate) use waiters::WaiterList;
+pub use waiters::{Obstacle, Waiter};
 
 /// What an operation has to wait for.
 #[derive(Debug)]
@@ -45,11 +48,22 @@ enum Kind {
 impl Conflict {
     /// Whether it is about `inode`.
     fn is_of(&self, inode: &Inode) -> bool {
-        let number = match &self.0 {
-            Kind::Pin(busy) => busy.number(),
-            Kind::Lease(mapping, _) => mapping.number(),
-        };
-        number == inode.ino.raw()
+        self.place().0 == inode.ino.raw()
+    }
+
+    /// The number of the inode and the page that it is about.
+    fn place(&self) -> (u64, u64) {
+        match &self.0 {
+            Kind::Pin(busy) => (busy.number(), busy.page()),
+            Kind::Lease(mapping, pages) => (mapping.number(), pages.first()),
+        }
+    }
+
+    fn obstacle(&self) -> Obstacle {
+        match &self.0 {
+            Kind::Pin(_) => Obstacle::Pin,
+            Kind::Lease(..) => Obstacle::Lease,
+        }
     }
 
     fn wait(&self, mode: &Mode) -> Result<()> {
@@ -222,15 +236,21 @@ impl Pool {
         }
     }
 
-    /// Does `attempt` until nothing is in its way, waiting between as `mode` says, without locks.
-    pub(crate) fn wait_and_retry<T>(&self, mode: &Mode, attempt: impl FnMut() -> Result<T>) -> Result<T> {
-        self.wait_by(|_| mode, attempt)
+    /// Does `attempt` of `operation` until nothing is in its way, waiting between as `mode` says, without locks.
+    pub(crate) fn wait_and_retry<T>(
+        &self,
+        operation: &'static str,
+        mode: &Mode,
+        attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        self.wait_by(operation, |_| mode, attempt)
     }
 
     /// As [`Pool::wait_and_retry`] for an operation from one open file to another: each one's pins are waited for as
     /// its handle says; if both are the same file, as the second one does.
     pub(crate) fn wait_for_both<T>(
         &self,
+        operation: &'static str,
         (from, to): (&File, &File),
         attempt: impl FnMut() -> Result<T>,
     ) -> Result<T> {
@@ -241,11 +261,12 @@ impl Pool {
                 from.wait()
             }
         };
-        self.wait_by(mode_for, attempt)
+        self.wait_by(operation, mode_for, attempt)
     }
 
     fn wait_by<'m, T>(
         &self,
+        operation: &'static str,
         mode_for: impl Fn(&Conflict) -> &'m Mode,
         mut attempt: impl FnMut() -> Result<T>,
     ) -> Result<T> {
@@ -255,7 +276,11 @@ impl Pool {
             match attempt() {
                 Err(Error::Conflict(conflict)) => {
                     drop(last.take());
+                    let listed = self
+                        .waiters
+                        .enter(operation, conflict.place(), conflict.obstacle());
                     conflict.wait(mode_for(&conflict))?;
+                    drop(listed);
                     last = Some(conflict);
                 }
                 other => return other,

@@ -1,5 +1,6 @@
 //! Pins and read leases of open files.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,10 +9,12 @@ use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock};
 use udax_sync::fault;
 
+use super::Obstacle;
 use super::extents::LockedExtents;
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping as Mapped};
 use crate::file::File;
+use crate::file::summed::LastLook;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
@@ -34,14 +37,16 @@ impl File {
     /// and whatever else would move them wait; an unlinked file is freed after its last pin.
     ///
     /// Holes are filled with zeroed blocks, which counts as a modification, and shared blocks are copied first, the
-    /// latter for write access: a pin that fails then may have done so in part. Operations that wait already for this
-    /// range are let go first, for a tenth of a second: the caller may hold the pin that they wait for. Who holds pins
-    /// already asks with a deadline all the same: to copy and to fill may wait for pins, its own among them.
+    /// latter for write access: a pin that fails then may have done so in part. Blocks that have checksums are verified
+    /// and lose them, for write access: they have none until they are written by [`File::write_at`] while they are not
+    /// pinned, or the file's last handle is closed. A pin for reading verifies nothing. Operations that wait already
+    /// for this range are let go first, for a tenth of a second: the caller may hold the pin that they wait for. Who
+    /// holds pins already asks with a deadline all the same: to copy and to fill may wait for pins, its own among them.
     ///
     /// # Errors
     /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other
-    /// kinds than regular files; `Dax`: beyond the end, or something in the way for longer than [`File::waiting`]
-    /// allows; `NoSpace`, and `ReadOnly` where there are holes.
+    /// kinds than regular files; `WrongData`; `Dax`: beyond the end, or something in the way for longer than
+    /// [`File::waiting`] allows; `NoSpace`, and `ReadOnly` where there are holes.
     ///
     /// # Durability
     /// None of what is stored through the pin: [`Pin::persist`], or [`File::sync`] while or after it lives.
@@ -92,7 +97,10 @@ impl File {
             match granted {
                 Ok(lease) => return Ok(lease),
                 Err(refused) => {
+                    let place = (self.inode().ino.raw(), pages.first());
+                    let listed = self.pool().waiters.enter("lease", place, Obstacle::Holder);
                     refused.wait(self.wait())?;
+                    drop(listed);
                     last = Some(*refused);
                 }
             }
@@ -120,6 +128,11 @@ impl File {
                 (None, None) => {}
             }
             let state = self.pool().read_loaded(inode)?;
+            if inode.is_cached() {
+                return Err(Error::NotSupported(
+                    "a file without DAX is not reached by memory access; set its DAX flag first",
+                ));
+            }
             // Before holes are filled for nothing.
             let pages_of_file = self.pool().inode_size(inode)?.div_ceil(BLOCK_BYTES);
             if pages.last() >= pages_of_file {
@@ -131,6 +144,7 @@ impl File {
                 pool: self.pool(),
                 inode,
                 cache: &state.extents,
+                refused: Cell::new(None),
             };
             match mapping.pin_past_gate(pages, request, &Mode::NoWait, &extents) {
                 Ok(mut pin) => {
@@ -143,8 +157,9 @@ impl File {
                     return Ok(pin);
                 }
                 Err(error) => {
+                    let summed = extents.refused.get();
                     drop(state);
-                    self.prepare(mapping, pages, (request.access, mode), error)?;
+                    self.prepare(mapping, pages, (request.access, mode), (error, summed))?;
                 }
             }
         }
@@ -167,19 +182,28 @@ impl File {
         mapping: &Mapping,
         pages: PageRange,
         (access, mode): (Access, &Mode),
-        error: DaxError,
+        (error, summed): (DaxError, Option<(FileBlock, FileBlock)>),
     ) -> Result<()> {
         let (first, end) = (FileBlock(pages.first()), FileBlock(pages.last() + 1));
         match (error, mode) {
             (DaxError::WouldBlock { page, what }, Mode::NoWait) => {
                 Err(DaxError::WouldBlock { page, what }.into())
             }
-            (DaxError::WouldBlock { .. }, _) => Ok(mapping.wait_to_pin(pages, access, mode)?),
+            (DaxError::WouldBlock { page, .. }, _) => {
+                let place = (mapping.number(), page);
+                let _listed = self.pool().waiters.enter("pin", place, Obstacle::Holder);
+                Ok(mapping.wait_to_pin(pages, access, mode)?)
+            }
             (DaxError::NeedsAllocation { .. }, _) => self.pool().fill(self.inode(), (first, end), mode),
-            (DaxError::NeedsCopy { .. }, _) => self.pool().wait_and_retry(mode, || {
+            (DaxError::NeedsCopy { .. }, _) => self.pool().wait_and_retry("pin", mode, || {
                 self.pool().retry_when_full(|| {
                     let mut state = self.inode().write()?;
-                    self.pool().unshare_range(self.inode(), &mut state, first, end)
+                    self.pool().unshare_range(self.inode(), &mut state, first, end)?;
+                    // A page may be in an entry of a huge one, which then is written to as a whole.
+                    let (from, to) = summed.unwrap_or((first, end));
+                    let all = (first.min(from), end.max(to));
+                    self.pool()
+                        .unsum_range(self.inode(), &mut state, all, LastLook::Yes)
                 })
             }),
             (error, _) => Err(error.into()),
@@ -199,7 +223,7 @@ impl Pool {
     /// Gives `first..end`, as far as it is in the file, blocks with zeros where it has none that were written.
     fn fill(&self, inode: &Inode, (first, end): (FileBlock, FileBlock), mode: &Mode) -> Result<()> {
         self.check_writable()?;
-        self.wait_and_retry(mode, || {
+        self.wait_and_retry("pin", mode, || {
             let mut state = inode.write()?;
             self.prepare_range(inode, &mut state)?;
             self.fill_locked(inode, &mut state, (first, end))

@@ -104,7 +104,7 @@ fn read_inline(pool: &Pool, inode: &Inode) -> Result<Vec<Extent>> {
     pool.health.note("an inode", read)?;
     let mut extents: Vec<Extent> = Vec::with_capacity(count);
     for encoded in bytes.as_chunks::<INLINE_SIZE>().0.iter().take(count) {
-        let extent = Extent::decode_inline(encoded, pool.total_blocks())
+        let extent = Extent::decode_inline(encoded, pool.reach())
             .filter(|extent| !pool.space.geometry().is_own(extent.blocks()))
             .ok_or_else(|| overlap(inode))?;
         if extents.last().is_some_and(|last| last.end() > extent.first) {
@@ -116,7 +116,7 @@ fn read_inline(pool: &Pool, inode: &Inode) -> Result<Vec<Extent>> {
 }
 
 fn decode(pool: &Pool, inode: &Inode, key: u64, value: &[u8]) -> Result<Extent> {
-    Extent::decode(FileBlock(key), value, pool.total_blocks())
+    Extent::decode(FileBlock(key), value, pool.reach())
         .filter(|extent| !pool.space.geometry().is_own(extent.blocks()))
         .ok_or_else(|| overlap(inode))
 }

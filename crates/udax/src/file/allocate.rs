@@ -100,7 +100,7 @@ impl File {
         let range = Range { start: offset, end };
         let pool = &*self.pool;
         let inode = &*self.inode;
-        pool.wait_and_retry(&self.wait, || {
+        pool.wait_and_retry("allocate", &self.wait, || {
             pool.retry_when_full(|| pool.allocate(inode, mode, range))
         })
     }
@@ -142,10 +142,12 @@ impl Pool {
         result
     }
 
-    /// What every change of a range begins with: nothing taken ahead, no truncation unfinished, the extents known.
+    /// What every change of a range begins with: nothing cached or taken ahead, no truncation unfinished, the extents
+    /// known.
     pub(crate) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        self.settle(inode, state)?;
         if let Some(window) = state.window.take() {
-            self.space.give_back(window);
+            self.give_back(window);
         }
         self.finish_cut(inode, state)?;
         extents::load(self, inode, state)
@@ -200,7 +202,7 @@ impl Pool {
             };
             if let Err(error) = self.record_step(inode, state, step) {
                 for piece in pieces.iter().filter(|piece| piece.is_taken) {
-                    self.space.give_back(piece.extent.blocks());
+                    self.give_back(piece.extent.blocks());
                 }
                 return Err(error);
             }
@@ -218,14 +220,13 @@ impl Pool {
         first: FileBlock,
         end: FileBlock,
     ) -> Result<Vec<Extent>> {
+        let tier = self.tier_of(inode)?;
         let mut taken: Vec<Extent> = Vec::new();
         let mut goal = BlockNo(0);
         let mut at = first;
         while at < end {
             let mapping = extents::lookup(self, inode, &state.extents, at).inspect_err(|_| {
-                taken
-                    .iter()
-                    .for_each(|extent| self.space.give_back(extent.blocks()));
+                taken.iter().for_each(|extent| self.give_back(extent.blocks()));
             })?;
             let until = match mapping {
                 Mapping::Extent(extent) => {
@@ -246,10 +247,8 @@ impl Pool {
                         placement,
                         priority: Priority::Ordinary,
                     };
-                    let runs = self.space.take_all(request).inspect_err(|_| {
-                        taken
-                            .iter()
-                            .for_each(|extent| self.space.give_back(extent.blocks()));
+                    let runs = self.space_on(tier).take_all(request).inspect_err(|_| {
+                        taken.iter().for_each(|extent| self.give_back(extent.blocks()));
                     })?;
                     for run in runs {
                         let (start, count) = (run.start, run.count);

@@ -67,6 +67,7 @@ impl File {
         let pool = &*self.pool;
         let share = || {
             let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+            self.settle_both(&mut locks, to)?;
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };
@@ -76,7 +77,7 @@ impl File {
             let _broken = pool.break_for_sharing(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
         };
-        pool.wait_for_both((self, to), || pool.retry_when_full(share))
+        pool.wait_for_both("clone", (self, to), || pool.retry_when_full(share))
     }
 
     /// Lets `to` share the blocks of `len` bytes from `offset` on in place of its own from `to_offset`, if those bytes
@@ -92,7 +93,7 @@ impl File {
         if len == 0 {
             return Ok(true);
         }
-        self.pool.wait_for_both((self, to), || {
+        self.pool.wait_for_both("dedupe", (self, to), || {
             self.pool
                 .retry_when_full(|| self.try_dedupe((offset, to), to_offset, len))
         })
@@ -100,6 +101,7 @@ impl File {
 
     fn try_dedupe(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64) -> Result<bool> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+        self.settle_both(&mut locks, to)?;
         let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
             return Ok(true);
         };
@@ -159,7 +161,7 @@ impl File {
             for (file, buffer, at) in [(self, &mut *one, span.from), (to, &mut *other, span.to)] {
                 let state = locks.state(&file.inode)?;
                 extents::load(&self.pool, &file.inode, state)?;
-                self.pool.read_locked(&file.inode, state, buffer, at + done)?;
+                self.pool.read_all_locked(&file.inode, state, buffer, at + done)?;
             }
             if one != other {
                 return Ok(false);
@@ -201,6 +203,7 @@ impl Pool {
         self.prepare_range(source, locks.state(source)?)?;
         let state = locks.state(target)?;
         self.prepare_range(target, state)?;
+        self.check_tier((source, locks.state(source)?), span.source(), target)?;
         while span.length > 0 {
             let step = |limit| self.share_step(locks, (source, target), span, touch, limit);
             let done = self.in_steps(step)?;
@@ -275,7 +278,7 @@ fn share_extents(update: &mut Update<'_>, maps: &mut Maps<'_>, span: Span) -> Re
         .filter(|extent| !extent.is_unwritten());
     let shared: Vec<Extent> = parts
         .map(|extent| Extent {
-            flags: ExtentFlags::SHARED,
+            flags: extent.flags | ExtentFlags::SHARED,
             ..extent
         })
         .collect();

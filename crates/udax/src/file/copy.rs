@@ -33,7 +33,7 @@ impl File {
         end_of(offset)?;
         end_of(to_offset)?;
         let mut done = 0;
-        let copied = self.pool.wait_for_both((self, to), || {
+        let copied = self.pool.wait_for_both("copy", (self, to), || {
             self.copy_from((offset, to), to_offset, len, &mut done)
         });
         match copied {
@@ -45,6 +45,7 @@ impl File {
     /// Copies what is left after `done` bytes, and counts them there.
     fn copy_from(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64, done: &mut u64) -> Result<()> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
+        self.settle_both(&mut locks, to)?;
         let size = self.pool.inode_size(&self.inode)?;
         let length = len.min(size.saturating_sub(offset));
         let overlap = offset < to_offset + length && to_offset < offset + length;
@@ -62,6 +63,14 @@ impl File {
                 Ok(copied) => *done += copied,
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// What is cached of both files is in the pool.
+    pub(super) fn settle_both(&self, locks: &mut LockSet<'_>, to: &Self) -> Result<()> {
+        for inode in [&*self.inode, &*to.inode] {
+            self.pool.settle(inode, locks.state(inode)?)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use smallvec::SmallVec;
 use udax_journal::{DataWriter, Durable};
 use udax_media::extent::{Extent, ExtentFlags};
+use udax_media::sum::Sum;
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FileBlock};
 use udax_sync::fault::{Fault, is_injected};
 
@@ -22,6 +23,8 @@ use crate::update::Update;
 #[derive(Debug, Default)]
 pub(super) struct Edges {
     fresh: SmallVec<[Extent; 2]>,
+    /// Of those that get sums.
+    sums: SmallVec<[(BlockRange, Sum); 2]>,
     durable: Option<Durable<Vec<BlockRange>>>,
 }
 
@@ -32,6 +35,9 @@ impl Edges {
             return Ok(());
         };
         update.allocate_data(&durable);
+        for (blocks, sum) in self.sums {
+            update.set_sums(blocks, &[sum])?;
+        }
         for extent in self.fresh {
             for old in map.splice(update, extent.first, extent.end(), &[extent])? {
                 update.free_extent(&old)?;
@@ -54,8 +60,12 @@ impl Pool {
         if range.is_whole_blocks() {
             return Ok(Edges::default());
         }
-        let mut writer = DataWriter::new(&self.region);
-        let mut fresh: SmallVec<[Extent; 2]> = SmallVec::new();
+        let mut writer = self.data_writer();
+        let mut edges = Edges::default();
+        let flags = match self.is_summed(inode)? {
+            true => ExtentFlags::SUMMED,
+            false => ExtentFlags::empty(),
+        };
         let last = FileBlock::holding(range.end);
         let first = FileBlock::holding(range.start);
         for block in [Some(first), Some(last).filter(|last| *last != first)]
@@ -88,47 +98,52 @@ impl Pool {
                     priority
                 },
             };
-            let run = self.space.take(request)?;
+            let run = self.space_on(self.tier_of(inode)?).take(request)?;
             update.guard(run);
             if is_injected(Fault::EarlyPunch) {
                 let place = old.start.offset().raw() + from;
-                self.region.zero_nontemporal(place, to - from)?;
+                self.overwrite_data(place, &vec![0; usize::try_from(to - from).unwrap_or(0)])?;
             }
-            let copied = self.copy_without(&mut writer, old.start.offset(), run.start.offset(), (from, to));
-            copied.map_err(|error| match error {
+            let copied = self.copy_without((&mut writer, inode), &old, run.start.offset(), (from, to));
+            let sum = copied.map_err(|error| match error {
                 Error::Region(error) => {
                     self.lost_data(inode, (old.start.offset().raw(), start), BLOCK_BYTES, error)
                 }
                 other => other,
             })?;
-            fresh.push(Extent {
+            if flags.contains(ExtentFlags::SUMMED) {
+                edges.sums.push((run, sum));
+            }
+            edges.fresh.push(Extent {
                 start: run.start,
-                flags: ExtentFlags::empty(),
+                flags,
                 ..old
             });
         }
-        if fresh.is_empty() {
-            return Ok(Edges::default());
+        if edges.fresh.is_empty() {
+            return Ok(edges);
         }
-        let blocks = fresh.iter().map(Extent::blocks).collect();
-        let durable = Some(writer.finish(blocks).fence(&self.region)?);
-        Ok(Edges { fresh, durable })
+        let blocks = edges.fresh.iter().map(Extent::blocks).collect();
+        edges.durable = Some(writer.finish(blocks).fence(&self.region)?);
+        Ok(edges)
     }
 
-    /// Copies a block, with zeros for its bytes from `from` to `to`.
+    /// Copies the block of `old`, verified if it is summed, with zeros for its bytes from `from` to `to`; gives the
+    /// copy's sum.
     fn copy_without(
         &self,
-        writer: &mut DataWriter<'_>,
-        source: ByteOffset,
+        (writer, inode): (&mut DataWriter<'_>, &Inode),
+        old: &Extent,
         target: ByteOffset,
         (from, to): (u64, u64),
-    ) -> Result<()> {
+    ) -> Result<Sum> {
         let mut bytes = [0; BLOCK_SIZE];
-        self.region.read(source.raw(), &mut bytes)?;
+        self.read_block(inode, old, old.first, &mut bytes)?;
         let place = |at: u64| usize::try_from(at).unwrap_or(BLOCK_SIZE);
         if let Some(gone) = bytes.get_mut(place(from)..place(to)) {
             gone.fill(0);
         }
-        Ok(writer.write(target, &bytes)?)
+        writer.write(target, &bytes)?;
+        Ok(self.sum_of(&bytes))
     }
 }

@@ -57,7 +57,7 @@ impl File {
         let pool = &*self.pool;
         let inodes = (&*self.inode, &*other.inode);
         let range = (offset, other_offset, len);
-        pool.wait_for_both((self, other), || {
+        pool.wait_for_both("exchange", (self, other), || {
             pool.retry_when_full(|| pool.exchange(inodes, range))
         })
     }
@@ -137,6 +137,8 @@ impl Pool {
         if one.ino == other.ino && is_overlap {
             return Err(Error::Invalid("the ranges overlap"));
         }
+        self.check_tier((one, locks.state(one)?), swap.one, other)?;
+        self.check_tier((other, locks.state(other)?), swap.other, one)?;
         Ok(Some(swap).filter(|swap| swap.one.0 < swap.one.1 || swap.other.0 < swap.other.1))
     }
 

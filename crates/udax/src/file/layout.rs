@@ -20,7 +20,7 @@ impl File {
         if self.inode.kind != udax_media::inode::FileKind::Regular {
             return Err(Error::Invalid("only a regular file has extents"));
         }
-        let state = self.pool.read_loaded(&self.inode)?;
+        let state = self.pool.read_flushed(&self.inode)?;
         let range = (FileBlock::holding(offset), END_OF_FILES);
         let found = extents::list(&self.pool, &self.inode, &state.extents, range, limit)?;
         Ok(found.into_iter().map(of_bytes).collect())

@@ -5,6 +5,7 @@
 //! in the allocator and the journal, where they seldom share anything.
 
 mod allocate;
+mod checksums;
 mod clone;
 mod copy;
 mod edges;
@@ -17,8 +18,10 @@ mod pieces;
 mod punch;
 mod read;
 mod rebuild;
+mod relocate;
 mod seek;
 mod shift;
+pub(crate) mod summed;
 mod truncate;
 mod unshare;
 mod write;
@@ -30,13 +33,16 @@ use udax_media::inode::FileKind;
 use udax_sync::OnceLock;
 use udax_sync::atomic::AtomicBool;
 
+use crate::cached::CachedHandle;
 use crate::dax::PinOwner;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::options::{DirEntry, OpenFlags, SetAttributes, Stat, XattrMode};
 use crate::pool::Pool;
 
-pub(crate) use open::open;
+pub(crate) use open::{open, open_inode};
+pub(crate) use pieces::{Aim, Origin, Piece, Pieces, Treatment};
+pub(crate) use write::{Cause, fitting};
 
 /// An open file or directory. `Send + Sync`; every operation names its offset, there is no file position.
 #[derive(Debug)]
@@ -50,19 +56,27 @@ pub struct File {
     has_read: AtomicBool,
     /// What this handle's pins keep; since the first pin.
     pin_owner: OnceLock<Arc<PinOwner>>,
+    /// What it remembers of a cached file.
+    cached: CachedHandle,
 }
 
 impl File {
     /// A handle of an inode whose open count includes it already.
-    fn new(pool: Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Self {
+    fn new(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags, wait: Mode) -> Self {
         Self {
-            pool,
+            cached: CachedHandle::new(pool, &inode),
+            pool: Arc::clone(pool),
             inode,
             flags,
-            wait: Mode::wait(),
+            wait,
             has_read: AtomicBool::new(false),
             pin_owner: OnceLock::new(),
         }
+    }
+
+    /// As [`File::new`], for those who make files by number.
+    pub(crate) fn of_counted(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Self {
+        Self::new(pool, inode, flags, Mode::wait())
     }
 
     /// The same open file as one more handle, whose operations wait for pins and leases as `mode` says. Without this
@@ -71,13 +85,16 @@ impl File {
     /// that shows, but that pins and leases may have filled holes. An operation on two files waits for each one's pins
     /// as that one's handle says.
     ///
+    /// What waits before there is a handle is told by [`OpenOptions::wait`](crate::OpenOptions::wait) and
+    /// [`truncate_waiting`].
+    ///
     /// Locks of other operations are waited for in any mode: nobody waits for a pin or a lease with one.
+    ///
+    /// [`truncate_waiting`]: crate::Filesystem::truncate_waiting
     #[must_use]
     pub fn waiting(&self, mode: Mode) -> Self {
         self.inode.count_open();
-        let mut file = Self::new(Arc::clone(&self.pool), Arc::clone(&self.inode), self.flags);
-        file.wait = mode;
-        file
+        Self::new(&self.pool, Arc::clone(&self.inode), self.flags, mode)
     }
 
     pub(crate) fn wait(&self) -> &Mode {
@@ -102,6 +119,19 @@ impl File {
 
     pub(crate) fn inode(&self) -> &Inode {
         &self.inode
+    }
+
+    pub(crate) fn inode_arc(&self) -> &Arc<Inode> {
+        &self.inode
+    }
+
+    /// Whether reads and writes go past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.flags.contains(OpenFlags::DIRECT)
+    }
+
+    pub(crate) fn cached_handle(&self) -> &CachedHandle {
+        &self.cached
     }
 
     pub(crate) fn belongs_to(&self, pool: &Arc<Pool>) -> bool {
@@ -134,21 +164,26 @@ impl File {
         self.pool.stat_inode(&self.inode, &state)
     }
 
-    /// Makes durable what was stored through pins, and lazy times. Data and sizes are durable already when a write
-    /// returns (`fsync`).
+    /// Makes durable what was stored through pins, and lazy times; of a file without DAX, its data and size. Those of a
+    /// DAX file are durable already when a write returns (`fsync`).
     ///
     /// # Errors
-    /// A media error.
+    /// A media error; what hindered writing back, now or since this handle was told last: each open file is told once.
+    /// What could not be written is tried again by the next sync.
     ///
     /// # Durability
     /// Everything done to the file before. No fence when there is nothing lazy; else one, and one for every 16 pages
     /// that were stored to through pins, or 2 MiB at once.
     pub fn sync(&self) -> Result<()> {
+        // What fails here was told; the rest is tried all the same.
+        let cached = self.sync_cached();
+        let flushed = self.sync_disk();
         // Without the inode's lock: reads and writes go on.
         self.pool.write_back(&self.inode)?;
         let mut state = self.inode.write()?;
         // Every write has fenced its own stores.
-        self.pool.flush_times(&self.inode, &mut state)
+        self.pool.flush_times(&self.inode, &mut state)?;
+        cached.and(flushed)
     }
 
     /// Changes attributes; gives the new ones (`fchmod`, `fchown`, `futimens`).
@@ -231,7 +266,8 @@ impl Pool {
         self.collect_entries(inode, cookie, limit)
     }
 
-    /// What the last close of an inode has to do: give back blocks taken ahead, write lazy times, free an orphan.
+    /// What the last close of an inode has to do: give back blocks taken ahead, write lazy times, free an orphan, give
+    /// sums to what was pinned for writing.
     fn last_close(&self, inode: &Inode) -> Result<()> {
         let mut state = match inode.write() {
             Err(Error::Stale(_)) => return Ok(()),
@@ -243,13 +279,16 @@ impl Pool {
         }
         inode.clear_close_work();
         if let Some(window) = state.window.take() {
-            self.space.give_back(window);
+            self.give_back(window);
         }
         if self.check_writable().is_err() {
             return Ok(());
         }
         if self.inode_nlink(inode)? == 0 {
             return self.finish_orphan(inode, &mut state);
+        }
+        if state.is_unsummed && self.is_summed(inode)? {
+            self.retry_when_full(|| self.sum_file(inode, &mut state))?;
         }
         self.flush_times(inode, &mut state)
     }

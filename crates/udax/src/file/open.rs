@@ -10,14 +10,15 @@ use crate::inode::Inode;
 use crate::namespace::MAX_RETRIES;
 use crate::namespace::create::Creation;
 use crate::namespace::path::{Absence, Follow, Last, Resolved};
-use crate::options::{NewInode, OpenFlags};
+use crate::options::{NewInode, OpenFlags, OpenOptions, Owner};
 use crate::pool::Pool;
 
 /// Opens, and makes if asked, what `path` names.
-pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInode) -> Result<File> {
+pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], options: &OpenOptions) -> Result<File> {
+    let flags = options.flags;
     check_flags(pool, flags)?;
     if flags.contains(OpenFlags::TEMPORARY) {
-        return open_unnamed(pool, path, flags, new);
+        return open_unnamed(pool, path, options);
     }
     // A name with a slash behind it is none that a file could be made under.
     if flags.contains(OpenFlags::CREATE)
@@ -46,8 +47,8 @@ pub(crate) fn open(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInod
         }
         let attempt = match resolved.target {
             Some(_) if exclusive => Err(Error::Exists),
-            Some(_) => open_existing(pool, &resolved, flags),
-            None if flags.contains(OpenFlags::CREATE) => create(pool, &resolved, flags, new, exclusive),
+            Some(_) => open_existing(pool, &resolved, options),
+            None if flags.contains(OpenFlags::CREATE) => create(pool, &resolved, options, exclusive),
             None => Err(Error::NotFound),
         };
         match attempt {
@@ -76,63 +77,84 @@ fn check_flags(pool: &Pool, flags: OpenFlags) -> Result<()> {
     }
 }
 
-fn create(
-    pool: &Arc<Pool>,
-    resolved: &Resolved,
-    flags: OpenFlags,
-    new: NewInode,
-    exclusive: bool,
-) -> Result<File> {
+fn create(pool: &Arc<Pool>, resolved: &Resolved, options: &OpenOptions, exclusive: bool) -> Result<File> {
     pool.check_writable()?;
     let count_open = |inode: &Arc<Inode>| {
         inode.count_open();
         Ok(Arc::clone(inode))
     };
-    match pool.create_resolved(resolved, Creation::File, new, count_open) {
+    match pool.create_resolved(resolved, Creation::File, options.new, count_open) {
         // It was there, or somebody was faster: open theirs.
         Err(Error::Exists) if !exclusive => Err(Error::Stale(resolved.parent.ino)),
-        Ok(inode) => Ok(File::new(Arc::clone(pool), inode, flags)),
+        Ok(inode) => Ok(File::new(pool, inode, options.flags, options.wait.clone())),
         Err(error) => Err(error),
     }
 }
 
-fn open_existing(pool: &Arc<Pool>, resolved: &Resolved, flags: OpenFlags) -> Result<File> {
+/// Opens the inode `inode` for what `flags` say, which do not make it.
+pub(crate) fn open_inode(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Result<File> {
+    let flags = flags - (OpenFlags::CREATE | OpenFlags::EXCLUSIVE);
+    check_flags(pool, flags)?;
+    check_kind(inode.kind, flags, MustBe::Anything)?;
+    // Nothing is made.
+    let new = NewInode {
+        permissions: 0,
+        owner: Owner::default(),
+    };
+    finish_open(pool, inode, &OpenOptions::new(flags, new))
+}
+
+/// What a path says of the kind of what it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum MustBe {
+    Anything,
+    /// Slashes follow it.
+    Directory,
+}
+
+fn open_existing(pool: &Arc<Pool>, resolved: &Resolved, options: &OpenOptions) -> Result<File> {
     let target = resolved.target.ok_or(Error::NotFound)?;
-    match target.kind {
-        FileKind::Symlink => return Err(Error::SymlinkLoop),
+    let must_be = match resolved.must_be_directory {
+        true => MustBe::Directory,
+        false => MustBe::Anything,
+    };
+    check_kind(target.kind, options.flags, must_be)?;
+    finish_open(pool, pool.inode(target)?, options)
+}
+
+/// Whether an inode of this kind can be opened so.
+fn check_kind(kind: FileKind, flags: OpenFlags, must_be: MustBe) -> Result<()> {
+    match kind {
+        FileKind::Symlink => Err(Error::SymlinkLoop),
         FileKind::Directory
             if flags.intersects(OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE) =>
         {
-            return Err(Error::IsDirectory);
+            Err(Error::IsDirectory)
         }
-        FileKind::Directory => {}
-        _ if flags.contains(OpenFlags::DIRECTORY) || resolved.must_be_directory => {
-            return Err(Error::NotDirectory);
-        }
-        FileKind::Regular => {}
-        _ => {
-            return Err(Error::NotSupported(
-                "fifos, sockets and devices are opened by the kernel",
-            ));
-        }
+        FileKind::Directory => Ok(()),
+        _ if flags.contains(OpenFlags::DIRECTORY) || must_be == MustBe::Directory => Err(Error::NotDirectory),
+        FileKind::Regular => Ok(()),
+        _ => Err(Error::NotSupported(
+            "fifos, sockets and devices are opened by the kernel",
+        )),
     }
-    finish_open(pool, pool.inode(target)?, flags)
 }
 
-fn finish_open(pool: &Arc<Pool>, inode: Arc<Inode>, flags: OpenFlags) -> Result<File> {
+fn finish_open(pool: &Arc<Pool>, inode: Arc<Inode>, options: &OpenOptions) -> Result<File> {
     {
         // Under the lock nobody removes the last name without seeing the handle.
         let _state = inode.read()?;
         inode.count_open();
     }
-    let file = File::new(Arc::clone(pool), inode, flags);
-    if flags.contains(OpenFlags::TRUNCATE) && file.inode.kind == FileKind::Regular {
+    let file = File::new(pool, inode, options.flags, options.wait.clone());
+    if options.flags.contains(OpenFlags::TRUNCATE) && file.inode.kind == FileKind::Regular {
         pool.truncate(&file.inode, 0, &file.wait)?;
     }
     Ok(file)
 }
 
-fn open_unnamed(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInode) -> Result<File> {
+fn open_unnamed(pool: &Arc<Pool>, path: &[u8], options: &OpenOptions) -> Result<File> {
+    let flags = options.flags;
     let follow = if flags.contains(OpenFlags::NO_FOLLOW) {
         Follow::No
     } else {
@@ -142,12 +164,12 @@ fn open_unnamed(pool: &Arc<Pool>, path: &[u8], flags: OpenFlags, new: NewInode) 
     if directory.kind != FileKind::Directory {
         return Err(Error::NotDirectory);
     }
-    let inode = pool.create_unnamed(&directory, new)?;
+    let inode = pool.create_unnamed(&directory, options.new)?;
     {
         let mut state = inode.write()?;
         inode.count_open();
         state.is_linkable = !flags.contains(OpenFlags::EXCLUSIVE);
     }
     inode.note_close_work();
-    Ok(File::new(Arc::clone(pool), inode, flags))
+    Ok(File::new(pool, inode, options.flags, options.wait.clone()))
 }

@@ -6,7 +6,7 @@
 //! All under the inode's lock, alone.
 
 use udax_media::FileBlock;
-use udax_media::extent::{Extent, ExtentFlags};
+use udax_media::extent::Extent;
 
 use super::allocate::{Piece, Range};
 use super::edges::Edges;
@@ -93,7 +93,7 @@ impl Pool {
             .filter_map(|extent| clip(extent, first, end))
             .map(|extent| Piece {
                 extent: Extent {
-                    flags: extent.flags | ExtentFlags::UNWRITTEN,
+                    flags: extent.flags.as_unwritten(),
                     ..extent
                 },
                 is_taken: false,

@@ -12,6 +12,7 @@ use crate::extents::{self, Mapping};
 use crate::inode::attributes::now;
 use crate::inode::fields::Line;
 use crate::inode::{Inode, InodeState};
+use crate::options::ReadFlags;
 use crate::pool::Pool;
 
 /// An access time is renewed when it is older than this (relatime), or not after the last change.
@@ -19,16 +20,44 @@ const RELATIVE_ATIME_SECONDS: i64 = 24 * 60 * 60;
 
 impl File {
     /// Reads from `offset` into `to`; gives the bytes read, fewer than asked only at the end of the file and before
-    /// bytes that the medium has lost.
+    /// bytes that the medium has lost, or changed as their checksum tells.
     ///
     /// # Errors
-    /// `BadHandle` without `READ`; `IsDirectory`; `LostData` when the first byte is lost.
+    /// `BadHandle` without `READ`; `IsDirectory`; `LostData` when the first byte is lost; `WrongData` when the first
+    /// block does not have its checksum.
     pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
+        self.read_with(to, offset, ReadFlags::empty())
+    }
+
+    /// As [`File::read_at`], in the way that `flags` ask for.
+    ///
+    /// # Errors
+    /// As [`File::read_at`]; `NotSupported` for `DONTCACHE` of a DAX file; with `NOWAIT`, `Cache(WouldBlock)`.
+    pub fn read_with(&self, to: &mut [u8], offset: u64, flags: ReadFlags) -> Result<usize> {
         self.check_readable()?;
-        let state = self.pool.read_loaded(&self.inode)?;
-        let done = self.pool.read_locked(&self.inode, &state, to, offset)?;
+        let state = self.share_to_read()?;
+        let done = self.read_part(&state, to, offset, flags)?;
         self.note_access(state);
         Ok(done)
+    }
+
+    /// Shares the inode's lock, with the extents loaded; to read past the cache, with nothing dirty in there.
+    fn share_to_read(&self) -> Result<ReadGuard<'_, InodeState>> {
+        if self.is_direct() {
+            return self.pool.read_flushed(&self.inode);
+        }
+        self.pool.read_loaded(&self.inode)
+    }
+
+    /// Reads as the file is reached, with its inode's lock shared.
+    fn read_part(&self, state: &InodeState, to: &mut [u8], offset: u64, flags: ReadFlags) -> Result<usize> {
+        if self.inode.is_cached() && !self.is_direct() {
+            return self.read_cached(state, to, offset, flags);
+        }
+        if flags.contains(ReadFlags::DONTCACHE) {
+            return Err(Error::NotSupported("a DAX file is not cached"));
+        }
+        self.pool.read_locked(&self.inode, state, to, offset)
     }
 
     /// As [`File::read_at`], into several buffers in turn, as one read.
@@ -37,11 +66,11 @@ impl File {
     /// As [`File::read_at`].
     pub fn read_vectored_at(&self, to: &mut [IoSliceMut<'_>], offset: u64) -> Result<usize> {
         self.check_readable()?;
-        let state = self.pool.read_loaded(&self.inode)?;
+        let state = self.share_to_read()?;
         let mut done = 0;
         for part in to {
             let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
-            match self.pool.read_locked(&self.inode, &state, part, at) {
+            match self.read_part(&state, part, at, ReadFlags::empty()) {
                 Ok(count) => {
                     done += count;
                     if count < part.len() {
@@ -107,7 +136,35 @@ impl Pool {
         }
     }
 
-    /// Reads from a file whose lock the caller has, with the extents loaded.
+    /// As [`Pool::read_loaded`], with nothing in the cache that the extents do not have.
+    pub(crate) fn read_flushed<'i>(&self, inode: &'i Inode) -> Result<ReadGuard<'i, InodeState>> {
+        loop {
+            let state = self.read_loaded(inode)?;
+            if !Self::is_unflushed(inode, &state) {
+                return Ok(state);
+            }
+            drop(state);
+            self.flush(inode, &mut *inode.write()?)?;
+        }
+    }
+
+    /// As [`Pool::read_locked`], all of `to`, of which the file has every byte.
+    pub(crate) fn read_all_locked(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        to: &mut [u8],
+        offset: u64,
+    ) -> Result<()> {
+        let count = self.read_locked(inode, state, to, offset)?;
+        // Not all could be read: why is told where it begins.
+        if let Some(rest) = to.get_mut(count..).filter(|rest| !rest.is_empty()) {
+            self.read_locked(inode, state, rest, offset + u64::try_from(count).unwrap_or(0))?;
+        }
+        Ok(())
+    }
+
+    /// Reads from a file whose lock the caller has, with the extents loaded, past the cache.
     pub(crate) fn read_locked(
         &self,
         inode: &Inode,
@@ -135,16 +192,26 @@ impl Pool {
                 Mapping::Extent(extent) if !extent.is_unwritten() => {
                     let skipped = at - extent.first.raw() * BLOCK_BYTES;
                     let start = extent.start.offset().raw() + skipped;
-                    if let Err(error) = self.region.read(start, part) {
-                        let error = self.lost_data(inode, (start, at), count, error);
-                        match error {
-                            // What is before the lost bytes has been read.
-                            Error::LostData { offset: lost, .. } if lost > offset => {
-                                done = lost - offset;
-                                break;
-                            }
-                            error => return Err(error),
+                    let read = if extent.is_summed() {
+                        self.read_summed(inode, &extent, at, part)
+                    } else {
+                        self.read_data(start, part).map_err(|error| match error {
+                            Error::Region(error) => self.lost_data(inode, (start, at), count, error),
+                            other => other,
+                        })
+                    };
+                    match read {
+                        Ok(()) => {}
+                        // What comes before has been read.
+                        Err(Error::Disk(_)) if done > 0 => break,
+                        // What is before the lost bytes has been read.
+                        Err(Error::LostData { offset: lost, .. } | Error::WrongData { offset: lost, .. })
+                            if lost > offset =>
+                        {
+                            done = lost - offset;
+                            break;
                         }
+                        Err(error) => return Err(error),
                     }
                 }
                 _ => part.fill(0),

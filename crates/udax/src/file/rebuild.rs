@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use udax_media::extent::{Extent, ExtentFlags};
+use udax_media::inode::InodeFlags;
 use udax_media::{BlockNo, BlockRange, FileBlock};
 
 use super::allocate::Piece;
@@ -55,7 +56,7 @@ pub(super) struct Change<'i> {
 impl Pool {
     /// Makes an orphan, calls `work` with it and with no lock held, and finishes it.
     pub(super) fn with_orphan(&self, work: impl FnOnce(&Inode) -> Result<()>) -> Result<()> {
-        let orphan = self.create_orphan(NewInode::with_permissions(0))?;
+        let orphan = self.create_orphan(NewInode::with_permissions(0), InodeFlags::empty())?;
         let result = work(&orphan);
         // The orphan is finished in any case; the next mount does it if this fails.
         let finished = self.free_replaced(&orphan);
@@ -182,7 +183,7 @@ fn owned_by_orphan(extents: impl IntoIterator<Item = Extent>) -> impl Iterator<I
         *at = FileBlock(first.raw() + extent.count);
         Some(Extent {
             first,
-            flags: extent.flags | ExtentFlags::UNWRITTEN,
+            flags: extent.flags.as_unwritten(),
             ..extent
         })
     })

@@ -34,7 +34,7 @@ impl File {
         if self.inode.kind != udax_media::inode::FileKind::Regular {
             return Err(Error::Invalid("only a regular file has data and holes"));
         }
-        let state = self.pool.read_loaded(&self.inode)?;
+        let state = self.pool.read_flushed(&self.inode)?;
         let size = self.pool.inode_size(&self.inode)?;
         if offset >= size {
             return Err(Error::NoSuchRange);

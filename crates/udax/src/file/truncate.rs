@@ -26,7 +26,8 @@ impl File {
     /// `BadHandle` without `WRITE`; `Invalid` unless it is a regular file; `FileTooLarge`.
     ///
     /// # Durability
-    /// Durable on return, atomic: one fence, two when the last block's end must be zeroed first.
+    /// Durable on return, atomic: one fence, two when the last block's end must be zeroed first. What was never written
+    /// back of a file without DAX is only forgotten.
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.check_writable()?;
         self.pool.truncate(&self.inode, size, &self.wait)
@@ -45,7 +46,7 @@ impl Pool {
         if size > MAX_FILE_BYTES {
             return Err(Error::FileTooLarge);
         }
-        self.wait_and_retry(mode, || {
+        self.wait_and_retry("truncate", mode, || {
             self.retry_when_full(|| self.truncate_locked(inode, &mut *inode.write()?, size))
         })
     }
@@ -53,9 +54,12 @@ impl Pool {
     /// As [`Pool::truncate`], with the inode's lock held.
     pub(crate) fn truncate_locked(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
         if let Some(window) = state.window.take() {
-            self.space.give_back(window);
+            self.give_back(window);
         }
         self.finish_cut(inode, state)?;
+        if self.cut_cached(inode, state, size)? {
+            return Ok(());
+        }
         let old = self.inode_size(inode)?;
         if size > old {
             return self.extend(inode, state, size);

@@ -7,28 +7,30 @@
 
 use smallvec::SmallVec;
 use udax_dax::{Broken, Fate};
-use udax_journal::DataWriter;
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
 
-use super::pieces::{Origin, Piece};
+use super::pieces::{Origin, Piece, Replaced, Treatment, Wanted};
+use super::write::Cause;
 use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping, clip};
-use crate::inode::fields::Line;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
+use crate::space::Tier;
+use crate::sums::SUMS_PER_RECORD;
 use crate::update::Update;
 
 /// The most ranges that are broken apart: each is looked through by whoever pins. Behind them, one range to the end.
 const MAX_BROKEN: usize = 64;
 
 impl Pool {
-    /// The first piece of `part`, which is shared or was: new blocks, or the old ones for their last owner.
+    /// The first piece of `part`, which is shared or was: new blocks, or the old ones for their last owner. It has sums
+    /// where `part` has.
     pub(super) fn take_for_shared(
         &self,
         update: &mut Update<'_>,
         part: Extent,
-        goal: BlockNo,
+        (goal, tier): (BlockNo, Tier),
     ) -> Result<Piece> {
         let first = update.owners(&part, 1)?.into_iter().next();
         let Some(segment) = first.filter(|_| !part.is_unwritten()) else {
@@ -39,14 +41,20 @@ impl Pool {
         };
         let extent = Extent {
             count: segment.blocks.count,
-            flags: ExtentFlags::empty(),
+            flags: part.flags.difference(ExtentFlags::SHARED),
             ..part
         };
         if segment.owners == 1 {
             let origin = Origin::Written;
             return Ok(Piece { extent, origin });
         }
-        let run = self.take_run(extent.first, extent.count, goal)?;
+        let run = self.take_run(Wanted {
+            at: extent.first,
+            count: extent.count,
+            goal,
+            priority: update.priority(),
+            tier,
+        })?;
         update.guard(run);
         Ok(Piece {
             extent: Extent {
@@ -54,7 +62,10 @@ impl Pool {
                 count: run.count,
                 ..extent
             },
-            origin: Origin::Copied(part.start),
+            origin: Origin::Copied(Replaced {
+                start: part.start,
+                flags: part.flags,
+            }),
         })
     }
 
@@ -97,15 +108,22 @@ impl Pool {
         limit: usize,
     ) -> Result<FileBlock> {
         extents::load(self, inode, state)?;
+        let tier = self.tier_of(inode)?;
         let mut update = Update::new(self);
         let mut pieces: Vec<Piece> = Vec::new();
-        while at < end && pieces.len() < limit {
+        let mut summed = 0;
+        while at < end && pieces.len() < limit && summed < SUMS_PER_RECORD {
             at = match extents::lookup(self, inode, &state.extents, at)? {
                 Mapping::Hole { until } => until,
                 Mapping::Extent(extent) => match clip(&extent, at, end) {
                     Some(part) if part.is_shared() => {
                         let goal = pieces.last().map(|piece| piece.extent.blocks().end());
-                        let piece = self.take_for_shared(&mut update, part, goal.unwrap_or_default())?;
+                        let part = first_blocks(part, SUMS_PER_RECORD - summed);
+                        let piece =
+                            self.take_for_shared(&mut update, part, (goal.unwrap_or_default(), tier))?;
+                        if part.is_summed() {
+                            summed += piece.extent.count;
+                        }
                         pieces.push(piece);
                         piece.extent.end()
                     }
@@ -125,13 +143,58 @@ impl Pool {
         &self,
         inode: &'i Inode,
         state: &mut InodeState,
+        range: (FileBlock, FileBlock),
+    ) -> Result<Option<Broken<'i>>> {
+        self.break_those(inode, state, range, Extent::is_shared)
+    }
+
+    /// Breaks the layout of what a write to `first..end` gives other blocks; and how the write is to treat the file's
+    /// blocks. Those that would get sums stay as they are while they are pinned.
+    ///
+    /// # Errors
+    /// `Conflict`: what must be replaced is pinned.
+    pub(super) fn break_for_write<'i>(
+        &self,
+        inode: &'i Inode,
+        state: &mut InodeState,
+        range: (FileBlock, FileBlock),
+        cause: Cause,
+    ) -> Result<(Option<Broken<'i>>, Treatment)> {
+        let must = |extent: &Extent| extent.is_shared() || extent.is_summed();
+        if cause == Cause::Atomic {
+            let broken = self.break_those(inode, state, range, |extent| !extent.is_unwritten())?;
+            let treatment = match self.is_summed(inode)? {
+                true => Treatment::Summed,
+                false => Treatment::Replaced,
+            };
+            return Ok((broken, treatment));
+        }
+        if !self.is_summed(inode)? {
+            return Ok((self.break_those(inode, state, range, must)?, Treatment::Plain));
+        }
+        match self.break_those(inode, state, range, |extent| !extent.is_unwritten()) {
+            Ok(broken) => Ok((broken, Treatment::Summed)),
+            Err(Error::Conflict(_)) => {
+                let broken = self.break_those(inode, state, range, must)?;
+                Ok((broken, Treatment::SummedButPinned))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Breaks the layout of those extents of `first..end` that are to be broken.
+    fn break_those<'i>(
+        &self,
+        inode: &'i Inode,
+        state: &mut InodeState,
         (first, end): (FileBlock, FileBlock),
+        is_broken: impl Fn(&Extent) -> bool,
     ) -> Result<Option<Broken<'i>>> {
         if inode.mapping().is_none_or(|mapping| mapping.pages() == 0) {
             return Ok(None);
         }
         extents::load(self, inode, state)?;
-        let mut shared: SmallVec<[(FileBlock, FileBlock); 2]> = SmallVec::new();
+        let mut ranges: SmallVec<[(FileBlock, FileBlock); 2]> = SmallVec::new();
         let mut at = first;
         while at < end {
             let extent = match extents::lookup(self, inode, &state.extents, at)? {
@@ -141,17 +204,17 @@ impl Pool {
                 }
                 Mapping::Extent(extent) => extent,
             };
-            if extent.is_shared() {
+            if is_broken(&extent) {
                 let upto = extent.end().min(end);
-                let is_full = shared.len() == MAX_BROKEN;
-                match shared.last_mut() {
+                let is_full = ranges.len() == MAX_BROKEN;
+                match ranges.last_mut() {
                     Some(last) if last.1 == at || is_full => last.1 = upto,
-                    _ => shared.push((at, upto)),
+                    _ => ranges.push((at, upto)),
                 }
             }
             at = extent.end();
         }
-        self.break_ranges(inode, &shared, Fate::Kept)
+        self.break_ranges(inode, &ranges, Fate::Kept)
     }
 
     fn record_copies(
@@ -161,7 +224,7 @@ impl Pool {
         state: &mut InodeState,
         pieces: &[Piece],
     ) -> Result<()> {
-        let mut writer = DataWriter::new(&self.region);
+        let mut writer = self.data_writer();
         for piece in pieces {
             if let Some(old) = piece.replaced() {
                 let length = old.count * BLOCK_BYTES;
@@ -172,7 +235,6 @@ impl Pool {
         let taken: Vec<BlockRange> = taken.map(|piece| piece.extent.blocks()).collect();
         let durable = writer.finish(taken).fence(&self.region)?;
         update.allocate_data(&durable);
-        let mut line = Line::read(self, inode)?;
         let mut map = ExtentMap::begin(self, inode, state)?;
         for piece in pieces {
             map.splice(
@@ -182,15 +244,14 @@ impl Pool {
                 &[piece.extent],
             )?;
             if let Some(old) = piece.replaced() {
+                if old.is_summed() {
+                    // Bytes and sums as they are: what is wrong stays wrong.
+                    update.copy_sums(old.blocks(), piece.extent.blocks())?;
+                }
                 update.free_extent(&old)?;
             }
         }
-        map.store(&mut update)?;
-        line.add_blocks(update.take_metadata_delta());
-        line.store(&mut update, inode);
-        update.commit()?;
-        map.finish(state);
-        Ok(())
+        self.commit_extents(update, inode, state, map)
     }
 
     /// Gives the file's last block to it alone if the file ends inside it: what is behind the end is about to be
@@ -203,4 +264,14 @@ impl Pool {
         let block = FileBlock::holding(size);
         self.unshare_range(inode, state, block, FileBlock(block.raw() + 1))
     }
+}
+
+/// The first `count` blocks of `part` if it is summed, else all of it.
+fn first_blocks(part: Extent, count: u64) -> Extent {
+    let count = if part.is_summed() {
+        part.count.min(count)
+    } else {
+        part.count
+    };
+    Extent { count, ..part }
 }

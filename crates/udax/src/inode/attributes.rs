@@ -1,13 +1,13 @@
 //! stat, and the changing of permissions, owners and times.
 
 use nix::time::{ClockId, clock_gettime};
-use udax_media::inode::{FileKind, PERMISSION_MASK, offset};
+use udax_media::inode::{FileKind, InodeFlags, PERMISSION_MASK, offset};
 use udax_media::{BLOCK_BYTES, Timestamp};
 
 use crate::error::{Error, Result};
-use crate::inode::fields::{Line, low, pair};
+use crate::inode::fields::{Line, high, low, pair};
 use crate::inode::{Inode, InodeState};
-use crate::options::{SetAttributes, SetTime, Stat};
+use crate::options::{Checksums, Dax, SetAttributes, SetTime, Stat};
 use crate::pool::Pool;
 use crate::update::Update;
 
@@ -38,8 +38,9 @@ impl Pool {
         let lazy = state.lazy;
         let size = match inode.kind {
             FileKind::Directory => line.blocks().saturating_mul(BLOCK_BYTES),
-            _ => line.size(),
+            _ => state.size(line.size()),
         };
+        let flags = InodeFlags::from_bits_retain(high(words[0]));
         Ok(Stat {
             ino: inode.ino,
             generation: inode.generation,
@@ -47,10 +48,10 @@ impl Pool {
             permissions: low(words[0]) & PERMISSION_MASK,
             nlink: line.nlink(),
             uid: low(words[1]),
-            gid: crate::inode::fields::high(words[1]),
+            gid: high(words[1]),
             rdev: words[2],
             size,
-            blocks: line.blocks(),
+            blocks: line.blocks().saturating_add(inode.unmapped_blocks()),
             atime: lazy.accessed.unwrap_or(line.atime()),
             mtime: lazy.modified.unwrap_or(line.mtime()),
             ctime: line.ctime().max(lazy.modified.unwrap_or(line.ctime())),
@@ -58,7 +59,15 @@ impl Pool {
                 seconds: words[3].cast_signed(),
                 nanoseconds: low(words[4]),
             },
-            change: line.change(),
+            change: line.change().wrapping_add(lazy.changes),
+            checksums: match flags.contains(InodeFlags::SUMMED) {
+                true => Checksums::On,
+                false => Checksums::Off,
+            },
+            dax: match flags.contains(InodeFlags::DAX) {
+                true => Dax::On,
+                false => Dax::Off,
+            },
         })
     }
 
@@ -126,6 +135,23 @@ impl Pool {
         Ok(())
     }
 
+    /// Stores an inode's flags, if they are others than before.
+    pub(crate) fn store_flags(&self, inode: &Inode, state: &mut InodeState, flags: InodeFlags) -> Result<()> {
+        let (mode, before) = self.inode_mode_and_flags(inode)?;
+        if flags.bits() == before {
+            return Ok(());
+        }
+        let mut update = Update::freeing(self);
+        update.write_u64(inode.field(offset::MODE), pair(mode, flags.bits()));
+        let mut line = Line::read(self, inode)?;
+        state.settle_times(&mut line);
+        line.touch_changed(now());
+        line.store(&mut update, inode);
+        update.commit()?;
+        state.lazy = Default::default();
+        Ok(())
+    }
+
     /// Writes lazy times, if there are any. When stores through pins came is not known: they count as a modification
     /// now (POSIX `mmap`: at some time between the store and the next sync). The caller has the inode's lock.
     pub(crate) fn flush_times(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
@@ -152,6 +178,8 @@ impl InodeState {
         if let Some(time) = self.lazy.modified {
             let changed = line.ctime();
             line.touch_modified(time);
+            // One of them is counted.
+            line.count_changes(self.lazy.changes.saturating_sub(1));
             line.set_ctime(changed.max(time));
         }
         if let Some(time) = self.lazy.accessed {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use udax_media::inode::{FileKind, offset};
+use udax_media::inode::{FileKind, InodeFlags, offset};
 use udax_media::{InodeNo, Place};
 use udax_sync::{CachePadded, Mutex, Rank};
 
+use crate::cached::Way;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
-use crate::inode::fields::low;
+use crate::inode::fields::{high, low};
 use crate::pool::Pool;
 
 const SHARDS: usize = 64;
@@ -72,9 +73,11 @@ impl InodeCache {
             place: Place::Inode(ino),
             what: "its mode is impossible",
         })?;
+        let flags = InodeFlags::from_bits_retain(high(words[3]));
+        let way = Way::of(pool, kind, flags);
         // Before anybody can free it: a look for free numbers leaves it to who does.
         pool.inode_table.note_known(ino);
-        let inode = Arc::new(Inode::new(ino, at, words[2], kind));
+        let inode = Arc::new(Inode::new((ino, at), words[2], kind, way));
         let swept = shard.insert(Arc::clone(&inode));
         drop(shard);
         drop(swept);
@@ -100,7 +103,7 @@ impl InodeCache {
                 if let Some(mut state) = inode.try_write()
                     && let Some(window) = state.window.take()
                 {
-                    pool.space.give_back(window);
+                    pool.give_back(window);
                 }
             }
         }

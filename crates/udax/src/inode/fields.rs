@@ -98,6 +98,11 @@ impl Line {
         self.written_from = 2;
     }
 
+    /// The content has changed so often, besides.
+    pub(crate) fn count_changes(&mut self, changes: u64) {
+        self.words[7] = self.words[7].wrapping_add(changes);
+    }
+
     /// The status has changed at `now`.
     pub(crate) fn touch_changed(&mut self, now: Timestamp) {
         self.set_ctime(now);

@@ -11,6 +11,7 @@ use udax_media::inode::{FileKind, INLINE_BYTES, InodeFlags, offset};
 use udax_media::node::{TreeKind, TreeRoot};
 use udax_media::{BlockNo, ByteOffset, FileBlock, InodeNo, Timestamp};
 
+use crate::cached::Way;
 use crate::error::Result;
 use crate::extents::{Completeness, END_OF_FILES, ExtentMap, clip};
 use crate::inode::fields::Line;
@@ -33,6 +34,8 @@ const HEAD_BYTES: usize = 160;
 pub(crate) struct Birth<'b> {
     pub(crate) kind: FileKind,
     pub(crate) new: NewInode,
+    /// What it inherits from the directory.
+    pub(crate) flags: InodeFlags,
     /// Names that it starts with: 2 for a directory, 0 for a temporary file.
     pub(crate) nlink: u32,
     /// The directory it is made in.
@@ -83,7 +86,7 @@ impl<'p> NumberGuard<'p> {
             generation,
             kind: birth.kind,
             permissions: birth.new.permissions,
-            flags: InodeFlags::empty(),
+            flags: birth.flags,
             uid: birth.new.owner.uid,
             gid: birth.new.owner.gid,
             rdev: 0,
@@ -111,7 +114,8 @@ impl<'p> NumberGuard<'p> {
         let written = (HEAD_BYTES + inline_bytes).next_multiple_of(8);
         update.write(self.at, bytes.get(..written).unwrap_or(&bytes));
         update.count_inodes(1);
-        Ok(Inode::new(self.ino, self.at, generation, birth.kind))
+        let way = Way::of(self.pool, birth.kind, birth.flags);
+        Ok(Inode::new((self.ino, self.at), generation, birth.kind, way))
     }
 
     /// The update has committed: others may use the inode.
@@ -226,12 +230,19 @@ impl Pool {
     /// After the update that freed the inode has committed: nobody may use it, and its number is free.
     pub(crate) fn bury(&self, inode: &Inode, state: &mut InodeState) {
         state.is_dead = true;
+        state.pending_size = None;
+        if let Some(part) = inode.cached() {
+            part.mapping.forget();
+        }
         if let Some(window) = state.window.take() {
-            self.space.give_back(window);
+            self.give_back(window);
         }
         self.cuts.remove(inode.ino);
         self.inodes.remove(inode.ino);
-        self.inode_table.give_back(inode.ino);
+        // Or whoever knows the number gives it back.
+        if !inode.is_held() {
+            self.inode_table.give_back(inode.ino);
+        }
     }
 
     /// Frees an orphan without handles, step by step. The caller has the inode's lock.

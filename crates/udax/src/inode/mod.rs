@@ -19,6 +19,7 @@ use udax_media::{BlockRange, ByteOffset, InodeNo, Timestamp};
 use udax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use udax_sync::{OnceLock, Rank, ReadGuard, RwLock, WriteGuard};
 
+use crate::cached::{CachePart, Way};
 use crate::error::{Error, Result};
 use crate::extents::ExtentCache;
 
@@ -32,12 +33,18 @@ pub(crate) struct Inode {
     pub(crate) kind: FileKind,
     /// Open handles.
     opens: AtomicU32,
+    /// Those who know its number, and want nobody else to get it.
+    holds: AtomicU32,
     /// The last close has something to do: a window to give back, times to write, or an inode to free.
     close_work: AtomicBool,
     /// Pins for writing were given since its times were set: they may have been stored through.
     stored: AtomicBool,
     /// Its pages as they are pinned; since the first pin.
     pub(crate) mapping: OnceLock<Arc<Mapping>>,
+    /// Whether it is read and written through the page cache. Changes with its lock held alone.
+    is_cached: AtomicBool,
+    /// Its pages in the cache; since the first read or write through it.
+    pub(crate) cache_part: OnceLock<CachePart>,
     state: RwLock<InodeState>,
 }
 
@@ -51,8 +58,12 @@ pub(crate) struct InodeState {
     pub(crate) extents: ExtentCache,
     /// Blocks taken ahead for the next append.
     pub(crate) window: Option<BlockRange>,
+    /// Blocks have lost their sums to pins for writing: the last close gives them anew.
+    pub(crate) is_unsummed: bool,
     /// Times that the next record, fsync or close writes.
     pub(crate) lazy: LazyTimes,
+    /// Bytes of a cached file, if they are more than in the pool.
+    pub(crate) pending_size: Option<u64>,
 }
 
 /// Times that are newer than those on media.
@@ -62,6 +73,8 @@ pub(crate) struct LazyTimes {
     pub(crate) modified: Option<Timestamp>,
     /// The content was read.
     pub(crate) accessed: Option<Timestamp>,
+    /// Changes of a cached file that its change counter on media does not count.
+    pub(crate) changes: u64,
 }
 
 impl LazyTimes {
@@ -71,16 +84,19 @@ impl LazyTimes {
 }
 
 impl Inode {
-    pub(crate) fn new(ino: InodeNo, at: ByteOffset, generation: u64, kind: FileKind) -> Self {
+    pub(crate) fn new((ino, at): (InodeNo, ByteOffset), generation: u64, kind: FileKind, way: Way) -> Self {
         Self {
             ino,
             at,
             generation,
             kind,
             opens: AtomicU32::new(0),
+            holds: AtomicU32::new(0),
             close_work: AtomicBool::new(false),
             stored: AtomicBool::new(false),
             mapping: OnceLock::new(),
+            is_cached: AtomicBool::new(way == Way::Cached),
+            cache_part: OnceLock::new(),
             state: RwLock::with_order(Rank::Inode, ino.raw(), InodeState::default()),
         }
     }
@@ -136,6 +152,25 @@ impl Inode {
         self.opens.fetch_sub(1, Ordering::SeqCst) == 1 && self.close_work.load(Ordering::SeqCst)
     }
 
+    /// One more who knows the number; the caller has the inode's lock, or has just made the inode.
+    pub(crate) fn count_hold(&self) {
+        // Relaxed, as below: only those with the lock look.
+        self.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody knows the number; the caller has the inode's lock alone.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Relaxed) > 0
+    }
+
+    /// One less who knows the number; whether the inode is dead and nobody knows it any more, so that its number can be
+    /// used again.
+    pub(crate) fn count_release(&self) -> bool {
+        let state = self.state.read();
+        // AcqRel: the last of several at once gives the number back after all of them.
+        self.holds.fetch_sub(1, Ordering::AcqRel) == 1 && state.is_dead
+    }
+
     /// The last close shall look after the window, the times and the links.
     pub(crate) fn note_close_work(&self) {
         if !self.close_work.load(Ordering::SeqCst) {
@@ -161,6 +196,18 @@ impl Inode {
     /// The last close has looked.
     pub(crate) fn clear_close_work(&self) {
         self.close_work.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it is read and written through the page cache. The caller has its lock, or looks again with it.
+    #[inline]
+    pub(crate) fn is_cached(&self) -> bool {
+        // Relaxed: whoever acts on it has the lock.
+        self.is_cached.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is reached so. The caller has its lock alone, and nobody reaches its pages.
+    pub(crate) fn set_way(&self, way: Way) {
+        self.is_cached.store(way == Way::Cached, Ordering::Relaxed);
     }
 
     /// Whose nodes this inode's trees have.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use udax_journal::DataWriter;
 use udax_media::dentry::Dentry;
-use udax_media::inode::{FileKind, INLINE_BYTES};
+use udax_media::inode::{FileKind, INLINE_BYTES, InodeFlags};
 use udax_media::{BlockNo, BlockRange, ByteOffset, InodeNo, MAX_SYMLINK_BYTES};
 
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ impl Creation<'_> {
         }
     }
 
-    fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Symlink([]) => Err(Error::NotFound),
             Self::Symlink(target) if target.len() > MAX_SYMLINK_BYTES => Err(Error::NameTooLong {
@@ -134,6 +134,7 @@ impl Pool {
         let birth = Birth {
             kind: creation.kind(),
             new: self.inherit(parent, creation.kind(), new)?,
+            flags: self.inherited_flags(parent, creation.kind())?,
             nlink: if creation.kind() == FileKind::Directory {
                 2
             } else {
@@ -156,16 +157,21 @@ impl Pool {
     /// caller, who is the only one to know it.
     pub(crate) fn create_unnamed(&self, directory: &Inode, new: NewInode) -> Result<Arc<Inode>> {
         self.check_writable()?;
-        self.retry_when_full(|| self.create_orphan(self.inherit(directory, FileKind::Regular, new)?))
+        let kind = FileKind::Regular;
+        self.retry_when_full(|| {
+            let flags = self.inherited_flags(directory, kind)?;
+            self.create_orphan(self.inherit(directory, kind, new)?, flags)
+        })
     }
 
     /// Makes a regular file without a name and without a directory that it takes after.
-    pub(crate) fn create_orphan(&self, new: NewInode) -> Result<Arc<Inode>> {
+    pub(crate) fn create_orphan(&self, new: NewInode, flags: InodeFlags) -> Result<Arc<Inode>> {
         let number = NumberGuard::take(self)?;
         let mut update = Update::new(self);
         let birth = Birth {
             kind: FileKind::Regular,
             new,
+            flags,
             nlink: 0,
             parent: InodeNo(0),
             now: now(),
@@ -195,6 +201,17 @@ impl Pool {
             }
         }
         Ok(new)
+    }
+
+    /// Whether its data gets checksums, and is reached by memory access, a file or directory takes from its directory.
+    fn inherited_flags(&self, parent: &Inode, kind: FileKind) -> Result<InodeFlags> {
+        let (_, flags) = self.inode_mode_and_flags(parent)?;
+        Ok(match kind {
+            FileKind::Regular | FileKind::Directory => {
+                InodeFlags::from_bits_retain(flags).intersection(InodeFlags::SUMMED | InodeFlags::DAX)
+            }
+            _ => InodeFlags::empty(),
+        })
     }
 
     fn birth_content<'c>(&self, update: &mut Update<'_>, creation: Creation<'c>) -> Result<BirthContent<'c>> {

@@ -66,7 +66,7 @@ impl Pool {
         Err(Error::NotFound)
     }
 
-    fn link_in(&self, parent: &Inode, name: &[u8], inode: &Inode) -> Result<()> {
+    pub(crate) fn link_in(&self, parent: &Inode, name: &[u8], inode: &Inode) -> Result<()> {
         let mut locks = LockSet::lock([parent, inode])?;
         let look_up = self.look_up(parent, name)?;
         if look_up.found.is_some() {

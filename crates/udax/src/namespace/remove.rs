@@ -69,7 +69,7 @@ impl Pool {
     ///
     /// # Errors
     /// `Stale` when it does not any more: walk again.
-    fn remove_entry(
+    pub(crate) fn remove_entry(
         &self,
         parent: InodeRef,
         name: &[u8],

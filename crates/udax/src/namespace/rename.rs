@@ -57,7 +57,7 @@ impl Pool {
         Err(Error::NotFound)
     }
 
-    fn rename_resolved(&self, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
+    pub(crate) fn rename_resolved(&self, from: &Resolved, to: &Resolved, mode: RenameMode) -> Result<()> {
         let (Last::Name(from_name), Last::Name(to_name)) = (&from.last, &to.last) else {
             let is_taken = mode == RenameMode::NoReplace && matches!(from.last, Last::Name(_));
             return Err(if is_taken {

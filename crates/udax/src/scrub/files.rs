@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use udax_media::extent::Extent;
 use udax_media::inode::{self, CHUNK_INODES, FileKind, INODE_SIZE, InodeFlags};
 use udax_media::node::{TreeKind, TreeRoot};
-use udax_media::{BLOCK_BYTES, BlockNo, ByteOffset, FileBlock, InodeNo, Place};
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FileBlock, InodeNo, Place};
 use udax_pmem::RegionError;
 
 use super::Scrub;
@@ -14,6 +14,7 @@ use super::sealed::Protection;
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping};
 use crate::inode::Inode;
+use crate::sums::Sums;
 use crate::tree::{Cursor, Tree};
 
 /// Leaves verified with an inode's lock shared.
@@ -99,11 +100,11 @@ impl Scrub<'_> {
 
     fn verify_slot(&self, inode: &Inode) -> Result<()> {
         let _state = inode.read()?;
-        let (seed, total) = (self.pool.seed, self.pool.total_blocks());
+        let (seed, reach) = (self.pool.seed, self.pool.reach());
         let place = (inode.field(0).raw(), "an inode");
         self.sealed
             .verify_unit(place, Protection::Locked, |bytes: &[u8; INODE_SIZE]| {
-                inode::verify(seed, bytes, inode.ino, total)
+                inode::verify(seed, bytes, inode.ino, reach)
             })
     }
 
@@ -168,16 +169,21 @@ impl Scrub<'_> {
         Ok(())
     }
 
-    /// Reads what the file holds. A checksum of data would be compared here.
+    /// Reads what the file holds, and compares it with its sums.
     fn read_data(&mut self, inode: &Inode) -> Result<ControlFlow<()>> {
         let mut next = FileBlock(0);
         let mut buffer = vec![0; READ_BYTES];
+        let found = self.pool.is_summed(inode);
+        let wants_sums = self.judge(Some(inode.ino), found)? == Some(true);
         while next < extents::END_OF_FILES {
             let batch = self.collect_extents(inode, next);
             let Some((batch, end)) = self.judge(Some(inode.ino), batch)? else {
                 break;
             };
             for extent in batch {
+                if wants_sums && !extent.is_summed() {
+                    self.unverified_bytes += extent.count * BLOCK_BYTES;
+                }
                 if self.read_extent(inode, &extent, &mut buffer)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -196,7 +202,8 @@ impl Scrub<'_> {
             next = match extents::lookup(self.pool, inode, &state.extents, next)? {
                 Mapping::Hole { until } => until,
                 Mapping::Extent(extent) => {
-                    if !extent.is_unwritten() {
+                    // The data device looks after its own blocks.
+                    if !extent.is_unwritten() && !extent.start.is_on_device() {
                         batch.push(extent);
                     }
                     extent.end()
@@ -214,7 +221,12 @@ impl Scrub<'_> {
             let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
             let part = buffer.get_mut(..len).unwrap_or_default();
             let next = match self.pool.region.read(at, part) {
-                Ok(()) => at + u64::try_from(len).unwrap_or(0),
+                Ok(()) => {
+                    if extent.is_summed() {
+                        self.compare(inode, extent, at, buffer.get(..len).unwrap_or_default())?;
+                    }
+                    at + u64::try_from(len).unwrap_or(0)
+                }
                 Err(RegionError::Media { at: lost }) => {
                     let lost = lost - lost % BLOCK_BYTES;
                     let offset = extent.first.raw() * BLOCK_BYTES + (lost - start);
@@ -236,6 +248,39 @@ impl Scrub<'_> {
             at = next;
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Compares whole blocks of `extent`, read from byte `at` of the pool on, with their sums. What seems wrong is read
+    /// again with the inode's lock shared: it may have been another file's meanwhile.
+    fn compare(&mut self, inode: &Inode, extent: &Extent, at: u64, bytes: &[u8]) -> Result<()> {
+        let mut sums = Sums::of(self.pool);
+        for (block, bytes) in (ByteOffset(at).block().raw()..).zip(bytes.as_chunks::<BLOCK_SIZE>().0) {
+            let found = sums.read(BlockNo(block));
+            let Some(stored) = self.judge(Some(inode.ino), found)? else {
+                return Ok(());
+            };
+            self.verified_bytes += BLOCK_BYTES;
+            if self.pool.sum_of(bytes) == stored {
+                continue;
+            }
+            let first = extent.first.raw() + (block - extent.start.raw());
+            let again = self.read_again(inode, FileBlock(first));
+            self.judge(Some(inode.ino), again)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a block of the file as any reader does.
+    fn read_again(&self, inode: &Inode, block: FileBlock) -> Result<()> {
+        let state = self.pool.read_loaded(inode)?;
+        match extents::lookup(self.pool, inode, &state.extents, block)? {
+            Mapping::Extent(extent) if extent.is_summed() => {
+                let mut bytes = [0; BLOCK_SIZE];
+                let offset = block.raw() * BLOCK_BYTES;
+                self.pool.read_summed(inode, &extent, offset, &mut bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether byte `offset` of the file is still byte `at` of the pool, and still lost: no lock was held.

@@ -1,8 +1,8 @@
 //! Scrubbing: looking through an open pool for what the medium has lost or changed, before somebody needs it.
 //!
-//! Every metadata unit is verified, and every byte of file data is read for media errors; data has no checksums that
-//! could be compared ([`files`] is where that belongs). Reads, writes and changes of names go on meanwhile: no lock is
-//! held while bytes of files are read or the pace is kept, and an inode's is shared for a few nodes at a time.
+//! Every metadata unit is verified, and every byte of file data is read for media errors and compared with its checksum
+//! where it has one. Reads, writes and changes of names go on meanwhile: no lock is held while bytes of files are read
+//! or the pace is kept, and an inode's is shared for a few nodes, or for a block that seems wrong, at a time.
 //!
 //! * [`sealed`]: verifying units whose checksums are right as of the last checkpoint only.
 //! * [`pool_parts`]: what belongs to no inode. [`files`]: inodes and what belongs to them. [`paths`]: their names.
@@ -73,6 +73,11 @@ pub struct ScrubReport {
     pub busy_units: u64,
     /// Inodes looked at.
     pub inodes: u64,
+    /// Bytes of file data that were compared with their checksum.
+    pub verified_bytes: u64,
+    /// Bytes of the data of files with [`Checksums::On`](crate::Checksums) that have none: pinned for writing since
+    /// they had, or from files without.
+    pub unverified_bytes: u64,
     /// What is wrong, in the order of the pool; at most 10000.
     pub findings: Vec<ScrubFinding>,
 }
@@ -83,6 +88,8 @@ struct Scrub<'s> {
     sealed: Sealed<'s>,
     pace: Pace<'s>,
     inodes: u64,
+    verified_bytes: u64,
+    unverified_bytes: u64,
     findings: Vec<ScrubFinding>,
 }
 
@@ -101,6 +108,8 @@ impl Pool {
             sealed: Sealed::new(self),
             pace: Pace::new(options.rate, used * BLOCK_BYTES, watch),
             inodes: 0,
+            verified_bytes: 0,
+            unverified_bytes: 0,
             findings: Vec::new(),
         };
         let ended = scrub.look_at_everything()?;
@@ -117,6 +126,8 @@ impl Pool {
             units: scrub.sealed.units(),
             busy_units: scrub.sealed.busy_units(),
             inodes: scrub.inodes,
+            verified_bytes: scrub.verified_bytes,
+            unverified_bytes: scrub.unverified_bytes,
             findings,
         })
     }
@@ -142,6 +153,7 @@ impl Scrub<'_> {
             Error::LostData { at, .. } | Error::Region(udax_pmem::RegionError::Media { at }) => {
                 Place::Block(ByteOffset(*at).block())
             }
+            Error::WrongData { block, .. } => Place::Block(*block),
             // It went away meanwhile.
             Error::Stale(_) => return Ok(None),
             _ => return Err(error),

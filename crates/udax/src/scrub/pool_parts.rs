@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::geometry::{CHECKPOINTS, ROOTS, SUPERBLOCKS};
 use udax_media::{
-    BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, Place, Superblock,
-    bitmap, roots,
+    BLOCK_BYTES, BLOCK_SIZE, BlockRange, ByteOffset, FormatError, Geometry, LINE_BYTES, LINE_SIZE, Place,
+    Superblock, bitmap, roots, sum,
 };
 use udax_pmem::RegionError;
 
 use super::Scrub;
 use super::sealed::Protection;
 use crate::error::{Error, Result};
+use crate::sums::SUM_BLOCK;
 
 /// Bytes read at once where nothing is verified.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -38,13 +39,25 @@ impl Scrub<'_> {
         ] {
             self.judge(None, tree)?;
         }
-        let geometry = self.pool.space.geometry();
+        let geometry = Geometry::new(&self.pool.superblock.read());
         for group in (0..geometry.group_count()).filter_map(|index| geometry.group(index)) {
             let place = (group.bitmap.offset().raw(), "an allocation bitmap");
             let found = self
                 .sealed
                 .verify_unit(place, Protection::Changing, |bytes: &[u8; BLOCK_SIZE]| {
                     bitmap::verify(seed, bytes, group.bitmap, group.covers)
+                });
+            self.judge(None, found)?;
+            if self.pace.add(self.sealed.take_bytes()).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        for at in geometry.sum_blocks() {
+            let place = (at.block.offset().raw(), SUM_BLOCK);
+            let found = self
+                .sealed
+                .verify_unit(place, Protection::Changing, |bytes: &[u8; BLOCK_SIZE]| {
+                    sum::verify(seed, bytes, at)
                 });
             self.judge(None, found)?;
             if self.pace.add(self.sealed.take_bytes()).is_break() {

@@ -22,6 +22,10 @@ impl Space {
 
     #[inline]
     fn first_bad(&self, blocks: BlockRange) -> Option<BlockNo> {
+        // What the data device has lost is its own to replace.
+        if blocks.start.is_on_device() {
+            return None;
+        }
         let bad = self
             .region
             .first_bad(blocks.start.offset().raw(), blocks.count * BLOCK_BYTES)?;
@@ -145,7 +149,7 @@ mod tests {
     use udax_sync::atomic::{AtomicU64, Ordering};
 
     use crate::error::Error;
-    use crate::options::{FormatOptions, MountOptions, NewInode, OpenFlags};
+    use crate::options::{FormatOptions, MountOptions, NewInode, OpenFlags, OpenOptions};
     use crate::pool::Pool;
     use crate::{file, mount};
 
@@ -187,7 +191,8 @@ mod tests {
     /// Appends three lines: what is around them in the block is zeroed, which finds out that the block is lost.
     fn append(pool: &Arc<Pool>) -> crate::error::Result<u64> {
         let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
-        let file = file::open(pool, b"/file", flags, NewInode::with_permissions(0o600))?;
+        let options = OpenOptions::new(flags, NewInode::with_permissions(0o600));
+        let file = file::open(pool, b"/file", &options)?;
         let done = file.append(&[0x5a; 192])?;
         let mut bytes = [0; 192];
         assert_eq!(file.read_at(&mut bytes, done).unwrap(), 192);

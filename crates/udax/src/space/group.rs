@@ -37,6 +37,11 @@ impl GroupState {
         }
     }
 
+    /// Blocks that can be taken.
+    pub(super) fn free(&self) -> u64 {
+        self.free
+    }
+
     /// A bound of the longest run that can be taken.
     pub(super) fn longest(&self) -> u64 {
         self.longest.min(self.free)

@@ -11,6 +11,9 @@
 //! What the medium has lost is not given out: a free block that is known to be bad when a search finds it is *set
 //! aside* (`bad`), held until the tree of bad blocks has it.
 //!
+//! A pool with a data device has a [`Space`] for each [`Tier`]: the same in all but whose groups their geometry has.
+//! What is metadata comes from that of the pool.
+//!
 //! Locks: one per group (rank Allocator), held only for the search; the quarantine has its own. Bits commute between
 //! operations, so no lock is held until the record commits.
 
@@ -49,6 +52,26 @@ pub(crate) enum Priority {
     Freeing,
 }
 
+/// Where blocks are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tier {
+    /// In the pool.
+    Pool,
+    /// On its data device.
+    Device,
+}
+
+impl Tier {
+    /// That of a block.
+    #[inline]
+    pub(crate) fn of(block: BlockNo) -> Self {
+        match block.is_on_device() {
+            true => Self::Device,
+            false => Self::Pool,
+        }
+    }
+}
+
 /// A wish for blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
@@ -81,12 +104,44 @@ pub(crate) struct Space {
     pages: RwLock<Vec<Arc<GroupPage>>>,
     /// Seldom is a block free in a group below this one: where requests without a goal begin.
     first: AtomicU64,
-    available: AtomicU64,
+    /// Shared with the reservations of the page cache.
+    available: Arc<AtomicU64>,
+    /// Blocks that were reserved and are about to be taken: nobody else gets them.
+    converting: AtomicU64,
     reserve: AtomicU64,
     quarantine: Mutex<Quarantine>,
     quarantine_seen: AtomicU64,
     /// Bad blocks that were free: held, and to be listed.
     aside: Mutex<Vec<BlockRange>>,
+}
+
+/// Reserved blocks that are about to be taken. Dropped, they are reserved again: what was taken was given back before.
+#[derive(Debug)]
+pub(crate) struct Conversion<'s> {
+    space: &'s Space,
+    blocks: u64,
+    is_used: bool,
+}
+
+impl Conversion<'_> {
+    /// What was needed of them was taken for good; the rest is for everybody.
+    pub(crate) fn used(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Conversion<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            // Of blocks that a run took for good before it failed, none is left to be reserved.
+            let less = |free: u64| Some(free.saturating_sub(self.blocks));
+            let _ = self
+                .space
+                .available
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        }
+        self.space.converting.fetch_sub(self.blocks, Ordering::AcqRel);
+    }
 }
 
 /// A group, and how many of its blocks one request may get, so that full groups are passed over without their lock.
@@ -120,7 +175,8 @@ impl Space {
             geometry: RwLock::new(Rank::Leaf, Arc::new(geometry)),
             pages: RwLock::new(Rank::Leaf, Vec::new()),
             first: AtomicU64::new(0),
-            available: AtomicU64::new(free_blocks),
+            available: Arc::new(AtomicU64::new(free_blocks)),
+            converting: AtomicU64::new(0),
             reserve: AtomicU64::new(0),
             quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
             quarantine_seen: AtomicU64::new(0),
@@ -139,7 +195,7 @@ impl Space {
 
     fn fit_to_geometry(&self) {
         let geometry = self.geometry();
-        let total = geometry.total_blocks();
+        let total = geometry.block_count();
         self.reserve
             .store((total / RESERVE_DIVISOR).min(RESERVE_BLOCKS), Ordering::Relaxed);
         let groups = usize::try_from(geometry.group_count()).unwrap_or(usize::MAX);
@@ -149,6 +205,29 @@ impl Space {
         }
     }
 
+    /// Counts the free blocks in all bitmaps. Damaged ones have none: who wants a block of theirs is told.
+    pub(crate) fn count_free(&self) -> u64 {
+        let groups = 0..self.geometry().group_count();
+        let free = groups.map(|index| match self.load(index) {
+            Ok(group) => group.free(),
+            Err(error) => {
+                tracing::error!(%error, index, "a bitmap of the data device cannot be used; run fsck");
+                0
+            }
+        });
+        free.sum()
+    }
+
+    /// The free blocks, as they were counted: before anybody takes one.
+    pub(crate) fn set_free(&self, free: u64) {
+        self.available.store(free, Ordering::Relaxed);
+    }
+
+    /// Blocks that it is about.
+    pub(crate) fn block_count(&self) -> u64 {
+        self.geometry().block_count()
+    }
+
     /// The pool's layout.
     pub(crate) fn geometry(&self) -> Arc<Geometry> {
         Arc::clone(&self.geometry.read())
@@ -156,9 +235,30 @@ impl Space {
 
     /// Blocks that an ordinary request may still take.
     pub(crate) fn available(&self) -> u64 {
-        self.available
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.reserve.load(Ordering::Relaxed))
+        self.available.load(Ordering::Relaxed).saturating_sub(self.kept())
+    }
+
+    /// The count of blocks that may be taken, for who reserves some.
+    pub(crate) fn free_count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.available)
+    }
+
+    /// Blocks that ordinary requests leave.
+    pub(crate) fn kept(&self) -> u64 {
+        self.reserve.load(Ordering::Relaxed) + self.converting.load(Ordering::Acquire)
+    }
+
+    /// Makes reserved blocks available to requests that may use the reserve, and to nobody else, as long as what this
+    /// gives is kept.
+    pub(crate) fn convert(&self, blocks: u64) -> Conversion<'_> {
+        // First: who sees the blocks sees that they are not for everybody.
+        self.converting.fetch_add(blocks, Ordering::AcqRel);
+        self.available.fetch_add(blocks, Ordering::AcqRel);
+        Conversion {
+            space: self,
+            blocks,
+            is_used: false,
+        }
     }
 
     /// Takes between 1 and `request.count` consecutive blocks, near the goal if possible.
@@ -316,12 +416,13 @@ impl Space {
                 free: 0,
             });
         }
-        let kept = match request.priority {
-            Priority::Ordinary => self.reserve.load(Ordering::Relaxed),
-            Priority::Freeing => 0,
+        let is_ordinary = match request.priority {
+            Priority::Ordinary => true,
+            Priority::Freeing => false,
         };
-        let mut available = self.available.load(Ordering::Relaxed);
+        let mut available = self.available.load(Ordering::Acquire);
         loop {
+            let kept = if is_ordinary { self.kept() } else { 0 };
             if available < kept.saturating_add(request.count) {
                 return Err(Error::NoSpace {
                     needed: request.count,
@@ -333,7 +434,7 @@ impl Space {
                 available - request.count,
                 // Pairs with the Release in `give_back`: who debits what was given back sees in which group it is.
                 Ordering::Acquire,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             ) {
                 Ok(_) => return Ok(()),
                 Err(now) => available = now,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use udax::{
-    AllocateMode, FileKind, Filesystem, MountOptions, RenameMode, SetAttributes, SetTime, Timestamp,
-    XattrMode,
+    Access, AllocateMode, FileKind, Filesystem, MountOptions, RenameMode, Request, SetAttributes, SetTime,
+    Timestamp, XattrMode,
 };
 use udax_pmem::{CountingRecorder, Event, Recorder};
 
-use crate::pool::{MIB, READ_WRITE, TestPool, new_inode, open};
+use crate::pool::{MIB, READ_WRITE, TestPool, content, new_inode, open};
 
 /// An operation, its fences, the lines it stores past the cache and those it flushes.
 type Cost = (&'static str, u64, u64, u64);
@@ -396,4 +396,61 @@ fn creates_cost_a_fence_each_and_those_of_inode_chunks_and_checkpoints() {
         );
         assert_eq!(checkpoints > 0, bytes == 16 * MIB, "{checkpoints} checkpoints");
     }
+}
+
+#[test]
+fn checksums_cost_a_word_for_each_block_in_the_record_of_its_extent() {
+    let pool = TestPool::with_checksums(64 * MIB);
+    let mut meter = Meter::new(&pool);
+    warm(&meter.fs);
+    let file = open(&meter.fs, "/d/one");
+    let block = [1; 4096];
+    file.append(&block).unwrap();
+    meter.measure("append 4 KiB", |_| file.append(&block)).unwrap();
+    meter
+        .measure("overwrite 4 KiB", |_| file.write_at(&block, 0))
+        .unwrap();
+    meter
+        .measure("overwrite 1 B", |_| file.write_at(&block[..1], 100))
+        .unwrap();
+    meter.measure_next("read 4 KiB", |_| content(&file));
+    meter
+        .measure("append 100 B", |_| file.append(&block[..100]))
+        .unwrap();
+    meter
+        .measure("extend from inside a block", |_| file.truncate(20_000))
+        .unwrap();
+    meter
+        .measure("shrink in a block", |_| file.truncate(4100))
+        .unwrap();
+    meter
+        .measure("extend over bytes behind the end", |_| file.truncate(20_000))
+        .unwrap();
+    meter
+        .measure("append 1 MiB", |_| file.append(&vec![1; 1 << 20]))
+        .unwrap();
+    let pin = meter.measure("pin to write", |_| {
+        file.pin(0, 4096, Request::new(Access::Write)).unwrap()
+    });
+    meter
+        .measure("overwrite 4 KiB that is pinned", |_| file.write_at(&block, 0))
+        .unwrap();
+    drop(pin);
+    meter.measure("close", |_| drop(file));
+    meter.assert_costs(&[
+        ("append 4 KiB", 2, 67, 0),
+        ("overwrite 4 KiB", 2, 68, 0),
+        ("overwrite 1 B", 2, 67, 0),
+        ("read 4 KiB", 0, 0, 0),
+        ("append 100 B", 2, 67, 0),
+        ("extend from inside a block", 1, 2, 0),
+        ("shrink in a block", 1, 3, 0),
+        ("extend over bytes behind the end", 3, 69, 0),
+        ("append 1 MiB", 2, 16484, 0),
+        ("pin to write", 1, 3, 0),
+        // What is dirty is made durable before the pin is found.
+        ("overwrite 4 KiB that is pinned", 2, 64, 64),
+        // The bytes, their sums, the time.
+        ("close", 3, 3, 64),
+    ]);
 }

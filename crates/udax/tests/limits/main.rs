@@ -4,12 +4,14 @@
 
 mod attributes;
 mod busy;
+mod cached;
 mod chunks;
 mod counts;
 mod crafted;
 mod crash;
 mod cuts;
 mod damage;
+mod devices;
 mod errors;
 mod exchange;
 mod full;
@@ -29,4 +31,13 @@ mod refusals;
 mod scrub;
 mod shares;
 mod space;
+mod starved;
+mod statistics;
+mod sums;
+mod switch;
+mod tiered;
 mod turmoil;
+
+/// One allocation can be made to fail, in processes that `starved` starts.
+#[global_allocator]
+static ALLOCATOR: udax_sync::allocation::CountedAllocator = udax_sync::allocation::CountedAllocator;

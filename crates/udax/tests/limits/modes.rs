@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use udax::{
-    Access, AllocateMode, Cancel, DaxError, Error, File, Label, Mode, Request, Term, Until, WaitError,
+    Access, AllocateMode, Cancel, DaxError, Error, File, Filesystem, Label, Mode, OpenFlags, OpenOptions,
+    Request, Term, Until, WaitError,
 };
 
 use crate::pins::{BLOCK, CHANGES, filled, pin, until};
-use crate::pool::{MIB, TestPool, content, open};
+use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, content, new_inode, open};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_millis(30)
@@ -17,42 +18,84 @@ fn contents(file: &File) -> (Vec<u8>, u64) {
     (content(file), file.stat().unwrap().blocks)
 }
 
+/// A change of `/f`, which waits for a pin of its page 9 as it is told.
+type Told<'c> = &'c (dyn Fn(&Filesystem, &File, Mode) -> udax::Result<()> + Sync);
+
+/// Each mode ends the wait of `change`, which has changed nothing then and is in nobody's way.
+fn assert_gives_up_as_told(name: &str, change: Told<'_>) {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let source = filled(&fs, "/source", 16);
+    let held = pin(&file, 9, 1, Access::Write);
+    let before = (contents(&file), contents(&source));
+
+    let refused = change(&fs, &file, Mode::NoWait);
+    let is_refused = matches!(refused, Err(Error::Dax(DaxError::WouldBlock { page: 9, .. })));
+    assert!(is_refused, "{name}: {refused:?}");
+    let refused = change(&fs, &file, Mode::deadline(soon()));
+    let is_late = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::TimedOut))));
+    assert!(is_late, "{name}: {refused:?}");
+
+    let cancel = Cancel::new();
+    std::thread::scope(|scope| {
+        let busy = fs.dax_counters().busy_breaks;
+        let mode = Mode::cancelled(cancel.clone());
+        let (fs, file) = (&fs, &file);
+        let thread = scope.spawn(move || change(fs, file, mode));
+        until(|| fs.dax_counters().busy_breaks > busy);
+        cancel.cancel();
+        let refused = thread.join().unwrap();
+        let is_cancelled = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::Cancelled))));
+        assert!(is_cancelled, "{name}: {refused:?}");
+    });
+    assert!(before == (contents(&file), contents(&source)), "{name}");
+    drop(held);
+    change(&fs, &file, Mode::NoWait).unwrap_or_else(|error| panic!("{name}: {error}"));
+    drop((file, source));
+    // No attempt has left a handle behind.
+    fs.close().unwrap();
+    pool.check();
+}
+
 #[test]
-fn each_change_of_a_layout_gives_up_as_it_was_told_and_has_changed_nothing() {
-    // To open has no handle that could be told.
+fn each_change_of_a_layout_gives_up_as_its_handle_was_told() {
+    // To open has no handle yet: it is below.
     for (name, change) in CHANGES.iter().filter(|(name, _)| *name != "open to truncate") {
-        let pool = TestPool::new(32 * MIB);
-        let fs = pool.open();
-        let file = filled(&fs, "/f", 16);
-        let source = filled(&fs, "/source", 16);
-        let held = pin(&file, 9, 1, Access::Write);
-        let before = (contents(&file), contents(&source));
-
-        let refused = change(&fs, &file.waiting(Mode::NoWait));
-        let is_refused = matches!(refused, Err(Error::Dax(DaxError::WouldBlock { page: 9, .. })));
-        assert!(is_refused, "{name}: {refused:?}");
-        let refused = change(&fs, &file.waiting(Mode::deadline(soon())));
-        let is_late = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::TimedOut))));
-        assert!(is_late, "{name}: {refused:?}");
-
-        let cancel = Cancel::new();
-        std::thread::scope(|scope| {
-            let waiting = file.waiting(Mode::cancelled(cancel.clone()));
-            let busy = fs.dax_counters().busy_breaks;
-            let fs = &fs;
-            let thread = scope.spawn(move || change(fs, &waiting));
-            until(|| fs.dax_counters().busy_breaks > busy);
-            cancel.cancel();
-            let refused = thread.join().unwrap();
-            let is_cancelled = matches!(refused, Err(Error::Dax(DaxError::Wait(WaitError::Cancelled))));
-            assert!(is_cancelled, "{name}: {refused:?}");
-        });
-        assert!(before == (contents(&file), contents(&source)), "{name}");
-        drop(held);
-        change(&fs, &file.waiting(Mode::NoWait)).unwrap();
-        drop((file, source, fs));
-        pool.check();
+        assert_gives_up_as_told(name, &|fs, file, mode| change(fs, &file.waiting(mode)));
     }
+}
+
+fn open_to_truncate(fs: &Filesystem, flags: OpenFlags, mode: Mode) -> udax::Result<File> {
+    let options = OpenOptions::new(flags.union(OpenFlags::TRUNCATE), new_inode());
+    fs.open_with("/f", &options.waiting(mode))
+}
+
+#[test]
+fn each_change_by_path_gives_up_as_it_was_told() {
+    for (name, flags) in [("open", READ_WRITE), ("open or make", CREATE)] {
+        assert_gives_up_as_told(name, &|fs, _, mode| {
+            let emptied = open_to_truncate(fs, flags, mode)?;
+            assert_eq!(emptied.stat()?.size, 0);
+            Ok(())
+        });
+    }
+    assert_gives_up_as_told("truncate", &|fs, _, mode| {
+        fs.truncate_waiting("/f", 8 * BLOCK, &mode)
+    });
+}
+
+#[test]
+fn an_opened_handle_waits_as_its_options_say() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = pool.open();
+    let file = filled(&fs, "/f", 16);
+    let held = pin(&file, 9, 1, Access::Write);
+    let options = OpenOptions::new(READ_WRITE, new_inode()).waiting(Mode::NoWait);
+    let refused = fs.open_with("/f", &options).unwrap().truncate(0);
+    let is_refused = matches!(refused, Err(Error::Dax(DaxError::WouldBlock { page: 9, .. })));
+    assert!(is_refused, "{refused:?}");
+    drop(held);
 }
 
 #[test]

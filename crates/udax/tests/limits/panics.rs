@@ -39,16 +39,16 @@ fn open_with(pool: &TestPool, bomb: &Arc<Bomb>) -> Filesystem {
 }
 
 /// What is seen of each path but what only the others of [`others_go_on`] change: bytes, names, attributes' names.
-type Shape = BTreeMap<String, (Vec<u8>, u32, Vec<Vec<u8>>)>;
+pub(crate) type Shape = BTreeMap<String, (Vec<u8>, u32, Vec<Vec<u8>>)>;
 
-fn shape(fs: &Filesystem) -> Shape {
+pub(crate) fn shape(fs: &Filesystem) -> Shape {
     let seen = see(fs, Refused::SameBytes).into_iter();
     let mine = seen.filter(|(path, _)| !path.starts_with("/others") && !path.is_empty());
     mine.map(|(path, (stat, names, bytes))| (path, (bytes, stat.nlink, names)))
         .collect()
 }
 
-fn prepared(kind: &Kind) -> TestPool {
+pub(crate) fn prepared(kind: &Kind) -> TestPool {
     let pool = TestPool::new(16 * MIB);
     let fs = pool.open();
     fs.create_dir("/others", new_inode()).unwrap();

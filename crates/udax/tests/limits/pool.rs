@@ -19,10 +19,20 @@ pub(crate) struct TestPool {
 
 impl TestPool {
     pub(crate) fn new(bytes: u64) -> Self {
+        Self::make(bytes, false)
+    }
+
+    /// One with checksums of data, for all files.
+    pub(crate) fn with_checksums(bytes: u64) -> Self {
+        Self::make(bytes, true)
+    }
+
+    fn make(bytes: u64, data_checksums: bool) -> Self {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = directory.path().join("test.pool");
         let options = FormatOptions {
             size: Some(bytes),
+            data_checksums,
             ..FormatOptions::default()
         };
         Filesystem::format(&path, &options).unwrap();

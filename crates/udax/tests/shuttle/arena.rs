@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
 use shuttle::{Config, Runner};
 use udax::{
-    AllocateMode, DirEntry, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags,
-    Owner,
+    AllocateMode, DaxMode, DirEntry, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode,
+    OpenFlags, Owner,
 };
 use udax_check::{CheckOptions, Silent};
 use udax_media::BLOCK_SIZE;
@@ -97,6 +97,18 @@ pub(crate) fn explore_fairly(name: &'static str, scenario: fn(&Filesystem)) {
     explore_in(name, scenario, Schedulers::Random);
 }
 
+/// As [`explore`], with files that are DAX files only when they are switched; what is dirty is written by who must, and
+/// the cache has a few pages.
+pub(crate) fn explore_cached(name: &'static str, scenario: fn(&Filesystem)) {
+    let options = MountOptions {
+        dax: DaxMode::Inode,
+        cache_bytes: 16 * BLOCK,
+        no_flusher: true,
+        ..MountOptions::default()
+    };
+    explore_as(name, scenario, (options, Schedulers::RandomAndPct));
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Schedulers {
     Random,
@@ -104,6 +116,14 @@ enum Schedulers {
 }
 
 fn explore_in(name: &'static str, scenario: fn(&Filesystem), schedulers: Schedulers) {
+    explore_as(name, scenario, (MountOptions::default(), schedulers));
+}
+
+fn explore_as(
+    name: &'static str,
+    scenario: fn(&Filesystem),
+    (options, schedulers): (MountOptions, Schedulers),
+) {
     let schedules = std::env::var("UDAX_SCHEDULES").map_or(SCHEDULES, |value| value.parse().unwrap());
     let path = pool_path(name);
     let template = Arc::new(OnceLock::new());
@@ -111,7 +131,7 @@ fn explore_in(name: &'static str, scenario: fn(&Filesystem), schedulers: Schedul
         let path = path.clone();
         move || {
             template.get_or_init(|| Template::new(&path)).write(&path);
-            let fs = Filesystem::open(&path, &MountOptions::default()).unwrap();
+            let fs = Filesystem::open(&path, &options).unwrap();
             scenario(&fs);
             finish(fs, &path);
         }

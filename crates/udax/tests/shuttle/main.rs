@@ -10,5 +10,6 @@
 
 mod arena;
 mod bytes;
+mod cached;
 mod names;
 mod space;

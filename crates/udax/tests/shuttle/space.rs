@@ -83,6 +83,18 @@ fn a_full_pool_is_searched_for_space_by_all_at_once() {
     });
 }
 
+/// Who looks at an inode for the first time since the pool was opened may meet somebody who was faster, and changes it.
+#[test]
+fn first_looks_at_a_directory_meet_its_changes() {
+    explore("first-looks", |fs| {
+        let work = |path: &str| open(fs, path).append(&[1; 100]).map(drop).unwrap();
+        at_once(&[&|| work("/a"), &|| work("/b"), &|| {
+            assert!(fs.stat("/").unwrap().nlink == 2);
+        }]);
+        assert_names_agree(fs);
+    });
+}
+
 #[test]
 fn checkpoints_meet_commits_that_fill_the_lanes() {
     explore("checkpoints", |fs| {

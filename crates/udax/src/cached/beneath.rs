@@ -1,0 +1,339 @@
+//! What is beneath a file's cache: [`Beneath`], its extents in the pool.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use udax_media::{BLOCK_BYTES, FileBlock};
+use udax_pagecache::{Backing, BackingError, Mapping, ReadRun, Reserving, WriteRun};
+use udax_sync::fault::{Fault, is_injected};
+
+use super::into_backing_error;
+use super::together::{self, KEPT_PAGES};
+use crate::error::{Error, Result};
+use crate::extents::{self, Mapping as Mapped};
+use crate::file::Cause;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+
+/// Blocks of the pool that stay free for nodes of trees when dirty pages are written: one for so many pages, which is
+/// more than a tree of extents of one page each needs.
+const PAGES_PER_NODE: u64 = 64;
+
+/// How the inode's lock is held.
+#[derive(Debug)]
+enum Held<'s> {
+    Shared(&'s InodeState),
+    Alone(&'s mut InodeState),
+}
+
+/// A file's extents, with its inode's lock and the extents loaded.
+#[derive(Debug)]
+pub(crate) struct Beneath<'s> {
+    pool: &'s Pool,
+    inode: &'s Inode,
+    state: Held<'s>,
+    /// Bytes of the file, written or not.
+    size: u64,
+    /// Runs for the data device, to be written together; and their pages.
+    kept: Vec<WriteRun>,
+    kept_pages: u64,
+}
+
+impl<'s> Beneath<'s> {
+    /// To be read from.
+    pub(crate) fn shared(pool: &'s Pool, inode: &'s Inode, state: &'s InodeState) -> Result<Self> {
+        let size = state.size(pool.inode_size(inode)?);
+        Ok(Self {
+            pool,
+            inode,
+            state: Held::Shared(state),
+            size,
+            kept: Vec::new(),
+            kept_pages: 0,
+        })
+    }
+
+    /// To be read from and written to.
+    pub(crate) fn alone(pool: &'s Pool, inode: &'s Inode, state: &'s mut InodeState) -> Result<Self> {
+        extents::load(pool, inode, state)?;
+        let size = state.size(pool.inode_size(inode)?);
+        Ok(Self {
+            pool,
+            inode,
+            state: Held::Alone(state),
+            size,
+            kept: Vec::new(),
+            kept_pages: 0,
+        })
+    }
+
+    fn state(&self) -> &InodeState {
+        match &self.state {
+            Held::Shared(state) => state,
+            Held::Alone(state) => state,
+        }
+    }
+
+    fn read_run(&self, mut run: ReadRun) -> Result<()> {
+        let written = self.pool.inode_size(self.inode)?;
+        run.fill(|at, to| {
+            let there = usize::try_from(written.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = to.len().min(there);
+            let to = to.get_mut(..wanted).unwrap_or_default();
+            self.pool.read_all_locked(self.inode, self.state(), to, at)
+        })?;
+        run.complete();
+        Ok(())
+    }
+
+    /// How many blocks writing these pages will take, told page by page.
+    fn needed(&self, pages: &Range<u64>, mut take: impl FnMut(Range<u64>)) -> Result<u64> {
+        let is_summed = self.pool.is_summed(self.inode)?;
+        let mut needed = 0;
+        let mut at = pages.start;
+        while at < pages.end {
+            let mapped = extents::lookup(self.pool, self.inode, &self.state().extents, FileBlock(at))?;
+            let (end, is_needed) = match mapped {
+                // Blocks with sums, or with other owners, are replaced.
+                Mapped::Extent(extent) => {
+                    let is_replaced = extent.is_shared() || extent.is_summed() || is_summed;
+                    (extent.end().raw(), is_replaced)
+                }
+                Mapped::Hole { until } => (until.raw(), true),
+            };
+            let end = end.min(pages.end);
+            if is_needed {
+                needed += end - at;
+                take(at..end);
+            }
+            at = end;
+        }
+        Ok(needed)
+    }
+
+    /// Whether there is space for all of `bytes`, of which nobody has reserved any but for a first page that is dirty.
+    pub(super) fn check_space(&self, mapping: &Mapping, bytes: &Range<u64>) -> Result<()> {
+        let mut pages = bytes.start / BLOCK_BYTES..bytes.end.div_ceil(BLOCK_BYTES);
+        if mapping.is_dirty(pages.start) {
+            pages.start += 1;
+        }
+        let needed = self.needed(&pages, |_| {})?;
+        let has_room = || self.pool.cached_space().available() >= needed + self.beside_nodes(needed);
+        if needed == 0 || (has_room() && self.has_nodes(needed)) {
+            return Ok(());
+        }
+        self.pool.reclaim_space()?;
+        let free = self.pool.cached_space().available();
+        match has_room() && self.has_nodes(needed) {
+            true => Ok(()),
+            false => Err(Error::NoSpace { needed, free }),
+        }
+    }
+
+    /// Blocks that stay free for nodes when so many more pages are reserved.
+    fn for_nodes(&self, pages: u64) -> u64 {
+        (self.pool.cache.reservations().blocks() + pages) / PAGES_PER_NODE
+    }
+
+    /// Of these, blocks that are among those of cached data.
+    fn beside_nodes(&self, pages: u64) -> u64 {
+        match self.pool.device_space {
+            None => self.for_nodes(pages),
+            Some(_) => 0,
+        }
+    }
+
+    /// Whether the pool has blocks for nodes where data is elsewhere.
+    fn has_nodes(&self, pages: u64) -> bool {
+        self.pool.device_space.is_none() || self.pool.space.available() >= self.for_nodes(pages)
+    }
+
+    fn reserve_pages(&self, pages: &Range<u64>, reserving: &mut Reserving<'_>) -> Result<()> {
+        let needed = self.needed(pages, |_| {})?;
+        if needed == 0 {
+            return Ok(());
+        }
+        let reservations = self.pool.cache.reservations();
+        let kept = self.pool.cached_space().kept() + self.beside_nodes(needed);
+        let take = || self.has_nodes(needed) && reservations.take(needed, kept);
+        if !take() {
+            self.pool.reclaim_space()?;
+            if !take() {
+                let free = self.pool.cached_space().available();
+                return Err(Error::NoSpace { needed, free });
+            }
+        }
+        self.needed(pages, |pages| reserving.took(pages))?;
+        Ok(())
+    }
+
+    /// Writes a run; whether it was written, or must wait until what is before it is.
+    fn write_run(&mut self, run: &WriteRun) -> Result<bool> {
+        let (pool, inode, size) = (self.pool, self.inode, self.size);
+        let Held::Alone(state) = &mut self.state else {
+            return Err(Error::Invalid("a file is written back with its lock held alone"));
+        };
+        let mapping = inode.cached().map(|part| &part.mapping);
+        for segment in run.segments() {
+            let written = pool.inode_size(inode)?;
+            // Bytes that are dirty still end what the file's size in the pool may cover.
+            let covered = mapping
+                .filter(|_| !is_injected(Fault::EarlyEnd))
+                .and_then(|mapping| first_dirty(mapping, written));
+            if covered.is_some_and(|covered| covered < segment.start && written < segment.start) {
+                return Ok(false);
+            }
+            let bytes = segment.start..segment.end.min(size);
+            if bytes.is_empty() {
+                continue;
+            }
+            let cause = Cause::WriteBack {
+                end: covered.unwrap_or(u64::MAX),
+            };
+            write_segment(run, &bytes, |at, part| pool.store(inode, state, part, at, cause))?;
+        }
+        Ok(true)
+    }
+}
+
+/// The first byte, from `written` on, of a page that is dirty.
+fn first_dirty(mapping: &Mapping, written: u64) -> Option<u64> {
+    let page = mapping.next_dirty(written / BLOCK_BYTES)?;
+    Some(page.saturating_mul(BLOCK_BYTES))
+}
+
+/// Gives the bytes of a segment to `store`, together: copied, if they are in several folios.
+fn write_segment(
+    run: &WriteRun,
+    bytes: &Range<u64>,
+    mut store: impl FnMut(u64, &[u8]) -> Result<usize>,
+) -> Result<()> {
+    let end_of = |piece: &udax_pagecache::Piece<'_>| piece.at + u64::try_from(piece.len).unwrap_or(0);
+    let mut pieces = run
+        .pieces()
+        .filter(|piece| piece.at < bytes.end && end_of(piece) > bytes.start)
+        .peekable();
+    let Some(first) = pieces.next() else {
+        return Ok(());
+    };
+    let length = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX);
+    first.with(|part| {
+        let whole = if pieces.peek().is_none() {
+            Cow::Borrowed(part.get(..length).unwrap_or(part))
+        } else {
+            let mut whole = part.to_vec();
+            for piece in pieces {
+                piece.with(|part| whole.extend_from_slice(part));
+            }
+            whole.truncate(length);
+            Cow::Owned(whole)
+        };
+        let mut rest = &*whole;
+        let mut at = bytes.start;
+        while !rest.is_empty() {
+            let count = store(at, rest)?;
+            rest = rest.get(count..).unwrap_or_default();
+            at += u64::try_from(count).unwrap_or(0);
+        }
+        Ok(())
+    })
+}
+
+impl Backing for Beneath<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&mut self, run: ReadRun) -> std::result::Result<(), BackingError> {
+        self.read_run(run).map_err(into_backing_error)
+    }
+
+    fn reserve(
+        &mut self,
+        pages: Range<u64>,
+        reserving: &mut Reserving<'_>,
+    ) -> std::result::Result<(), BackingError> {
+        self.reserve_pages(&pages, reserving).map_err(into_backing_error)
+    }
+
+    fn write(&mut self, run: WriteRun) -> std::result::Result<(), BackingError> {
+        if self.pool.device_space.is_none() {
+            return self.write_now(run);
+        }
+        self.kept_pages += run.pages();
+        self.kept.push(run);
+        match self.kept_pages < KEPT_PAGES {
+            true => Ok(()),
+            false => self.finish(),
+        }
+    }
+
+    fn finish(&mut self) -> std::result::Result<(), BackingError> {
+        self.kept_pages = 0;
+        let runs = std::mem::take(&mut self.kept);
+        let reserved = runs.iter().map(WriteRun::reserved).sum();
+        let conversion = self.pool.cached_space().convert(reserved);
+        match self.write_together(&runs) {
+            Ok(true) => {
+                conversion.used();
+                for mut run in runs {
+                    run.spend();
+                    run.complete(Ok(()));
+                }
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "runs are written one by one"),
+        }
+        drop(conversion);
+        let mut result = Ok(());
+        for run in runs {
+            result = result.and(self.write_now(run));
+        }
+        result
+    }
+}
+
+impl Beneath<'_> {
+    /// Writes runs at once; whether it could be done so, else nothing has changed.
+    fn write_together(&mut self, runs: &[WriteRun]) -> Result<bool> {
+        let (pool, inode) = (self.pool, self.inode);
+        let Held::Alone(state) = &mut self.state else {
+            return Ok(false);
+        };
+        let segments = together::segments(runs, self.size);
+        let Some(last) = segments.last() else {
+            return Ok(true);
+        };
+        let written = pool.inode_size(inode)?;
+        let mapping = inode.cached().map(|part| &part.mapping);
+        let covered = mapping.and_then(|mapping| first_dirty(mapping, written));
+        // What is dirty in a gap comes first.
+        if covered.is_some_and(|covered| covered < last.start() && written < last.start()) {
+            return Ok(false);
+        }
+        pool.store_together(inode, state, &segments, covered.unwrap_or(u64::MAX))
+    }
+
+    fn write_now(&mut self, mut run: WriteRun) -> std::result::Result<(), BackingError> {
+        let conversion = self.pool.cached_space().convert(run.reserved());
+        match self.write_run(&run) {
+            Ok(true) => {
+                conversion.used();
+                run.spend();
+                run.complete(Ok(()));
+                Ok(())
+            }
+            Ok(false) => {
+                drop(conversion);
+                run.redirty();
+                Ok(())
+            }
+            Err(error) => {
+                drop(conversion);
+                run.complete(Err(error.errno()));
+                Err(into_backing_error(error))
+            }
+        }
+    }
+}

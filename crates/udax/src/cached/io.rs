@@ -1,0 +1,271 @@
+//! Reading and writing cached files.
+
+use std::ops::Range;
+
+use nix::errno::Errno;
+use udax_dax::Mode;
+use udax_pagecache::{
+    Advice, Control, ErrorCursor, Integrity, ReadAhead, ReadFlags as CacheRead, WriteFlags as CacheWrite,
+};
+use udax_sync::fault::{Fault, is_injected};
+use udax_sync::{Mutex, Rank};
+
+use super::Beneath;
+use crate::error::{Error, Result};
+use crate::file::{Cause, File, fitting};
+use crate::inode::{Inode, InodeState};
+use crate::options::{ReadFlags, WriteFlags};
+use crate::pool::Pool;
+
+/// Bytes of one write that become dirty before it is seen to that not too many are. More than any program writes at
+/// once that has an eye on its memory; with `NOWAIT` a write ends there.
+const PIECE: usize = 4 << 20;
+
+/// What an open file remembers of its reads, and of errors that it was told.
+#[derive(Debug)]
+pub(crate) struct CachedHandle {
+    ahead: Mutex<ReadAhead>,
+    errors: Mutex<HandleErrors>,
+}
+
+/// What of the errors of write-back was told: of the file's, and of the pool's.
+#[derive(Clone, Copy, Debug, Default)]
+struct HandleErrors {
+    of_file: ErrorCursor,
+    of_pool: ErrorCursor,
+    /// Failed flushes of the data device.
+    of_disk: u64,
+}
+
+impl CachedHandle {
+    /// Of a file that is opened now: errors that nobody was told are still to be told.
+    pub(crate) fn new(pool: &Pool, inode: &Inode) -> Self {
+        let errors = HandleErrors {
+            of_file: inode
+                .cached()
+                .map_or_else(ErrorCursor::default, |part| part.mapping.errors().sample()),
+            of_pool: pool.cache.errors().sample(),
+            of_disk: pool.disk.as_ref().map_or(0, |disk| disk.failures()),
+        };
+        Self {
+            ahead: Mutex::new(Rank::Leaf, ReadAhead::new()),
+            errors: Mutex::new(Rank::Leaf, errors),
+        }
+    }
+}
+
+impl File {
+    /// How the file will be read (`posix_fadvise`): windows of read-ahead follow it. Of a DAX file, nothing changes.
+    pub fn advise(&self, advice: Advice) {
+        self.cached_handle().ahead.lock().advise(advice);
+    }
+
+    /// Reads through the cache, with the inode's lock shared and its extents loaded.
+    pub(crate) fn read_cached(
+        &self,
+        state: &InodeState,
+        to: &mut [u8],
+        offset: u64,
+        flags: ReadFlags,
+    ) -> Result<usize> {
+        let part = self.inode_arc().cached_or_make(self.pool());
+        let mut beneath = Beneath::shared(self.pool(), self.inode(), state)?;
+        let mut wanted = CacheRead::empty();
+        wanted.set(CacheRead::DONTCACHE, flags.contains(ReadFlags::DONTCACHE));
+        wanted.set(CacheRead::NOWAIT, flags.contains(ReadFlags::NOWAIT));
+        // Two reads of one handle at once each go on from where it was: that only costs a window.
+        let mut ahead = self.cached_handle().ahead.lock().clone();
+        let read = part.mapping.read(&mut beneath, offset, to, &mut ahead, wanted);
+        *self.cached_handle().ahead.lock() = ahead;
+        Ok(read?)
+    }
+
+    /// Waits until the cache takes `len` more bytes, which from now on are written in the background. No lock is held.
+    pub(crate) fn throttle(&self, len: usize, mode: &Mode) -> Result<()> {
+        let part = self.inode_arc().cached_or_make(self.pool());
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        self.pool().start_flusher();
+        Ok(self.pool().cache.throttle(&part.mapping, len, mode)?)
+    }
+
+    /// Writes to the cache, with the inode's lock held alone; gives how many bytes. What is asked to be durable is so
+    /// afterwards.
+    pub(crate) fn write_cached(
+        &self,
+        state: &mut InodeState,
+        bytes: &[u8],
+        offset: u64,
+        flags: WriteFlags,
+    ) -> Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let (pool, inode) = (self.pool(), self.inode());
+        let bytes = fitting(bytes, offset)?;
+        if self.is_direct() {
+            return self.write_direct(state, bytes, offset, flags);
+        }
+        if flags.contains(WriteFlags::ATOMIC) {
+            return Err(Error::NotSupported(
+                "a write through the page cache is not atomic; open the file with DIRECT",
+            ));
+        }
+        pool.finish_cut(inode, state)?;
+        let part = self.inode_arc().cached_or_make(pool);
+        let mut wanted = CacheWrite::empty();
+        wanted.set(CacheWrite::DONTCACHE, flags.contains(WriteFlags::DONTCACHE));
+        wanted.set(CacheWrite::NOWAIT, flags.contains(WriteFlags::NOWAIT));
+        if flags.contains(WriteFlags::APPEND) {
+            let beneath = Beneath::alone(pool, inode, state)?;
+            // It does not tell how much of it was written: all, unless others take the space meanwhile.
+            let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
+            beneath.check_space(&part.mapping, &(offset..end))?;
+        }
+        let mut count = 0;
+        for piece in bytes.chunks(PIECE) {
+            let at = offset + u64::try_from(count).unwrap_or(0);
+            let mut beneath = Beneath::alone(pool, inode, state)?;
+            let written = match part.mapping.write(&mut beneath, at, piece, wanted) {
+                Err(error) if count == 0 => return Err(error.into()),
+                written => written.unwrap_or(0),
+            };
+            count += written;
+            let end = offset + u64::try_from(count).unwrap_or(0);
+            if end > state.size(pool.inode_size(inode)?) {
+                state.pending_size = Some(end);
+            }
+            state.note_modified(inode);
+            self.write_behind(state, at..end, flags);
+            if written < piece.len() || flags.contains(WriteFlags::NOWAIT) {
+                break;
+            }
+        }
+        let end = offset + u64::try_from(count).unwrap_or(0);
+        if flags.contains(WriteFlags::DSYNC) && !is_injected(Fault::UnwrittenDsync) {
+            pool.write_range(inode, state, &(offset..end))?;
+        }
+        Ok(count)
+    }
+
+    /// Writes back what a write has just made dirty, if nothing of it is to stay or too much is dirty: the writer was
+    /// throttled once for all of its pieces. What fails is told by the next sync.
+    fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) {
+        if flags.contains(WriteFlags::DONTCACHE) || self.pool().cache.is_over_dirty_limit() {
+            // Only now that the write is done with the extents.
+            let control = Control::range(Integrity::Background, &bytes);
+            let _ = self.pool().write_dirty(self.inode(), state, control);
+        }
+    }
+
+    /// Writes past the cache: what it has of the range is written first and leaves it. Pages that stay because they are
+    /// reached by address there are none of: a cached file has no pins.
+    fn write_direct(
+        &self,
+        state: &mut InodeState,
+        bytes: &[u8],
+        offset: u64,
+        flags: WriteFlags,
+    ) -> Result<usize> {
+        let (pool, inode) = (self.pool(), self.inode());
+        let cause = Cause::of_write(bytes, offset, flags)?;
+        let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
+        if end > pool.inode_size(inode)? {
+            // The size in the pool must not cover what is only in the cache.
+            pool.flush(inode, state)?;
+        }
+        let part = self.inode_arc().cached_or_make(pool);
+        let mut beneath = Beneath::alone(pool, inode, state)?;
+        part.mapping.prepare_direct(&mut beneath, offset..end)?;
+        let count = pool.store(inode, state, bytes, offset, cause)?;
+        if flags.contains(WriteFlags::DSYNC) {
+            pool.flush_disk()?;
+        }
+        part.mapping.finish_direct(offset..end);
+        Ok(count)
+    }
+
+    /// Tells that bytes will be read soon (`POSIX_FADV_WILLNEED`): they are brought into the cache. Of a DAX file,
+    /// nothing is done.
+    ///
+    /// # Errors
+    /// As [`File::read_at`].
+    pub fn will_need(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_readable()?;
+        let state = self.pool().read_loaded(self.inode())?;
+        if self.inode().is_cached() {
+            let part = self.inode_arc().cached_or_make(self.pool());
+            let mut beneath = Beneath::shared(self.pool(), self.inode(), &state)?;
+            part.mapping
+                .will_need(&mut beneath, offset..offset.saturating_add(len))?;
+        }
+        Ok(())
+    }
+
+    /// Tells that bytes will not be read soon (`POSIX_FADV_DONTNEED`): whole pages of the range that are not dirty
+    /// leave the cache. Of a DAX file, nothing is done.
+    pub fn dont_need(&self, offset: u64, len: u64) {
+        if let Some(part) = self.inode().cached() {
+            part.mapping.drop_unused(offset..offset.saturating_add(len));
+        }
+    }
+
+    /// Makes the file's cached bytes durable, and tells what has failed since this handle was told last.
+    pub(crate) fn sync_cached(&self) -> Result<()> {
+        let Some(part) = self.inode().cached() else {
+            return Ok(());
+        };
+        let written = {
+            let mut state = self.inode().write()?;
+            match is_injected(Fault::UnwrittenSync) {
+                false => self.pool().write_range(self.inode(), &mut state, &(0..u64::MAX)),
+                true => Ok(()),
+            }
+        };
+        let mut errors = self.cached_handle().errors.lock();
+        let told = part.mapping.check_errors(&mut errors.of_file);
+        drop(errors);
+        written?;
+        Ok(told?)
+    }
+
+    /// Makes durable what the data device was given, and tells of flushes that have failed since this handle was told
+    /// last: what this file had written may be lost by them, whoever asked for them.
+    pub(crate) fn sync_disk(&self) -> Result<()> {
+        let pool = self.pool();
+        let Some(disk) = &pool.disk else { return Ok(()) };
+        // A DAX file has nothing there: what was moved from it to the pool was durable before the flag was.
+        let flushed = match self.inode().is_cached() {
+            true => pool.flush_disk(),
+            false => Ok(()),
+        };
+        let mut errors = self.cached_handle().errors.lock();
+        let failures = disk.failures();
+        let is_told = std::mem::replace(&mut errors.of_disk, failures) == failures;
+        drop(errors);
+        flushed?;
+        match is_told {
+            true => Ok(()),
+            false => Err(udax_pagecache::CacheError::WriteBack { errno: Errno::EIO }.into()),
+        }
+    }
+
+    /// Makes everything of the pool durable, and tells, once to each open file, that writing back any file has failed
+    /// since (`syncfs`).
+    ///
+    /// # Errors
+    /// Of this pass; `Cache(WriteBack)` for an earlier one.
+    ///
+    /// # Durability
+    /// As [`crate::Filesystem::sync`].
+    pub fn sync_filesystem(&self) -> Result<()> {
+        let written = self.pool().sync();
+        let mut errors = self.cached_handle().errors.lock();
+        let told = self.pool().cache.errors().check_and_advance(&mut errors.of_pool);
+        drop(errors);
+        written?;
+        match told {
+            None => Ok(()),
+            Some(errno) => Err(udax_pagecache::CacheError::WriteBack { errno }.into()),
+        }
+    }
+}

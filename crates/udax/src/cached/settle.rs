@@ -1,0 +1,140 @@
+//! Writing a cached file to its extents, wholly or in part.
+//!
+//! All with the inode's lock held alone.
+
+use std::ops::Range;
+
+use udax_media::BLOCK_BYTES;
+use udax_pagecache::{Control, Integrity, Span, Written};
+use udax_sync::fault::{Fault, is_injected};
+
+use super::Beneath;
+use crate::error::{Error, Result};
+use crate::inode::fields::Line;
+use crate::inode::{Inode, InodeState};
+use crate::pool::Pool;
+use crate::update::Update;
+
+impl Pool {
+    /// Writes dirty pages as `control` says, and what comes before them since the end of the file in the pool.
+    pub(super) fn write_dirty(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        control: Control,
+    ) -> Result<Written> {
+        let Some(part) = inode.cached() else {
+            return Ok(Written::default());
+        };
+        self.check_writable()?;
+        let end_page = match is_injected(Fault::EarlyEnd) {
+            false => self.inode_size(inode)? / BLOCK_BYTES,
+            true => u64::MAX,
+        };
+        let span = match control.span {
+            Span::Pages(pages) => Span::Pages(pages.start.min(end_page)..pages.end),
+            Span::Cyclic { .. } => Span::Cyclic { latest: end_page },
+        };
+        let control = Control { span, ..control };
+        let mut beneath = Beneath::alone(self, inode, state)?;
+        let written = part.mapping.write_back(&mut beneath, control)?;
+        if part.mapping.dirty_pages() == 0 {
+            self.publish_size(inode, state)?;
+        }
+        Ok(written)
+    }
+
+    /// Makes a range durable, with the size and the times.
+    pub(super) fn write_range(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        bytes: &Range<u64>,
+    ) -> Result<()> {
+        self.write_dirty(inode, state, Control::range(Integrity::Full, bytes))?;
+        self.flush_disk()
+    }
+
+    /// All that was written to a cached file is in the pool, and nothing of it in the cache: what every operation but
+    /// reads and writes begins with. Nothing for a file that was never cached.
+    ///
+    /// # Errors
+    /// What hinders the write-back. Then the file is as before.
+    pub(crate) fn settle(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        self.flush(inode, state)?;
+        if let Some(part) = inode.cached().filter(|part| part.mapping.pages() > 0) {
+            part.mapping.truncate(0..u64::MAX);
+        }
+        Ok(())
+    }
+
+    /// All that was written to a cached file is in the pool.
+    pub(crate) fn flush(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if Self::is_unflushed(inode, state) {
+            let all = Control::range(Integrity::Full, &(0..u64::MAX));
+            self.write_dirty(inode, state, all)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to flush. The caller has the inode's lock, shared at least.
+    pub(crate) fn is_unflushed(inode: &Inode, state: &InodeState) -> bool {
+        state.pending_size.is_some() || inode.cached().is_some_and(|part| part.mapping.dirty_pages() > 0)
+    }
+
+    /// The end that writes to the cache have given the file becomes its size in the pool, if it is not yet.
+    fn publish_size(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        if let Some(size) = state.pending_size
+            && size > self.inode_size(inode)?
+        {
+            self.prepare_growth(inode, state, size)?;
+            let mut line = Line::read(self, inode)?;
+            let mut update = Update::freeing(self);
+            state.settle_times(&mut line);
+            line.set_size(size);
+            line.store(&mut update, inode);
+            update.commit()?;
+            state.lazy = Default::default();
+        }
+        state.pending_size = None;
+        Ok(())
+    }
+
+    /// What of a cut goes on in memory: pages behind the new end go. Whether that was all, as the file in the pool is
+    /// not longer than that.
+    pub(crate) fn cut_cached(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<bool> {
+        let written = self.inode_size(inode)?;
+        let Some(part) = inode.cached() else {
+            return Ok(false);
+        };
+        if size >= state.size(written) {
+            self.settle(inode, state)?;
+            return Ok(false);
+        }
+        part.mapping.truncate(size..u64::MAX);
+        if size <= written {
+            state.pending_size = None;
+            return Ok(false);
+        }
+        state.pending_size = Some(size);
+        state.note_modified(inode);
+        Ok(true)
+    }
+
+    /// Writes the dirty pages of all files; the first error. All are tried.
+    pub(crate) fn write_all_cached(&self) -> Result<()> {
+        let mut result = Ok(());
+        for inode in self.inodes.collect() {
+            if inode.cached().is_none() {
+                continue;
+            }
+            let written = match inode.write() {
+                Ok(mut state) => self.flush(&inode, &mut state),
+                Err(Error::Stale(_)) => Ok(()),
+                Err(error) => Err(error),
+            };
+            result = result.and(written);
+        }
+        result
+    }
+}

@@ -1,0 +1,145 @@
+//! Making and finding a pool's data device: the headers at both of its ends, and that it is this pool's.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use udax_disk::{Access, BlockMedium, Disk, DiskError, Medium, Overlay};
+use udax_media::device::{DataDevice, DeviceHeader};
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE, Superblock};
+
+use crate::error::{Error, Result};
+use crate::options::{DataSource, DaxMode, MountOptions};
+use crate::signature;
+
+/// A device that a pool is about to be made with.
+pub(crate) struct NewDevice {
+    disk: Arc<Disk>,
+    pub(crate) uuid: uuid::Uuid,
+    pub(crate) path: Vec<u8>,
+}
+
+impl NewDevice {
+    /// Opens it, and looks whether it holds something unless that does not matter.
+    pub(crate) fn open(source: &DataSource, force: bool) -> Result<Self> {
+        let (disk, path) = match source {
+            DataSource::Disk(disk) => (Arc::clone(disk), Vec::new()),
+            DataSource::Path(path) => {
+                let medium = BlockMedium::open(path, Access::Write)?;
+                let known = path.canonicalize().unwrap_or_else(|_| path.clone());
+                let disk = Arc::new(Disk::new(Arc::new(medium)));
+                (disk, known.as_os_str().as_bytes().to_vec())
+            }
+        };
+        if !force {
+            signature::check_blank_disk(&disk)?;
+        }
+        Ok(Self {
+            disk,
+            uuid: uuid::Uuid::new_v4(),
+            path,
+        })
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        self.disk.len() / BLOCK_BYTES
+    }
+
+    /// Writes both headers, durably.
+    pub(crate) fn write_headers(&self, superblock: &Superblock) -> Result<()> {
+        let header = DeviceHeader {
+            pool: superblock.uuid,
+            device: self.uuid,
+            blocks: self.blocks(),
+        };
+        self.disk.write(0, header.encode(0).as_slice())?;
+        let last = (self.blocks() - 1) * BLOCK_BYTES;
+        self.disk.write(last, header.encode(1).as_slice())?;
+        Ok(self.disk.flush()?)
+    }
+}
+
+/// The data device of the pool that `superblock` describes, if it has one.
+///
+/// # Errors
+/// `Disk`, `NotDevice`; `NotSupported` for a mode of mounting that would need room for cached files in the pool.
+pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Option<Arc<Disk>>> {
+    let Some(device) = &superblock.device else {
+        return match options.data {
+            None => Ok(None),
+            Some(_) => Err(Error::Invalid("the pool has no data device")),
+        };
+    };
+    if options.dax == DaxMode::Never {
+        return Err(Error::NotSupported("dax=never in a pool with a data device"));
+    }
+    let (disk, path) = match &options.data {
+        Some(DataSource::Disk(disk)) => (Arc::clone(disk), PathBuf::new()),
+        Some(DataSource::Path(path)) => (open_path(path, options)?, path.clone()),
+        None => {
+            let path = PathBuf::from(OsStr::from_bytes(&device.path));
+            let disk = open_path(&path, options).map_err(|error| Error::NotDevice {
+                path: path.clone(),
+                why: error.reason(),
+            })?;
+            (disk, path)
+        }
+    };
+    verify(&disk, superblock, device).map_err(|why| Error::NotDevice { path, why })?;
+    Ok(Some(disk))
+}
+
+fn open_path(path: &Path, options: &MountOptions) -> std::result::Result<Arc<Disk>, DiskError> {
+    let access = match options.read_only || options.private {
+        true => Access::Read,
+        false => Access::Write,
+    };
+    let medium: Arc<dyn Medium> = Arc::new(BlockMedium::open(path, access)?);
+    // What a private pool writes stays in memory, here as there.
+    Ok(Arc::new(Disk::new(match options.private {
+        true => Arc::new(Overlay::new(medium)),
+        false => medium,
+    })))
+}
+
+/// Why the disk is not the device, if it is not. One of the headers is enough: the other may be lost.
+fn verify(disk: &Disk, superblock: &Superblock, device: &DataDevice) -> std::result::Result<(), String> {
+    let expected = DeviceHeader {
+        pool: superblock.uuid,
+        device: device.uuid,
+        blocks: device.blocks,
+    };
+    if disk.len() < device.blocks * BLOCK_BYTES {
+        return Err(format!(
+            "it has {} bytes, the pool's data device {}",
+            disk.len(),
+            device.blocks * BLOCK_BYTES
+        ));
+    }
+    let read = |copy: u32, at: u64| {
+        let mut bytes = [0; BLOCK_SIZE];
+        disk.read(at, &mut bytes).map_err(|error| error.to_string())?;
+        DeviceHeader::decode(&bytes, copy).map_err(|error| error.to_string())
+    };
+    let headers = [read(0, 0), read(1, (device.blocks - 1) * BLOCK_BYTES)];
+    for found in headers.iter().flatten() {
+        if found.pool != expected.pool {
+            return Err(format!("it belongs to pool {}", found.pool));
+        }
+        if *found != expected {
+            return Err(format!(
+                "it is device {} of this pool, which now has {}",
+                found.device, expected.device
+            ));
+        }
+    }
+    match headers {
+        [Ok(_), Ok(_)] => Ok(()),
+        [Err(why), Err(_)] => Err(why),
+        [Err(why), _] | [_, Err(why)] => {
+            tracing::error!(why, "one of the data device's two headers is damaged");
+            Ok(())
+        }
+    }
+}
