@@ -160,14 +160,12 @@ fn walk_extents(pool: &Pool<'_>, inode: &Inode, view: &mut dyn View) {
         view,
         next: 0,
         blocks: 0,
+        is_told: false,
     };
     if inode.flags.contains(InodeFlags::EXTENT_TREE) {
         tree::walk(pool, inode.root, identity(inode, TreeKind::Extents), &mut extents);
     } else {
-        for extent in inode
-            .collect_inline_extents(pool.total_blocks)
-            .unwrap_or_default()
-        {
+        for extent in inode.collect_inline_extents(pool.reach()).unwrap_or_default() {
             extents.accept(&extent);
         }
     }
@@ -180,6 +178,8 @@ struct Extents<'e> {
     /// The end of the last extent.
     next: u64,
     blocks: u64,
+    /// That a DAX file has blocks of the data device.
+    is_told: bool,
 }
 
 impl Extents<'_> {
@@ -190,7 +190,7 @@ impl Extents<'_> {
             Some("overlaps the one before it")
         } else {
             // Also bounds the time that a file with impossible extents can take.
-            (self.blocks > self.pool.total_blocks).then_some("brings the file beyond the size of the pool")
+            (self.blocks > self.pool.reach().total()).then_some("brings the file beyond the size of the pool")
         };
         if let Some(what) = what {
             let what = format!("extent of file blocks {first} to {} {what}", end - 1);
@@ -199,6 +199,12 @@ impl Extents<'_> {
             return self.view.fault(Place::Inode(self.inode.ino), fault);
         }
         self.next = end;
+        if extent.start.is_on_device() && self.inode.flags.contains(InodeFlags::DAX) && !self.is_told {
+            self.is_told = true;
+            let what = "the DAX flag, and blocks of the data device".to_owned();
+            let fault = Fault::new(what, Mend::NoDax);
+            self.view.fault(Place::Inode(self.inode.ino), fault);
+        }
         self.view
             .claim(extent.blocks(), ClaimKind::Data(extent.first, extent.flags));
         self.view.extent(extent);
@@ -211,7 +217,7 @@ impl Visit for Extents<'_> {
             .claim(BlockRange::new(block, 1), ClaimKind::Node(TreeKind::Extents));
     }
     fn entry(&mut self, key: u64, value: &[u8]) {
-        match Extent::decode(FileBlock(key), value, self.pool.total_blocks) {
+        match Extent::decode(FileBlock(key), value, self.pool.reach()) {
             Some(extent) => self.accept(&extent),
             None => {
                 let what = format!("extent at file block {key} is impossible");

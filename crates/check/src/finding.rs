@@ -33,6 +33,8 @@ pub(crate) struct Edit {
     pub(crate) nlink: Option<u32>,
     /// A directory's parent.
     pub(crate) parent: Option<InodeNo>,
+    /// Take the DAX flag away.
+    pub(crate) no_dax: bool,
 }
 
 /// One change of one inode.
@@ -60,6 +62,8 @@ pub(crate) enum Mend {
     Nlink(u32),
     /// See [`Edit::parent`].
     Parent(InodeNo),
+    /// See [`Edit::no_dax`].
+    NoDax,
     /// Size, blocks and (directories) link count anew; every edit does that.
     Recount,
 }
@@ -85,6 +89,8 @@ pub(crate) struct Plan {
     pub(crate) shared: Option<BTreeMap<u64, (u64, u64)>>,
     /// What the tree of bad blocks must hold, when it does not: start to length.
     pub(crate) bad_blocks: Option<BTreeMap<u64, u64>>,
+    /// Sum blocks to make anew.
+    pub(crate) sums: BTreeSet<u64>,
     /// Inodes to name in `/lost+found`.
     pub(crate) reconnect: BTreeSet<u64>,
     /// Bitmaps or counters must be written anew.
@@ -102,6 +108,7 @@ impl Plan {
             || self.orphans.is_some()
             || self.shared.is_some()
             || self.bad_blocks.is_some()
+            || !self.sums.is_empty()
             || !self.reconnect.is_empty()
     }
 }
@@ -204,6 +211,7 @@ impl Findings {
         self.plan.make_root |= other.plan.make_root;
         self.plan.reconnect.extend(other.plan.reconnect);
         self.plan.space |= other.plan.space;
+        self.plan.sums.extend(other.plan.sums);
         if other.plan.orphans.is_some() {
             self.plan.orphans = other.plan.orphans;
         }
@@ -259,6 +267,7 @@ impl Mend {
             Self::Cut(_) => "blocks taken from this owner",
             Self::Nlink(_) => "link count set",
             Self::Parent(_) => "parent set",
+            Self::NoDax => "flag taken away",
             Self::Recount => "counted anew",
         }
     }
@@ -286,6 +295,7 @@ impl Mend {
             Self::Cut(range) => edit.cut.push(range),
             Self::Nlink(count) => edit.nlink = Some(count),
             Self::Parent(ino) => edit.parent = Some(ino),
+            Self::NoDax => edit.no_dax = true,
             Self::Recount => {}
         }
     }
@@ -304,5 +314,6 @@ impl Edit {
         self.cut.extend(other.cut);
         self.nlink = other.nlink.or(self.nlink);
         self.parent = other.parent.or(self.parent);
+        self.no_dax |= other.no_dax;
     }
 }

@@ -51,6 +51,9 @@ pub struct CheckOptions {
     /// Read every block of the pool, also those that hold nothing to verify, and tell which the medium has lost. A
     /// repair lists those that nobody owns, so that they are not used again.
     pub bad_blocks: bool,
+    /// Compare the data of files with its checksums, where it has some: reads all of that data. What is wrong is told,
+    /// and left as it is by a repair too.
+    pub data: bool,
 }
 
 impl CheckOptions {
@@ -96,7 +99,7 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
         false => Unreadable::default(),
     };
     if options.repair {
-        return mend::repair(region, superblocks, (threads, &unreadable), progress);
+        return mend::repair(region, superblocks, (options, &unreadable), progress);
     }
     let superblock = &superblocks.believed;
     let checkpoints = head::read_checkpoints(region, superblock);
@@ -131,10 +134,11 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads,
+        compares_data: options.data,
         unreadable: &unreadable,
     };
     let scan = scan::scan(&pool, counters, progress);
-    let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.total_blocks);
+    let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.reach().total());
     report.replayed = replayed;
     findings.extend(scan.findings.list);
     report.problems = problems(findings);

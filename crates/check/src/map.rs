@@ -17,7 +17,7 @@ use crate::{CheckError, Silent, head, scan};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Use {
-    /// The pool's own: superblocks, checkpoints, roots, journal, bitmaps.
+    /// The pool's own: superblocks, checkpoints, roots, journal, bitmaps, sum blocks.
     Own,
     /// The inode chunk with this number.
     Chunk(u64),
@@ -57,6 +57,7 @@ pub fn map(region: &Region) -> Result<Vec<(BlockRange, Use)>, CheckError> {
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
         threads: 1,
+        compares_data: false,
         unreadable: &Unreadable::default(),
     };
     let claims = scan::claims(&pool, &Silent);

@@ -11,6 +11,7 @@ mod log;
 mod lost_and_found;
 mod pool_trees;
 mod space;
+mod sums;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +27,9 @@ use crate::pool::Pool;
 use crate::scan::{self, Scan};
 use crate::source::BlockSource;
 use crate::unreadable::{self, Repair, Unreadable};
-use crate::{CheckError, Progress, Report, counters_of, journal_damage, journal_finding, record_findings};
+use crate::{
+    CheckError, CheckOptions, Progress, Report, counters_of, journal_damage, journal_finding, record_findings,
+};
 
 use log::Log;
 use space::{Space, Strictness};
@@ -54,7 +57,7 @@ impl<E: Into<CheckError>> From<E> for Failure {
 pub(crate) fn repair(
     region: &Region,
     superblocks: Superblocks,
-    (threads, unreadable): (usize, &Unreadable),
+    (options, unreadable): (&CheckOptions, &Unreadable),
     progress: &dyn Progress,
 ) -> Result<Report, CheckError> {
     let superblock = &superblocks.believed;
@@ -88,7 +91,8 @@ pub(crate) fn repair(
         geometry: &geometry,
         seed: superblock.seed(),
         total_blocks: geometry.total_blocks(),
-        threads,
+        threads: options.worker_threads(),
+        compares_data: options.data,
         unreadable,
     };
     // Damage of head structures is mended by now or by the closing checkpoint; only a scan can contradict the rest.
@@ -102,7 +106,7 @@ pub(crate) fn repair(
         .iter()
         .map(|finding| (finding.place, finding.what.clone()))
         .collect();
-    let mut report = Report::new(&scan, None, pool.total_blocks);
+    let mut report = Report::new(&scan, None, pool.reach().total());
     report.was_clean = was_clean;
     report.replayed = replayed;
     // The closing checkpoint has taken their place.
@@ -276,6 +280,9 @@ impl<'m, 'r> Mender<'m, 'r> {
         }
         if let Some(bad_blocks) = &plan.bad_blocks {
             tolerate(self.write_bad_blocks(bad_blocks))?;
+        }
+        if !plan.sums.is_empty() {
+            tolerate(self.write_sums(&plan.sums))?;
         }
         Ok(())
     }

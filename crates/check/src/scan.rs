@@ -1,8 +1,8 @@
 //! One look over the whole pool: everything that is wrong, and the facts that a repair needs.
 //!
-//! The phases follow each other, each in parallel over chunks of inodes or bitmap groups:
-//! pool trees, inodes, directories, links, owners (only when blocks have several), bad blocks, free map, paths (only of
-//! what is damaged).
+//! The phases follow each other, each in parallel over chunks of inodes or bitmap groups: pool trees, inodes,
+//! directories, links, owners (only when blocks have several), bad blocks, free map, sum blocks, paths (only of what is
+//! damaged).
 
 mod bad_blocks;
 pub(crate) mod chunks;
@@ -13,13 +13,14 @@ mod owners;
 mod paths;
 mod pool_trees;
 pub(crate) mod space;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
-use udax_media::{BlockNo, BlockRange, InodeNo, roots};
+use udax_media::{BlockNo, BlockRange, DEVICE_START, InodeNo, roots};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use udax_sync::thread;
 
@@ -153,7 +154,7 @@ struct Scanner<'s> {
 /// Looks at everything. `counters` are what the pool says it has; `None` when that is unknown.
 pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn Progress) -> Scan {
     let mut findings = Findings::default();
-    let ownership = Ownership::new(pool.total_blocks);
+    let ownership = Ownership::new(pool.reach());
     for range in pool.geometry.own_ranges() {
         ownership.claim(range);
     }
@@ -185,6 +186,7 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         bad_blocks = listed;
         totals = scanner.totals();
         findings.merge(scanner.scan_space(counters, totals.0));
+        findings.merge(scanner.scan_sums());
         scanner.name_findings(&mut findings);
     }
     scanner.finish(findings, totals, bad_blocks)
@@ -193,10 +195,12 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
 /// Every range of blocks that has an owner, as what, and of which inode (0: the pool).
 pub(crate) fn claims(pool: &Pool<'_>, progress: &dyn Progress) -> Vec<(BlockRange, ClaimKind, InodeNo)> {
     let mut findings = Findings::default();
-    let ownership = Ownership::new(pool.total_blocks);
+    let ownership = Ownership::new(pool.reach());
     let trees = pool_trees::scan(pool, &ownership, &mut findings);
     // What is contested is collected.
-    ownership.contest(BlockRange::new(BlockNo(0), pool.total_blocks));
+    let reach = pool.reach();
+    ownership.contest(BlockRange::new(BlockNo(0), reach.pool));
+    ownership.contest(BlockRange::new(DEVICE_START, reach.device));
     let scanner = Scanner {
         pool: *pool,
         progress,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use udax_media::dentry::{self, Dentry};
-use udax_media::extent::Extent;
+use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::inode::{self, FileKind, INODE_SIZE, Inode, InodeFlags, InodeSlot, MAX_INLINE_EXTENTS};
 use udax_media::node::{TreeKind, TreeRoot};
 use udax_media::{BlockNo, BlockRange, FileBlock, InodeNo, Place, name};
@@ -61,6 +61,9 @@ impl Mender<'_, '_> {
         }
         inode.parent = edit.parent.unwrap_or(inode.parent);
         inode.nlink = edit.nlink.unwrap_or(inode.nlink);
+        if edit.no_dax {
+            inode.flags.remove(InodeFlags::DAX);
+        }
         self.count(&mut inode);
         self.mark_taken()?;
         let mut writes = beside;
@@ -132,6 +135,10 @@ impl Mender<'_, '_> {
         let builder = Builder::new(self.log, &mut self.space, identity(inode, TreeKind::Extents));
         let mut pieces = Pieces {
             edit,
+            unknown: match self.pool.superblock.has_sums() {
+                true => ExtentFlags::empty(),
+                false => ExtentFlags::SUMMED,
+            },
             few: Vec::new(),
             builder: is_tree.then_some(builder),
             outcome: Ok(()),
@@ -282,6 +289,8 @@ impl View for Names<'_> {
 /// Copies the extents that stay, less the blocks that are cut out.
 struct Pieces<'p> {
     edit: &'p Edit,
+    /// What no extent of this pool can be.
+    unknown: ExtentFlags,
     few: Vec<Extent>,
     builder: Option<Builder<'p>>,
     outcome: Result<(), Failure>,
@@ -293,7 +302,8 @@ impl View for Pieces<'_> {
         if self.edit.drop.contains(&extent.first.raw()) {
             return;
         }
-        for piece in cut(extent, &self.edit.cut) {
+        let flags = extent.flags.difference(self.unknown);
+        for piece in cut(&Extent { flags, ..*extent }, &self.edit.cut) {
             match &mut self.builder {
                 Some(builder) if self.outcome.is_ok() => {
                     self.outcome = builder.push(piece.first.raw(), &piece.encode());
@@ -369,7 +379,6 @@ impl View for Count {
 
 #[cfg(test)]
 mod tests {
-    use udax_media::extent::ExtentFlags;
 
     use super::*;
 

@@ -71,7 +71,7 @@ impl Mender<'_, '_> {
     pub(super) fn rebuild_roots(&mut self) -> Result<(), Failure> {
         let mut roots = read_roots_unverified(&self.pool);
         let [table, others @ ..] = &mut roots;
-        let ownership = Ownership::new(self.pool.total_blocks);
+        let ownership = Ownership::new(self.pool.reach());
         let mut survivors = Survivors {
             chunks: Chunks::new(),
             ownership: &ownership,

@@ -30,7 +30,9 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(pool: &Pool<'_>, ownership: Arc<Ownership>) -> Self {
-        let groups = (0..pool.geometry.group_count()).filter_map(|index| pool.geometry.group(index));
+        // For metadata.
+        let geometry = pool.geometry.of_pool();
+        let groups = (0..geometry.group_count()).filter_map(|index| geometry.group(index));
         let marked = groups
             .map(|group| {
                 let words = pool
@@ -141,7 +143,7 @@ pub(super) enum Strictness {
     Exact,
 }
 
-/// Makes the free map agree with `ownership` and gives the number of free blocks.
+/// Makes the free map agree with `ownership` and gives the number of free blocks of the pool.
 pub(super) fn write_bitmaps(
     log: &mut Log<'_>,
     pool: &Pool<'_>,
@@ -163,10 +165,12 @@ pub(super) fn write_bitmaps(
                 *word |= known;
             }
         }
-        free += words
-            .iter()
-            .map(|word| u64::from(word.count_zeros()))
-            .sum::<u64>();
+        if !group.covers.start.is_on_device() {
+            free += words
+                .iter()
+                .map(|word| u64::from(word.count_zeros()))
+                .sum::<u64>();
+        }
         if known.as_ref() != Some(&words) {
             let block = encode(pool, group, &words);
             log.commit(&[Write::new(group.bitmap.offset(), block.as_slice())])?;

@@ -97,7 +97,7 @@ fn as_chunk(pool: &Pool<'_>, bytes: &Block) -> Option<(u64, usize)> {
         let (of, slot_index) = inode::chunk_and_slot(ino);
         let is_sound = slot_index == index
             && of <= MAX_CHUNK
-            && inode::verify(pool.seed, slot, ino, pool.total_blocks).is_ok();
+            && inode::verify(pool.seed, slot, ino, pool.reach()).is_ok();
         if is_sound {
             if *chunk.get_or_insert(of) != of {
                 return None;

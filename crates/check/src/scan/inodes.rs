@@ -1,11 +1,13 @@
 //! Every slot of every chunk, and what belongs to inodes that are no directories.
 
+use udax_media::extent::ExtentFlags;
 use udax_media::inode::{CHUNK_INODES, FileKind, Inode, InodeSlot};
 use udax_media::{BlockNo, BlockRange, InodeNo, Place};
 use udax_sync::atomic::Ordering;
 
 use super::bad_blocks::note_lost_data;
 use super::pool_trees::inodes_of_chunk;
+use super::sums::compare_data;
 use super::{Info, Scanner};
 use crate::content::{ClaimKind, View, walk_inode};
 use crate::finding::{Fault, Finding, Findings, Mend};
@@ -41,6 +43,11 @@ impl View for Accounting<'_> {
         self.ownership.claim(range);
         if let ClaimKind::Data(first, flags) = kind {
             note_lost_data(&self.pool, self.ino, (range, first, flags), self.findings);
+            if flags.contains(ExtentFlags::SUMMED) && !self.pool.superblock.has_sums() {
+                let what = format!("extent at file block {first} has checksums, and the pool has none");
+                self.fault(Place::Inode(self.ino), Fault::new(what, Mend::Rebuild));
+            }
+            compare_data(&self.pool, self.ino, (range, first, flags), self.findings);
         }
     }
     fn fault(&mut self, place: Place, fault: Fault) {

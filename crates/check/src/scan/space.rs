@@ -45,6 +45,8 @@ impl Scanner<'_> {
                 return;
             };
             match self.scan_group(group, findings) {
+                // What is free of the data device, nobody counts.
+                Some(_) if group.covers.start.is_on_device() => {}
                 Some(clear) => {
                     free.fetch_add(clear, Ordering::Relaxed);
                 }

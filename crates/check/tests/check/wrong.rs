@@ -266,6 +266,17 @@ fn blocks_owned_twice_stay_with_the_file_that_changed_last() {
 }
 
 #[test]
+fn an_extent_with_checksums_in_a_pool_without_becomes_an_ordinary_one() {
+    let (mut image, first, _) = two_files();
+    image.extents.get_mut(&first).unwrap()[0].flags = ExtentFlags::SUMMED;
+    let region = image.write();
+    mended(&region, "has checksums, and the pool has none");
+    let after = read_contents(&region, &image.superblock);
+    image.extents.get_mut(&first).unwrap()[0].flags = ExtentFlags::empty();
+    assert_eq!(after, read_contents(&image.write(), &image.superblock));
+}
+
+#[test]
 fn blocks_owned_twice_by_one_file_stay_once() {
     let (mut image, first, _) = two_files();
     let mut extent = image.extents[&first][0];
