@@ -1,0 +1,106 @@
+//! The kernel's list of mounts (proc(5), `/proc/PID/mountinfo`).
+
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+/// A mount, as the kernel tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mounted {
+    /// `major:minor`.
+    pub device: String,
+    /// Its type: `fuse.udax` for a pool.
+    pub kind: Vec<u8>,
+    /// What is mounted: the pool's file or device.
+    pub source: PathBuf,
+    /// It was mounted read-only.
+    pub is_read_only: bool,
+}
+
+impl Mounted {
+    /// The topmost mount on `directory`, a path without links.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn find(directory: &Path) -> io::Result<Option<Self>> {
+        Ok(find(&std::fs::read("/proc/self/mountinfo")?, directory))
+    }
+
+    /// Its device as `st_dev` of its files has it.
+    pub fn device_number(&self) -> Option<u64> {
+        let (major, minor) = self.device.split_once(':')?;
+        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+    }
+
+    /// Whether it is a pool.
+    pub fn is_pool(&self) -> bool {
+        self.kind == b"fuse.udax"
+    }
+}
+
+fn find(list: &[u8], directory: &Path) -> Option<Mounted> {
+    let wanted = directory.as_os_str().as_bytes();
+    list.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+        let place = unescaped(fields.nth(1)?);
+        // Optional fields end with a dash.
+        fields.find(|field| *field == b"-")?;
+        let kind = unescaped(fields.next()?);
+        let source = std::ffi::OsString::from_vec(unescaped(fields.next()?)).into();
+        let mut options = fields.next()?.split(|byte| *byte == b',');
+        (place == wanted).then_some(Mounted {
+            device,
+            kind,
+            source,
+            is_read_only: options.any(|option| option == b"ro"),
+        })
+    })
+}
+
+/// A field without the kernel's octal escapes.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let escape = after
+            .first_chunk::<3>()
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match escape {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_mount_is_found_with_odd_names() {
+        let list = b"22 1 0:20 / / rw - ext4 /dev/sda rw\n\
+            30 22 0:30 / /a\\040b rw,nosuid shared:1 master:2 - fuse.udax /pool\\134one rw\n\
+            31 30 0:31 / /a\\040b rw - tmpfs none rw\n\
+            32 22 0:33 / /c rw shared:5 - fuse.udax /pool\\134one ro,user_id=0\n";
+        let found = |path: &str| find(list, Path::new(path));
+        let other = found("/a b").expect("it is listed");
+        assert!(!other.is_pool() && !other.is_read_only);
+        let pool = found("/c").expect("it is listed");
+        assert!(pool.is_pool() && pool.is_read_only);
+        assert_eq!(pool.source, Path::new("/pool\\one"));
+        assert_eq!(pool.device, "0:33");
+        assert_eq!(pool.device_number(), Some(33));
+        assert_eq!(found("/a"), None);
+        assert_eq!(unescaped(b"/pool\\134one\\"), b"/pool\\one\\");
+    }
+}

@@ -1,0 +1,220 @@
+//! Content: reading, writing, holes, allocation, copies.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+
+use rustix::fs::{FallocateFlags, OFlags};
+
+use crate::place::Place;
+
+fn pattern(length: usize, seed: usize) -> Vec<u8> {
+    (0..length)
+        .map(|at| u8::try_from((at * 31 + seed) % 251).unwrap())
+        .collect()
+}
+
+fn new_file(place: &Place, name: &str) -> File {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(place.path(name))
+        .unwrap()
+}
+
+#[test]
+fn large_content_is_read_back_as_written() {
+    let Some(place) = Place::new() else { return };
+    let bytes = pattern(9_000_001, 1);
+    fs::write(place.path("f"), &bytes).unwrap();
+    assert!(fs::read(place.path("f")).unwrap() == bytes);
+    let place = place.remount("");
+    assert!(fs::read(place.path("f")).unwrap() == bytes);
+}
+
+#[test]
+fn what_write_was_told_is_in_the_pool() {
+    let Some(place) = Place::new() else { return };
+    let mut file = new_file(&place, "f");
+    file.write_all(b"through").unwrap();
+    // No close, no fsync.
+    let inside = place
+        .filesystem()
+        .open_file("/f", udax::OpenFlags::READ, udax::NewInode::with_permissions(0))
+        .unwrap();
+    let mut back = [0; 7];
+    assert_eq!(inside.read_at(&mut back, 0).unwrap(), 7);
+    assert_eq!(&back, b"through");
+}
+
+#[test]
+fn appends_of_several_handles_do_not_meet() {
+    let Some(place) = Place::new() else { return };
+    let open = || {
+        File::options()
+            .append(true)
+            .create(true)
+            .open(place.path("log"))
+            .unwrap()
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let mut file = open();
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    file.write_all(&[thread; 33]).unwrap();
+                }
+            });
+        }
+    });
+    let content = fs::read(place.path("log")).unwrap();
+    assert_eq!(content.len(), 4 * 100 * 33);
+    assert!(
+        content
+            .chunks(33)
+            .all(|line| line.iter().all(|byte| *byte == line[0]))
+    );
+}
+
+#[test]
+fn holes_are_found_and_made() {
+    let Some(place) = Place::new() else { return };
+    let file = new_file(&place, "f");
+    file.set_len(1 << 20).unwrap();
+    file.write_all_at(&[1; 4096], 8192).unwrap();
+    let mut seek = &file;
+    assert_eq!(
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)).unwrap(),
+        8192
+    );
+    assert_eq!(
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(8192)).unwrap(),
+        12_288
+    );
+    assert_eq!(seek.seek(SeekFrom::End(0)).unwrap(), 1 << 20);
+    let allocate = |flags, at, len| rustix::fs::fallocate(&file, flags, at, len);
+    allocate(FallocateFlags::empty(), 1 << 20, 4096).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 4096);
+    allocate(FallocateFlags::KEEP_SIZE, 2 << 20, 8192).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 4096);
+    assert_eq!(file.metadata().unwrap().blocks(), 8 * 4);
+    allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 8192, 4096).unwrap();
+    let mut back = [9; 4096];
+    file.read_exact_at(&mut back, 8192).unwrap();
+    assert_eq!(back, [0; 4096]);
+    file.write_all_at(&[3; 8192], 0).unwrap();
+    allocate(FallocateFlags::ZERO_RANGE, 100, 5000).unwrap();
+    file.read_exact_at(&mut back, 0).unwrap();
+    assert!(back[..100] == [3; 100] && back[100..] == [0; 3996]);
+    let collapse = allocate(FallocateFlags::COLLAPSE_RANGE, 0, 4096);
+    assert_eq!(collapse, Err(rustix::io::Errno::OPNOTSUPP));
+}
+
+#[test]
+fn copies_inside_the_mount_are_the_same_and_stay_apart() {
+    let Some(place) = Place::new() else { return };
+    let bytes = pattern(1_000_001, 5);
+    fs::write(place.path("from"), &bytes).unwrap();
+    let from = File::open(place.path("from")).unwrap();
+    let to = new_file(&place, "to");
+    for (at, to_at, len) in [(0, 0, 1_000_001), (4096, 8192, 100_000), (3, 1_000_000, 5000)] {
+        let (mut from_at, mut target_at) = (at, to_at);
+        let mut left = len;
+        while left > 0 {
+            let done =
+                rustix::fs::copy_file_range(&from, Some(&mut from_at), &to, Some(&mut target_at), left)
+                    .unwrap();
+            assert!(done > 0);
+            left -= done;
+        }
+        let mut back = vec![0; len];
+        to.read_exact_at(&mut back, to_at).unwrap();
+        let start = usize::try_from(at).unwrap();
+        assert!(back == bytes[start..start + len], "{at} {to_at} {len}");
+    }
+    to.write_all_at(&[0; 10_000], 0).unwrap();
+    assert!(fs::read(place.path("from")).unwrap() == bytes);
+}
+
+#[test]
+fn direct_and_cached_access_see_each_other() {
+    let Some(place) = Place::new() else { return };
+    let cached = new_file(&place, "f");
+    cached.write_all_at(&pattern(16_384, 1), 0).unwrap();
+    let mut back = vec![0; 16_384];
+    cached.read_exact_at(&mut back, 0).unwrap();
+    let direct = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(place.path("f"))
+        .unwrap();
+    direct.write_all_at(&pattern(8192, 2), 4096).unwrap();
+    cached.read_exact_at(&mut back[..8192], 4096).unwrap();
+    assert!(back[..8192] == pattern(8192, 2));
+    cached.write_all_at(&pattern(4096, 3), 8192).unwrap();
+    direct.read_exact_at(&mut back[..4096], 8192).unwrap();
+    assert!(back[..4096] == pattern(4096, 3));
+    // Of any length and place, as on the library's files.
+    assert_eq!(direct.read_at(&mut back[..100], 16_384 - 50).unwrap(), 50);
+}
+
+#[test]
+fn synchronous_writes_are_written() {
+    let Some(place) = Place::with_options("sync", 32 << 20) else {
+        return;
+    };
+    for flags in [OFlags::SYNC, OFlags::DSYNC, OFlags::empty()] {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(place.path("f"))
+            .unwrap();
+        file.write_all_at(b"synced", 10).unwrap();
+        file.sync_all().unwrap();
+        file.sync_data().unwrap();
+        File::open(place.path("")).unwrap().sync_all().unwrap();
+    }
+    assert_eq!(fs::read(place.path("f")).unwrap(), b"\0\0\0\0\0\0\0\0\0\0synced");
+}
+
+#[test]
+fn a_full_pool_says_so_and_works_again_after_a_removal() {
+    let Some(place) = Place::with_options("", 16 << 20) else {
+        return;
+    };
+    let mut file = new_file(&place, "f");
+    let mut written = 0;
+    let error = loop {
+        match file.write(&[1; 100_000]) {
+            Ok(count) => written += count,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(u64::try_from(written).unwrap(), file.metadata().unwrap().len());
+    file.set_len(0).unwrap();
+    file.rewind().unwrap();
+    file.write_all(&[2; 100_000]).unwrap();
+    let mut back = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut back).unwrap();
+    assert!(back == [2; 100_000]);
+}
+
+#[test]
+fn locks_of_files_exclude_each_other() {
+    let Some(place) = Place::new() else { return };
+    let first = new_file(&place, "f");
+    let second = File::open(place.path("f")).unwrap();
+    first.lock().unwrap();
+    assert!(second.try_lock().is_err());
+    first.unlock().unwrap();
+    second.try_lock().unwrap();
+    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::fcntl_lock(&first, lock).unwrap();
+    assert!(!place.as_ids((0, 0), "flock --help >/dev/null 2>&1 && flock -n -x f true"));
+}
