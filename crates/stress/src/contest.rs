@@ -9,9 +9,10 @@ use std::sync::Arc;
 use udax::{DaxError, DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
 use udax_sync::atomic::{AtomicU64, Ordering};
 
+use crate::cache_watch::CacheWatch;
 use crate::history::{Event, What};
 use crate::life::{Discipline, Life, OpenLife, Slot};
-use crate::options::{Options, StressError, Witness};
+use crate::options::{Options, StressError, Ways, Witness};
 use crate::pool_blocks::PoolBlocks;
 use crate::referee::{Actor, Referee};
 use crate::report::Kind;
@@ -20,6 +21,8 @@ use crate::tally::Operation;
 
 /// The directory of the contest's files.
 const DIRECTORY: &str = "/udax-stress";
+/// Bytes that a file never has, also not one that several threads add to before one sees that it is large enough.
+const TOO_LARGE: u64 = 4 * MAX_BLOCKS * BLOCK_LEN;
 /// Lines of history in a finding.
 const MAX_HISTORY: usize = 24;
 
@@ -30,6 +33,7 @@ pub(crate) struct Contest {
     referee: Referee,
     pub(crate) slots: Vec<Slot>,
     pub(crate) blocks: PoolBlocks,
+    pub(crate) cache: CacheWatch,
     lives: AtomicU64,
 }
 
@@ -64,6 +68,8 @@ impl Contest {
             referee: Referee::new(options),
             slots: (0..options.files).map(slot).collect(),
             blocks: PoolBlocks::new(watched),
+            // And the filesystem's own, which writes back.
+            cache: CacheWatch::new(filesystem, options.engines + options.threads + 1),
             lives: AtomicU64::new(0),
         };
         contest.remove_directory()?;
@@ -82,8 +88,12 @@ impl Contest {
         let id = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         let path = format!("{DIRECTORY}/{}.{id}", slot.number);
         let file = self.create(&path)?;
+        let direct = match self.options.ways {
+            Ways::AsOpened => None,
+            Ways::Switched => Some(self.open_direct(&path)?),
+        };
         let life = Arc::new(Life::new(id, slot, path));
-        Ok(Arc::new(OpenLife { life, file }))
+        Ok(Arc::new(OpenLife { life, file, direct }))
     }
 
     /// Makes a file for a snapshot.
@@ -96,6 +106,12 @@ impl Contest {
 
     fn create(&self, path: &str) -> udax::Result<File> {
         let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+        self.filesystem
+            .open_file(path, flags, NewInode::with_permissions(0o644))
+    }
+
+    fn open_direct(&self, path: &str) -> udax::Result<File> {
+        let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::DIRECT;
         self.filesystem
             .open_file(path, flags, NewInode::with_permissions(0o644))
     }
@@ -143,6 +159,10 @@ impl Contest {
             Err(Error::NoSpace { .. } | Error::Dax(DaxError::WouldBlock { .. } | DaxError::Wait(_))) => {
                 self.tally.refuse(operation);
             }
+            // A pin of a file that is cached at this moment; a clone that would leave blocks where they may not be.
+            Err(Error::NotSupported(_)) if self.options.ways == Ways::Switched => {
+                self.tally.refuse(operation);
+            }
             Err(error) => {
                 let kind = match error {
                     Error::Corrupt(_) | Error::Inconsistent { .. } => Kind::Corrupt,
@@ -153,6 +173,19 @@ impl Contest {
             }
         }
         None
+    }
+
+    /// Bytes of a file; 0 when that cannot be, since who went by it would not come to an end.
+    pub(crate) fn size_of(&self, life: &OpenLife) -> u64 {
+        let size = self
+            .settle(Operation::Read, life, life.file.stat())
+            .map_or(0, |stat| stat.size);
+        if size < TOO_LARGE {
+            return size;
+        }
+        let what = format!("file {} ({}) has a size of {size} bytes", life.slot, life.path);
+        self.find(Kind::Corrupt, what, self.history(life, None, None));
+        0
     }
 
     /// Judges the bytes of a block, or of its start; whether they are right.

@@ -141,7 +141,7 @@ impl Engine {
     /// Begins a transfer.
     fn start(&mut self) {
         let Some(life) = self.choose() else { return };
-        let blocks = life.file.stat().map_or(0, |stat| stat.size.div_ceil(BLOCK_LEN));
+        let blocks = self.contest.size_of(&life).div_ceil(BLOCK_LEN);
         if blocks == 0 {
             return;
         }

@@ -13,10 +13,15 @@
 //! - A snapshot that nobody writes to stays as it is.
 //! - No block is pinned for writing as a block of two files, nor given to one while another has it pinned.
 //! - No operation and no pin waits for ever.
+//! - The page cache takes no more memory than it may.
+//!
+//! Files may be switched between memory access and the page cache meanwhile ([`Ways`]); then all of this holds for
+//! bytes in the cache too, and pins are refused as long as a file is there.
 //!
 //! What is not certain is not judged: blocks that are changing hands at this moment.
 #![deny(unsafe_code)]
 
+mod cache_watch;
 mod contest;
 mod directory;
 #[expect(unsafe_code, reason = "the kernel is given addresses of pinned pages")]
@@ -35,7 +40,7 @@ mod stamp;
 mod tally;
 
 pub use directory::run_directory;
-pub use options::{EngineKind, Options, StressError, Witness};
-pub use report::{DaxCounts, Finding, Kind, Report};
+pub use options::{EngineKind, Options, StressError, Ways, Witness};
+pub use report::{CacheCounts, DaxCounts, Finding, Kind, Report};
 pub use run::{Stop, run};
 pub use tally::{DmaCounts, OperationCount};

@@ -51,6 +51,8 @@ pub(crate) struct Life {
 pub(crate) struct OpenLife {
     pub(crate) life: Arc<Life>,
     pub(crate) file: File,
+    /// Of a file that may be in the page cache: a handle that goes past it.
+    pub(crate) direct: Option<File>,
 }
 
 impl Deref for OpenLife {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use udax::{DaxMode, MountOptions};
+
 use crate::stamp::MAX_SLOTS;
 
 /// The most threads: words of blocks name their writer in 6 bits.
@@ -16,6 +18,35 @@ pub enum Witness {
     BytesAndHolders,
     /// The bytes only: a store must have gone astray before something is found.
     Bytes,
+}
+
+/// How files are reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ways {
+    /// As the pool was opened: all by memory access, in one that was opened without a word about it.
+    #[default]
+    AsOpened,
+    /// Files are switched between memory access and the page cache all the time, and read and written through the
+    /// cache, past it, and so that it keeps nothing. The pool was opened as [`Ways::mount`] says.
+    Switched,
+}
+
+/// Of the page cache where files are switched: less than the files have, so that it is always full.
+const CACHE_BYTES: u64 = 2 << 20;
+
+impl Ways {
+    /// How a pool is to be opened for such a contest, and else as `options` say.
+    #[must_use]
+    pub fn mount(self, options: MountOptions) -> MountOptions {
+        match self {
+            Self::AsOpened => options,
+            Self::Switched => MountOptions {
+                dax: DaxMode::Inode,
+                cache_bytes: CACHE_BYTES,
+                ..options
+            },
+        }
+    }
 }
 
 /// What the engines are.
@@ -47,6 +78,8 @@ pub struct Options {
     pub patience: Duration,
     /// What is looked at.
     pub witness: Witness,
+    /// How files are reached.
+    pub ways: Ways,
 }
 
 impl Default for Options {
@@ -60,6 +93,7 @@ impl Default for Options {
             files: 12,
             patience: Duration::from_secs(20),
             witness: Witness::default(),
+            ways: Ways::default(),
         }
     }
 }

@@ -81,6 +81,23 @@ pub struct DaxCounts {
     pub longest_wait_micros: u64,
 }
 
+/// What the page cache counted during the contest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct CacheCounts {
+    /// Pages that it may take.
+    pub budget: u64,
+    /// The most that it had when somebody looked.
+    pub most_pages: u64,
+    /// The most of them that were dirty.
+    pub most_dirty: u64,
+    /// Folios that went for lack of memory.
+    pub evicted: u64,
+    /// How often a writer had to wait.
+    pub throttled: u64,
+    /// How often there was nothing that could go, and more than the budget was taken.
+    pub over_budget: u64,
+}
+
 /// What a contest comes to.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
@@ -92,6 +109,8 @@ pub struct Report {
     pub dma: DmaCounts,
     /// What the filesystem did.
     pub dax: DaxCounts,
+    /// What the page cache did.
+    pub cache: CacheCounts,
     /// What was done to files.
     pub operations: Vec<OperationCount>,
     /// What is left out here, and what that means.

@@ -11,7 +11,7 @@ use udax_sync::thread::{self, JoinHandle};
 use crate::contest::Contest;
 use crate::dma_ring::DmaRing;
 use crate::engine::{Engine, Port};
-use crate::mutator::{Mutator, judge_range};
+use crate::mutator::{Door, Mutator, judge_range};
 use crate::options::{EngineKind, Options, StressError};
 use crate::referee::{Actor, Referee};
 use crate::report::{DaxCounts, Kind, Report};
@@ -73,6 +73,7 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
         seconds,
         dma: contest.tally.dma(),
         dax,
+        cache: contest.cache.counted(filesystem),
         operations: contest.tally.operations(),
         notes: Vec::new(),
         findings: contest.take_findings(),
@@ -193,8 +194,8 @@ fn conclude(contest: &Contest) -> Result<(), StressError> {
     let actor = Actor::new(0, "the end".to_owned());
     for slot in &contest.slots {
         if let Some(life) = slot.current() {
-            let blocks = life.file.stat()?.size.div_ceil(crate::stamp::BLOCK_LEN);
-            judge_range(contest, &actor, &life, (0, blocks));
+            let blocks = contest.size_of(&life).div_ceil(crate::stamp::BLOCK_LEN);
+            judge_range(contest, &actor, (&life, Door::Plain), (0, blocks));
             slot.replace(None);
         }
     }

@@ -36,6 +36,8 @@ operations! {
     Replace "replace",
     Unlink "unlink",
     Sync "sync",
+    SyncAll "sync all",
+    Switch "switch DAX",
     Read "read",
 }
 

@@ -150,14 +150,19 @@ impl Slot {
     }
 }
 
-/// Whether files that are made there are DAX.
-pub(crate) fn is_dax(directory: &Path) -> bool {
-    let flags = rustix::fs::AtFlags::empty();
+/// Whether files that are made there are DAX. A directory itself is never: a file must be made.
+///
+/// # Errors
+/// What making a file gives.
+pub(crate) fn is_dax(directory: &Path) -> std::io::Result<bool> {
+    let probe = directory.join("probe");
+    let file = File::create_new(&probe)?;
+    std::fs::remove_file(&probe)?;
     let found = rustix::fs::statx(
-        rustix::fs::CWD,
-        directory,
-        flags,
+        &file,
+        "",
+        rustix::fs::AtFlags::EMPTY_PATH,
         rustix::fs::StatxFlags::BASIC_STATS,
-    );
-    found.is_ok_and(|found| found.stx_attributes.contains(rustix::fs::StatxAttributes::DAX))
+    )?;
+    Ok(found.stx_attributes.contains(rustix::fs::StatxAttributes::DAX))
 }

@@ -33,7 +33,7 @@ use udax_sync::{Mutex, Rank};
 
 use crate::options::{Options, StressError};
 use crate::referee::{Actor, Referee};
-use crate::report::{DaxCounts, Kind, Report};
+use crate::report::{CacheCounts, DaxCounts, Kind, Report};
 use crate::run::{Running, Stop, join, named_actor, spawn, watch};
 use crate::tally::Operation;
 use engine::Engine;
@@ -113,7 +113,7 @@ pub fn run_directory(parent: &Path, options: &Options, stop: &Stop) -> Result<Re
     let contest = Arc::new(DirectoryContest {
         referee: Referee::new(options),
         directory: directory.clone(),
-        is_dax: files::is_dax(&directory),
+        is_dax: files::is_dax(&directory).map_err(failed)?,
         slots: (0..options.files).map(Slot::new).collect(),
         files: AtomicU64::new(0),
         unsupported: Mutex::new(Rank::Leaf, Vec::new()),
@@ -131,6 +131,7 @@ pub fn run_directory(parent: &Path, options: &Options, stop: &Stop) -> Result<Re
         seconds: contest.elapsed().as_secs_f64(),
         dma: contest.tally.dma(),
         dax: DaxCounts::default(),
+        cache: CacheCounts::default(),
         operations: contest.tally.operations(),
         notes: notes(&contest),
         findings,

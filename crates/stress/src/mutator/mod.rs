@@ -1,11 +1,13 @@
 //! Threads that change files while engines store to them: [`Mutator`].
 //!
 //! `steward` changes strict files, one thread a file at a time, and keeps account of each block's owner; `wild` changes
-//! the others, all threads at once; `snapshot` keeps clones that nobody may change.
+//! the others, all threads at once; `snapshot` keeps clones that nobody may change; `ways` switches files between
+//! memory access and the page cache, and says how they are read and written.
 
 mod pairs;
 mod snapshot;
 mod steward;
+mod ways;
 mod wild;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::referee::Actor;
 use crate::stamp::{BLOCK, BLOCK_LEN, Writer};
 use crate::tally::{Operation, Tally};
 use snapshot::Snapshot;
+pub(crate) use ways::Door;
 
 /// Blocks that are read or written at a time.
 const AT_ONCE: u64 = 64;
@@ -64,6 +67,7 @@ impl Mutator {
                 Discipline::Wild(_) => self.act_wildly(slot, &life),
             }
             self.look_at_a_snapshot();
+            self.contest.watch_cache();
         }
         while !self.snapshots.is_empty() {
             self.end_snapshot(0);
@@ -107,7 +111,7 @@ impl Mutator {
 
     /// Reads some of a file and judges it.
     fn read_some(&mut self, life: &OpenLife) {
-        let end = life.file.stat().map_or(0, |stat| stat.size.div_ceil(BLOCK_LEN));
+        let end = self.contest.size_of(life).div_ceil(BLOCK_LEN);
         let range = if self.random.random_ratio(1, 4) {
             (0, end)
         } else {
@@ -116,7 +120,8 @@ impl Mutator {
             };
             range
         };
-        judge_range(&self.contest, &self.actor, life, range);
+        let door = self.some_door(life);
+        judge_range(&self.contest, &self.actor, (life, door), range);
     }
 
     fn done(&self, life: &Life, what: What, range: (u64, u64)) {
@@ -159,7 +164,12 @@ impl Mutator {
 }
 
 /// Reads blocks of a file and judges those of which it is certain what they hold.
-pub(crate) fn judge_range(contest: &Contest, actor: &Actor, life: &OpenLife, (first, count): (u64, u64)) {
+pub(crate) fn judge_range(
+    contest: &Contest,
+    actor: &Actor,
+    (life, door): (&OpenLife, Door),
+    (first, count): (u64, u64),
+) {
     let mut bytes = vec![0; usize::try_from(AT_ONCE).unwrap_or(0) * BLOCK];
     let mut at = first;
     while at < first + count {
@@ -169,7 +179,7 @@ pub(crate) fn judge_range(contest: &Contest, actor: &Actor, life: &OpenLife, (fi
         let to = bytes
             .get_mut(..usize::try_from(part).unwrap_or(0) * BLOCK)
             .unwrap_or_default();
-        let read = contest.timed(actor, Operation::Read, || life.file.read_at(to, at * BLOCK_LEN));
+        let read = contest.timed(actor, Operation::Read, || door.read(life, to, at * BLOCK_LEN));
         let Some(len) = contest.settle(Operation::Read, life, read) else {
             return;
         };

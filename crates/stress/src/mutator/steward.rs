@@ -81,6 +81,8 @@ impl Drop for Steward<'_> {
 impl Mutator {
     /// Does something to a strict file, unless another thread is its steward.
     pub(super) fn act_as_steward(&mut self, slot: &Slot, life: &OpenLife) {
+        self.switch_sometimes(life);
+        self.sync_sometimes(life);
         if self.random.random_ratio(1, 4) {
             // Judging needs no stewardship.
             self.read_some(life);
@@ -100,12 +102,7 @@ impl Mutator {
             16..18 => self.insert(&steward, slot),
             18 => self.snapshot(life, steward.whole()),
             19..21 => self.with_another(&steward),
-            21 => {
-                let result = self
-                    .contest
-                    .timed(&self.actor, Operation::Sync, || life.file.sync());
-                self.contest.settle(Operation::Sync, life, result);
-            }
+            21 => self.sync(life, &life.file),
             22 => self.replace(slot, life),
             _ => self.extend(&steward, slot),
         }
@@ -124,8 +121,9 @@ impl Mutator {
         let life = steward.life;
         let bytes = self.stamped(life, (first, count));
         let before = steward.seen(first, first + count);
+        let door = self.some_door(life);
         let result = self.contest.timed(&self.actor, Operation::Write, || {
-            life.file.write_at(&bytes, first * BLOCK_LEN)
+            door.write(life, &bytes, first * BLOCK_LEN)
         });
         let Some(len) = self.contest.settle(Operation::Write, life, result) else {
             return false;
@@ -141,7 +139,8 @@ impl Mutator {
         let fresh = before
             .iter()
             .filter(|seen| seen.may_be_zero() && seen.owner().slot() == life.slot);
-        if fresh.count() > 0 {
+        // A cached file has no blocks yet.
+        if fresh.count() > 0 && life.file.is_dax() {
             self.look_for_strangers(life, (first, written), &before);
         }
         let full = |seen: &Seen| seen.owner();

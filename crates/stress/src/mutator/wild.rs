@@ -17,7 +17,9 @@ use crate::tally::Operation;
 impl Mutator {
     /// Does something to a wild file.
     pub(super) fn act_wildly(&mut self, slot: &Slot, life: &OpenLife) {
-        let blocks = life.file.stat().map_or(0, |stat| stat.size / BLOCK_LEN);
+        self.switch_sometimes(life);
+        self.sync_sometimes(life);
+        let blocks = self.contest.size_of(life) / BLOCK_LEN;
         if blocks < 2 || blocks > slot.room {
             let count = if blocks < 2 { 24 } else { 0 };
             self.cut_wildly(life, blocks.min(2) * BLOCK_LEN);
@@ -66,8 +68,9 @@ impl Mutator {
                 0
             };
         let bytes = bytes.get(..part).unwrap_or_default();
+        let door = self.some_door(life);
         let result = self.contest.timed(&self.actor, Operation::Write, || {
-            life.file.write_at(bytes, first * BLOCK_LEN)
+            door.write(life, bytes, first * BLOCK_LEN)
         });
         self.settle_wildly(Operation::Write, life, result);
         self.done(life, What::Wrote, (first, count.max(1)));
