@@ -9,8 +9,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::output::Output;
 use crate::{
-    bench, cat, completions, demo, df, dump, failure, fsck, get, grow, info, links, list, man, mkdir, mkfs,
-    mv, put, remove, scrub, stat, stress, tree,
+    attr, bench, cat, completions, demo, df, dump, failure, fsck, get, grow, info, links, list, man, mkdir,
+    mkfs, mount, mv, put, remove, scrub, stat, stats, stress, tier, top, tree, umount,
 };
 
 /// Persistent-memory pools: make, fill, read, check and repair them
@@ -28,6 +28,9 @@ enum Command {
     Mkfs(mkfs::Mkfs),
     Fsck(fsck::Fsck),
     Scrub(scrub::Scrub),
+    Mount(mount::Mount),
+    Umount(umount::Unmount),
+    Top(top::Top),
     Info(info::Info),
     Put(put::Put),
     Get(get::Get),
@@ -35,6 +38,9 @@ enum Command {
     Tree(tree::Tree),
     Cat(cat::Cat),
     Stat(stat::Stat),
+    Stats(stats::Stats),
+    Attr(attr::Attr),
+    Tier(tier::Tier),
     Mkdir(mkdir::Mkdir),
     Rm(remove::Remove),
     Mv(mv::Move),
@@ -56,37 +62,69 @@ pub(crate) fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The exit statuses of failures: those of the program that a command stands in for.
+#[derive(Clone, Copy, Debug)]
+struct Statuses {
+    failed: u8,
+    usage: u8,
+}
+
+impl Statuses {
+    /// Those of a program called `name`, or of the subcommand `first`.
+    fn of(name: &OsStr, first: Option<&OsString>) -> Self {
+        let first = first.and_then(|first| first.to_str());
+        match (name.to_str(), first) {
+            (Some("fsck.udax"), _) => Self::FSCK,
+            (Some("mount.udax" | "mount.fuse.udax"), _) => Self::MOUNT,
+            (Some("mkfs.udax"), _) => Self::OWN,
+            (_, Some("fsck")) => Self::FSCK,
+            (_, Some("mount" | "umount")) => Self::MOUNT,
+            _ => Self::OWN,
+        }
+    }
+
+    const OWN: Self = Self {
+        failed: failure::FAILED,
+        usage: failure::USAGE,
+    };
+    const FSCK: Self = Self {
+        failed: fsck::OPERATIONAL,
+        usage: fsck::USAGE,
+    };
+    const MOUNT: Self = Self {
+        failed: mount::FAILED,
+        usage: mount::USAGE,
+    };
+}
+
 /// Runs a command line.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    start_log();
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
-    let is_fsck = name == Some(OsStr::new("fsck.udax"))
-        || (name != Some(OsStr::new("mkfs.udax")) && arguments.get(1).is_some_and(|first| first == "fsck"));
-    let command = if name == Some(OsStr::new("mkfs.udax")) {
-        mkfs::Mkfs::try_parse_from(arguments).map(Command::Mkfs)
-    } else if name == Some(OsStr::new("fsck.udax")) {
-        fsck::Fsck::try_parse_from(arguments).map(Command::Fsck)
-    } else {
-        Cli::try_parse_from(arguments).map(|cli| cli.command)
+    let name = name.unwrap_or_default().to_owned();
+    let statuses = Statuses::of(&name, arguments.get(1));
+    let command = match name.to_str() {
+        Some("mkfs.udax") => mkfs::Mkfs::try_parse_from(arguments).map(Command::Mkfs),
+        Some("fsck.udax") => fsck::Fsck::try_parse_from(arguments).map(Command::Fsck),
+        Some("mount.udax" | "mount.fuse.udax") => mount::Mount::try_parse_from(arguments).map(Command::Mount),
+        _ => Cli::try_parse_from(arguments).map(|cli| cli.command),
     };
     match command {
-        Ok(command) => execute(command, is_fsck),
-        Err(error) => refuse(&error, is_fsck),
+        Ok(command) => execute(command, statuses),
+        Err(error) => refuse(&error, statuses),
     }
 }
 
-fn execute(command: Command, is_fsck: bool) -> ExitCode {
+fn execute(command: Command, statuses: Statuses) -> ExitCode {
+    // A mount's options say what it logs.
+    if !matches!(command, Command::Mount(_)) {
+        start_log();
+    }
     let mut output = Output::stdout();
     let result = command.run(&mut output).and_then(|code| {
         output.flush()?;
         Ok(code)
     });
-    let status = if is_fsck {
-        fsck::OPERATIONAL
-    } else {
-        failure::FAILED
-    };
-    result.unwrap_or_else(|error| failure::report(&error, status))
+    result.unwrap_or_else(|error| failure::report(&error, statuses.failed))
 }
 
 impl Command {
@@ -95,6 +133,9 @@ impl Command {
             Self::Mkfs(command) => command.run(output),
             Self::Fsck(command) => command.run(output),
             Self::Scrub(command) => command.run(output),
+            Self::Mount(command) => command.run(),
+            Self::Umount(command) => command.run(),
+            Self::Top(command) => command.run(output),
             Self::Info(command) => command.run(output),
             Self::Put(command) => command.run(output),
             Self::Get(command) => command.run(output),
@@ -102,6 +143,9 @@ impl Command {
             Self::Tree(command) => command.run(output),
             Self::Cat(command) => command.run(output),
             Self::Stat(command) => command.run(output),
+            Self::Stats(command) => command.run(output),
+            Self::Attr(command) => command.run(),
+            Self::Tier(command) => command.run(),
             Self::Mkdir(command) => command.run(),
             Self::Rm(command) => command.run(),
             Self::Mv(command) => command.run(),
@@ -120,12 +164,12 @@ impl Command {
 }
 
 /// Prints clap's message: help and version on standard output with status 0, mistakes on standard error.
-fn refuse(error: &clap::Error, is_fsck: bool) -> ExitCode {
+fn refuse(error: &clap::Error, statuses: Statuses) -> ExitCode {
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    ExitCode::from(if is_fsck { fsck::USAGE } else { failure::USAGE })
+    ExitCode::from(statuses.usage)
 }
 
 /// Log lines on standard error, as the environment variable `UDAX_LOG` asks (for example `debug`).

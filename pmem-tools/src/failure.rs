@@ -104,6 +104,11 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
                  blocks, or removing the file, is the end of it"
                     .into(),
             ),
+            udax::Error::WrongData { .. } => Some(
+                "the rest of it can be read; 'udax fsck --data' tells all that is wrong, and a write of whole blocks, or \
+                 removing the file, is the end of it; 'udax attr -checksum' lets it be read as it is"
+                    .into(),
+            ),
             _ => None,
         };
     }
@@ -141,6 +146,9 @@ fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
              first 4096 bytes from a copy made since it last grew, or all of it"
                 .into(),
         ),
+        FormatError::UnknownFeature { set: "ro_compat", .. } => {
+            Some("this one can read it: commands that only read do, and so does a mount with 'ro'".into())
+        }
         FormatError::TooSmall { .. } => Some(
             "if it was a pool, it was cut short: restore it from a copy; else make one with 'udax mkfs --size 16M'"
                 .into(),

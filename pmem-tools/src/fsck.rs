@@ -46,6 +46,11 @@ pub(crate) struct Fsck {
     /// that nobody uses are listed, so that nobody will. Takes as long as reading all of the pool
     #[arg(short = 'c', long)]
     badblocks: bool,
+    /// Compare the data of files with its checksums, where it has some, and tell where it is wrong. Nothing is changed
+    /// about that, with -y neither: a read of it fails until it is written anew, or 'udax attr -checksum' takes the
+    /// checksums away. Takes as long as reading that data
+    #[arg(long)]
+    data: bool,
     /// Worker threads. Default: one a processor
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -105,6 +110,7 @@ impl Fsck {
             repair: self.repair,
             threads: self.threads,
             bad_blocks: self.badblocks,
+            data: self.data,
         };
         let report = udax_check::check(&region, &options, &progress);
         progress.finish();

@@ -1,12 +1,12 @@
 //! `udax info`: what a pool is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 use udax_media::BLOCK_BYTES;
-use udax_pmem::Persistence;
+use udax_pmem::{Medium, Persistence};
 
 use crate::output::{self, Output, OutputArgs};
 use crate::plural::{counted, lanes, records};
@@ -41,11 +41,69 @@ struct Facts {
     compat: u64,
     ro_compat: u64,
     incompat: u64,
+    data_checksums: bool,
+    /// The data device, if there is one.
+    device: Option<DeviceFacts>,
     persistence: &'static str,
+    medium: Found,
     was_clean: bool,
     replayed_records: u64,
     /// What is wrong with copies of superblock and checkpoint: then what is left is the only one.
     damaged_copies: Vec<String>,
+}
+
+/// What the kernel tells of the memory.
+#[derive(Serialize)]
+struct Found {
+    device: Option<String>,
+    alignment: Option<u64>,
+    namespace: Option<String>,
+    region: Option<String>,
+    persistence_domain: Option<String>,
+    bad_bytes: u64,
+}
+
+impl Found {
+    fn of(pool: &Path) -> Self {
+        // What cannot be told is left out: the pool was opened.
+        let medium = Medium::of(pool).unwrap_or_default();
+        Self {
+            device: medium.device,
+            alignment: medium.alignment,
+            namespace: medium.namespace,
+            region: medium.region,
+            persistence_domain: medium.persistence_domain,
+            bad_bytes: medium.bad_bytes,
+        }
+    }
+
+    /// A line for people; nothing of what is no persistent memory.
+    fn line(&self) -> Option<String> {
+        let region = self.region.as_ref()?;
+        let mut parts = vec![region.clone()];
+        parts.extend(self.namespace.clone());
+        parts.extend(self.device.clone());
+        parts.extend(self.alignment.map(|bytes| format!("mapped by {}", Size(bytes))));
+        parts.extend(
+            self.persistence_domain
+                .as_ref()
+                .map(|domain| format!("domain {domain}")),
+        );
+        if self.bad_bytes > 0 {
+            parts.push(format!("{} lost", Size(self.bad_bytes)));
+        }
+        Some(parts.join(", "))
+    }
+}
+
+/// What is known of a pool's data device.
+#[derive(Serialize)]
+struct DeviceFacts {
+    /// Where it was when the pool was made.
+    path: String,
+    uuid: String,
+    bytes: u64,
+    free_bytes: u64,
 }
 
 impl Info {
@@ -72,7 +130,15 @@ impl Info {
             compat: superblock.compat,
             ro_compat: superblock.ro_compat,
             incompat: superblock.incompat,
+            data_checksums: superblock.has_sums(),
+            device: superblock.device.as_ref().map(|device| DeviceFacts {
+                path: crate::name::escaped(&device.path),
+                uuid: device.uuid.to_string(),
+                bytes: usage.device_blocks * BLOCK_BYTES,
+                free_bytes: usage.device_free_blocks * BLOCK_BYTES,
+            }),
             persistence: promise(filesystem.persistence()),
+            medium: Found::of(&self.pool),
             was_clean: recovery.was_clean,
             replayed_records: recovery.records,
             damaged_copies: pool::find_damaged_copies(&self.pool),
@@ -105,7 +171,11 @@ impl Facts {
             (true, _) => "closed cleanly".to_owned(),
             (false, count) => format!("not closed cleanly, {} to replay", records(count)),
         };
-        for (what, value) in [
+        let device = self.device.as_ref().map(|device| {
+            let (bytes, free) = (Size(device.bytes), Size(device.free_bytes));
+            ("Data device", format!("{} {bytes}, {free} free", device.path))
+        });
+        let facts = [
             ("Pool", self.pool.clone()),
             ("UUID", self.uuid.clone()),
             ("Label", crate::name::escaped(self.label.as_bytes())),
@@ -128,10 +198,18 @@ impl Facts {
                 "Journal",
                 format!("{} in {}", Size(self.journal_bytes), lanes(self.lanes)),
             ),
+            (
+                "Checksums of data",
+                if self.data_checksums { "yes" } else { "no" }.to_owned(),
+            ),
             ("Superblock generation", self.generation.to_string()),
             ("Features (compat, ro, incompat)", features),
-        ] {
+        ];
+        for (what, value) in facts.into_iter().chain(device) {
             table.add_row([what.to_owned(), value]);
+        }
+        if let Some(memory) = self.medium.line() {
+            table.add_row(["Persistent memory".to_owned(), memory]);
         }
         output.table(&table)
     }

@@ -6,9 +6,10 @@
 //!
 //! Conventions: results go to standard output through `output::Output`, everything else to standard error;
 //! errors are one line, `udax: POOL: what: why; what to do`; exit status 0 for success, 1 for failure, 2 for
-//! a wrong command line (`fsck` has the statuses of fsck(8)).
+//! a wrong command line (`fsck` has the statuses of fsck(8), `mount` and `umount` those of mount(8)).
 #![forbid(unsafe_code)]
 
+mod attr;
 mod bench;
 mod cat;
 mod cli;
@@ -24,9 +25,11 @@ mod grow;
 mod info;
 mod links;
 mod list;
+mod live;
 mod man;
 mod mkdir;
 mod mkfs;
+mod mount;
 mod mv;
 mod name;
 mod output;
@@ -40,9 +43,13 @@ mod scratch;
 mod scrub;
 mod size;
 mod stat;
+mod stats;
 mod stress;
+mod tier;
 mod time;
+mod top;
 mod tree;
+mod umount;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `udax links`: the names under which mkfs(8) and fsck(8) look for the filesystem's programs.
+//! `udax links`: the names under which mkfs(8), fsck(8) and mount(8) look for the filesystem's programs.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 /// The names that the program knows itself by, besides `udax`.
-const NAMES: [&str; 2] = ["mkfs.udax", "fsck.udax"];
+const NAMES: [&str; 4] = ["mkfs.udax", "fsck.udax", "mount.udax", "mount.fuse.udax"];
 
-/// Make the links mkfs.udax and fsck.udax to this program
+/// Make the links mkfs.udax, fsck.udax, mount.udax and mount.fuse.udax to this program
+///
+/// With them in /sbin, 'mount -t udax', 'mount -t fuse.udax' and lines of fstab work.
 #[derive(Args, Debug)]
 pub(crate) struct Links {
     /// Where to, for example /usr/local/sbin

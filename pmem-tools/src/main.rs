@@ -1,4 +1,4 @@
-//! The `udax` command. Called as `mkfs.udax` or `fsck.udax` it is that subcommand.
+//! The `udax` command. Called as `mkfs.udax`, `fsck.udax` or `mount.udax` it is that subcommand.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

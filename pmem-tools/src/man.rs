@@ -10,11 +10,12 @@ use clap::{Args, CommandFactory as _};
 use crate::cli::command;
 use crate::fsck::Fsck;
 use crate::mkfs::Mkfs;
+use crate::mount::Mount;
 
 /// Write the manual pages of all commands into a directory
 #[derive(Args, Debug)]
 pub(crate) struct Man {
-    /// Where to; made when it does not exist. Pages end in .1, those of mkfs.udax and fsck.udax in .8
+    /// Where to; made when it does not exist. Pages end in .1, those of mkfs.udax, fsck.udax and mount.udax in .8
     directory: PathBuf,
 }
 
@@ -25,7 +26,7 @@ impl Man {
         fs::create_dir_all(&self.directory).with_context(|| format!("{shown}: cannot make the directory"))?;
         clap_mangen::generate_to(command(), &self.directory)
             .with_context(|| format!("{shown}: cannot write the manual pages"))?;
-        for program in [Mkfs::command(), Fsck::command()] {
+        for program in [Mkfs::command(), Fsck::command(), Mount::command()] {
             write_system_page(program, &self.directory)?;
         }
         Ok(ExitCode::SUCCESS)

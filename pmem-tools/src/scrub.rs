@@ -22,9 +22,9 @@ const FOUND: u8 = 4;
 
 /// Verify all metadata of a pool and read all its data, changing nothing
 ///
-/// Lost bytes of files and damaged metadata are told with their paths; file data has no checksum, so that a changed
-/// byte of it is not found. Blocks that nobody uses are not read: fsck does that, when asked. Programs that have a
-/// pool open scrub it while it is in use, with the library's function of this name.
+/// Lost bytes of files and damaged metadata are told with their paths, and changed bytes of file data where it has
+/// checksums ('udax mkfs --data-checksum'). Blocks that nobody uses are not read: fsck does that, when asked. Programs
+/// that have a pool open scrub it while it is in use, with the library's function of this name.
 ///
 /// Exit status: 0 nothing is wrong, 1 the scrub failed, 4 something is wrong.
 #[derive(Args, Debug)]
@@ -53,6 +53,8 @@ struct JsonReport<'r> {
     bytes: u64,
     units: u64,
     inodes: u64,
+    verified_bytes: u64,
+    unverified_bytes: u64,
     findings: Vec<JsonFinding<'r>>,
 }
 
@@ -98,6 +100,8 @@ impl Scrub {
             bytes: report.bytes,
             units: report.units,
             inodes: report.inodes,
+            verified_bytes: report.verified_bytes,
+            unverified_bytes: report.unverified_bytes,
             findings: report.findings.iter().map(JsonFinding::new).collect(),
         }
     }
@@ -110,6 +114,14 @@ impl Scrub {
                 write!(output, "; it is {}", crate::name::escaped(path))?;
             }
             writeln!(output)?;
+        }
+        if report.verified_bytes + report.unverified_bytes > 0 {
+            writeln!(
+                output,
+                "{pool}: {} of data compared with checksums, {} wait for theirs",
+                Size(report.verified_bytes),
+                Size(report.unverified_bytes)
+            )?;
         }
         let verdict = match report.findings.len() {
             0 => "nothing is wrong".to_owned(),

@@ -89,6 +89,28 @@ impl fmt::Display for Size {
     }
 }
 
+/// A time in three digits at least, for tables: `850 ns`, `12.4 µs`, `3.1 s`, `2 min`.
+pub(crate) fn short_time(nanoseconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (60_000_000_000, "min"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+        (1000, "µs"),
+    ];
+    // Minutes only where seconds would be many.
+    let fits =
+        |(size, unit): &&(u64, &str)| nanoseconds >= *size && (*unit != "min" || nanoseconds >= 2 * size);
+    let Some((size, unit)) = UNITS.iter().find(fits) else {
+        return format!("{nanoseconds} ns");
+    };
+    let tenths = u128::from(nanoseconds) * 10 / u128::from(*size);
+    if tenths >= 1000 {
+        format!("{} {unit}", tenths / 10)
+    } else {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    }
+}
+
 /// `value` as a floating-point number, for rates and ratios; exact below 2^53.
 pub(crate) fn float(value: u64) -> f64 {
     let low = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
@@ -151,6 +173,21 @@ mod tests {
         assert_eq!(Size(16 << 20).to_string(), "16 MiB");
         assert_eq!(Size(3 << 29).to_string(), "1.5 GiB");
         assert_eq!(Size(1023).to_string(), "1023 B");
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (nanoseconds, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (12_499, "12.4 µs"),
+            (999_999, "999 µs"),
+            (1_000_000, "1.0 ms"),
+            (119_000_000_000, "119 s"),
+            (120_000_000_000, "2.0 min"),
+        ] {
+            assert_eq!(short_time(nanoseconds), text);
+        }
     }
 
     #[test]

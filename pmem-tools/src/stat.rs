@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use udax::{FileKind, Filesystem};
+use udax::{Checksums, Dax, FileKind, Filesystem};
 
 use crate::copy::{InPool, Source as _};
 use crate::list::{JsonFile, kind_word, major_minor, mode_letters};
@@ -32,6 +32,8 @@ struct JsonStat {
     file: JsonFile,
     generation: u64,
     change: u64,
+    checksums: bool,
+    dax: bool,
     xattrs: Vec<JsonXattr>,
 }
 
@@ -67,6 +69,8 @@ impl Stat {
                 file: JsonFile::read(filesystem, place, name, &place.path)?,
                 generation: stat.generation,
                 change: stat.change,
+                checksums: stat.checksums == Checksums::On,
+                dax: stat.dax == Dax::On,
                 xattrs: xattrs
                     .iter()
                     .map(|xattr| JsonXattr {
@@ -97,15 +101,13 @@ impl Stat {
         row("Blocks", format!("{} of 4096 bytes", stat.blocks));
         row("Inode", format!("{}, generation {}", stat.ino, stat.generation));
         row("Names", stat.nlink.to_string());
-        row(
-            "Mode",
-            format!(
-                "{:04o} {}",
-                stat.permissions,
-                mode_letters(stat.kind, stat.permissions)
-            ),
-        );
+        let letters = mode_letters(stat.kind, stat.permissions);
+        row("Mode", format!("{:04o} {letters}", stat.permissions));
         row("Owner", format!("{}:{}", stat.uid, stat.gid));
+        if matches!(stat.kind, FileKind::Regular | FileKind::Directory) {
+            row("Checksums", on_or_off(stat.checksums == Checksums::On).to_owned());
+            row("DAX flag", on_or_off(stat.dax == Dax::On).to_owned());
+        }
         row("Accessed", iso(stat.atime));
         row("Modified", iso(stat.mtime));
         row("Changed", iso(stat.ctime));
@@ -121,4 +123,8 @@ impl Stat {
         }
         Ok(())
     }
+}
+
+fn on_or_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use command::Place;
 
 /// All that a user sees in `udax --help`.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "mkfs",
     "fsck",
     "scrub",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 22] = [
     "tree",
     "cat",
     "stat",
+    "attr",
     "mkdir",
     "rm",
     "mv",
@@ -107,6 +108,7 @@ fn usage_of_the_commands() {
     Usage: udax tree [OPTIONS] <POOL:/PATH>
     Usage: udax cat <POOL:/PATH>...
     Usage: udax stat [OPTIONS] <POOL:/PATH>
+    Usage: udax attr [OPTIONS] <CHANGE> <POOL:/PATH>...
     Usage: udax mkdir [OPTIONS] <POOL:/PATH>...
     Usage: udax rm [OPTIONS] <POOL:/PATH>...
     Usage: udax mv [OPTIONS] <POOL:/FROM> <POOL:/TO>

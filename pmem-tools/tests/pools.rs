@@ -72,6 +72,18 @@ fn mkfs_refuses_what_looks_like_data() {
 }
 
 #[test]
+fn mkfs_makes_no_file_for_a_device_that_is_not_there() {
+    let place = Place::new();
+    let device = "/dev/dax99.99";
+    for arguments in [vec!["mkfs", device], vec!["mkfs", "--size", "16M", device]] {
+        place
+            .run(arguments)
+            .fails_with(&[device, "ndctl create-namespace"]);
+        assert!(!std::path::Path::new(device).exists());
+    }
+}
+
+#[test]
 fn mkfs_refuses_a_pool() {
     let place = Place::with_pool("16M");
     place.run(["mkdir", "pool:/kept"]).success();

@@ -4,12 +4,14 @@
 //! * [`operation`]: the filesystem's operations, and the same ones on the directory's own filesystem.
 //! * [`target`]: the calls that the operations are made of.
 //! * [`mount`]: a clean mount with many files.
+//! * [`mounted`]: operations through a mount, beside other filesystems (`--mount`).
 //!
 //! An operation, its primitive and the kernel's operation alternate in small batches in one process, so that all see
 //! the same machine, and what is compared are medians.
 
 mod machine;
 mod mount;
+mod mounted;
 mod operation;
 mod target;
 
@@ -52,6 +54,12 @@ pub(crate) struct Bench {
     /// Files in the pool whose mount is timed; 0 leaves that out
     #[arg(long, default_value_t = 100_000)]
     files: u64,
+    /// Measure operations through a mount instead, as ratios to bindfs over tmpfs and to ext4 on a loop device
+    #[arg(long, conflicts_with_all = ["batches", "files"])]
+    mount: bool,
+    /// Rounds of --mount
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCHES))]
+    rounds: u64,
     #[command(flatten)]
     format: OutputArgs,
 }
@@ -87,6 +95,10 @@ impl Bench {
             let shown = crate::name::shown(&self.directory);
             anyhow::Error::new(error).context(format!("{shown}: cannot make a directory"))
         })?;
+        if self.mount {
+            mounted::run(scratch.path(), self.rounds, self.format, output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let results = self.measure(scratch.path())?;
         if self.format.is_json() {
             output.json(&results)?;
@@ -165,8 +177,12 @@ impl Bench {
 
 /// Makes and opens a pool for measuring.
 fn format(pool: &Path) -> Result<Filesystem> {
+    format_sized(pool, POOL_BYTES)
+}
+
+fn format_sized(pool: &Path, bytes: u64) -> Result<Filesystem> {
     let options = FormatOptions {
-        size: Some(POOL_BYTES),
+        size: Some(bytes),
         owner: Owner::current(),
         ..FormatOptions::default()
     };

@@ -78,12 +78,12 @@ pub(crate) fn find(
         .region()
         .read(offset_in_chunk(chunk, ino).raw(), &mut bytes)
         .with_context(|| format!("inode {ino}: chunk at block {chunk}"))?;
-    let slot = match inode::verify(frame.seed(), &bytes, ino, frame.total_blocks()) {
+    let slot = match inode::verify(frame.seed(), &bytes, ino, frame.reach()) {
         Err(error @ FormatError::Checksum { .. }) => {
             if frame.is_sealed() {
                 records.problem(&error)?;
             }
-            inode::decode(&bytes, ino, frame.total_blocks())
+            inode::decode(&bytes, ino, frame.reach())
         }
         other => other,
     };
@@ -171,7 +171,7 @@ fn show_extents(
         return Ok(());
     }
     if !inode.flags.contains(InodeFlags::EXTENT_TREE) {
-        let Some(extents) = inode.collect_inline_extents(frame.total_blocks()) else {
+        let Some(extents) = inode.collect_inline_extents(frame.reach()) else {
             return records.problem(format!("inode {}: inline extents are damaged", inode.ino));
         };
         return extents
@@ -208,9 +208,8 @@ pub(crate) fn show_value(
 ) -> anyhow::Result<()> {
     let total = frame.total_blocks();
     let shown = match kind {
-        TreeKind::Extents => {
-            Extent::decode(FileBlock(key), bytes, total).map(|extent| ("extent", extent_fields(&extent)))
-        }
+        TreeKind::Extents => Extent::decode(FileBlock(key), bytes, frame.reach())
+            .map(|extent| ("extent", extent_fields(&extent))),
         TreeKind::Directory => udax_media::dentry::Dentry::decode(bytes).map(|dentry| {
             let fields = vec![
                 ("key", json!(format!("{key:#x}"))),
@@ -238,6 +237,7 @@ fn extent_fields(extent: &Extent) -> Fields {
         ("block", json!(extent.start.raw())),
         ("blocks", json!(extent.count)),
         ("unwritten", json!(extent.is_unwritten())),
+        ("summed", json!(extent.is_summed())),
     ]
 }
 

@@ -8,7 +8,7 @@ use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS};
 use udax_media::seal::Seed;
 use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FormatError, LINE_BYTES, LINE_SIZE, MIN_POOL_BYTES, Place,
-    Superblock,
+    Reach, Superblock,
 };
 use udax_pmem::{Region, RegionError, RegionOptions};
 
@@ -49,6 +49,14 @@ impl Frame {
     /// Blocks in the pool.
     pub(crate) fn total_blocks(&self) -> u64 {
         self.superblock.total_blocks()
+    }
+
+    /// Which blocks there are, in the pool and on its data device.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach {
+            pool: self.total_blocks(),
+            device: self.superblock.device.as_ref().map_or(0, |device| device.blocks),
+        }
     }
 
     /// Whether every metadata block must have a right checksum: nothing was changed since the last

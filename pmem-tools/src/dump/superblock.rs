@@ -26,6 +26,7 @@ pub(crate) fn show(medium: &Medium, records: &mut Records<'_>) -> anyhow::Result
                             ("first_block", json!(segment.blocks.start.raw())),
                             ("blocks", json!(segment.blocks.count)),
                             ("bitmap_start", json!(segment.bitmap_start.raw())),
+                            ("sum_start", json!(segment.sum_start.map(|start| start.raw()))),
                             ("groups", json!(segment.group_count())),
                         ],
                     )?;

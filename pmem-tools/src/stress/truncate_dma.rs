@@ -15,10 +15,11 @@ use udax::{Filesystem, FormatOptions, MountOptions, Owner};
 use udax_check::{CheckOptions, Silent};
 use udax_media::MIN_POOL_BYTES;
 use udax_pmem::{Region, RegionOptions};
-use udax_stress::{EngineKind, Options, Report, Stop};
+use udax_stress::{EngineKind, Options, Report, Stop, Ways};
 use udax_sync::fault::{self, Fault};
 
 use crate::failure;
+use crate::live::{self, Source};
 use crate::output::{self, Output, OutputArgs};
 use crate::size::Size;
 
@@ -53,6 +54,10 @@ pub(crate) struct TruncateDma {
     /// Files
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(3..=64))]
     files: u64,
+    /// Switch the files between memory access and a page cache of 2 MiB all the time, and read and write them through
+    /// the cache, past it, and so that it keeps nothing
+    #[arg(long, conflicts_with = "dir")]
+    switched: bool,
     /// Of the threads' choices; which thread comes first is up to the machine. Default: the time
     #[arg(long)]
     seed: Option<u64>,
@@ -153,20 +158,26 @@ impl TruncateDma {
             threads: self.threads,
             files: self.files,
             patience: Duration::from_secs(self.patience),
+            ways: match self.switched {
+                true => Ways::Switched,
+                false => Ways::AsOpened,
+            },
             ..Options::default()
         }
     }
 
     /// Holds the contest, closes the pool and checks it.
     fn hold(&self, pool: &Path, stop: &Stop) -> Result<Results> {
-        let mount = MountOptions {
+        let options = self.options();
+        let mount = options.ways.mount(MountOptions {
             no_atime: true,
             ..MountOptions::default()
-        };
+        });
         let filesystem = crate::pool::open_for_writing(pool, &mount)?;
-        let options = self.options();
-        let report = udax_stress::run(&filesystem, &options, stop)
-            .with_context(|| format!("{}: no contest", crate::name::shown(pool)))?;
+        let live = live::Server::start(Source::new(pool, &filesystem).of_this_process());
+        let report = udax_stress::run(&filesystem, &options, stop);
+        drop(live);
+        let report = report.with_context(|| format!("{}: no contest", crate::name::shown(pool)))?;
         let mut problems = Vec::new();
         if report.is_clean() {
             crate::pool::close(pool, filesystem)?;
@@ -221,8 +232,9 @@ impl TruncateDma {
             Engine::Simulated => "",
             Engine::IoUring => " --engine io_uring",
         };
+        let switched = if self.switched { " --switched" } else { "" };
         format!(
-            "udax stress truncate-dma {pool}{engine} {length} {threads} --files {} --seed {seed}{fault}",
+            "udax stress truncate-dma {pool}{engine}{switched} {length} {threads} --files {} --seed {seed}{fault}",
             self.files
         )
     }
@@ -301,7 +313,7 @@ impl Results {
     }
 
     fn counters(&self) -> Table {
-        let (dma, dax) = (&self.report.dma, &self.report.dax);
+        let (dma, dax, cache) = (&self.report.dma, &self.report.dax, &self.report.cache);
         let mut table = output::table(&["Counter", "Number"], 1);
         for (what, count) in [
             ("Transfers", dma.transfers),
@@ -322,6 +334,11 @@ impl Results {
             ("Breaks that found a pinned page and began anew", dax.retries),
             ("Waits for a page to become idle", dax.waits),
             ("Longest of them, in µs", dax.longest_wait_micros),
+            ("Pages that the page cache may take", cache.budget),
+            ("The most that it took", cache.most_pages),
+            ("The most that were dirty", cache.most_dirty),
+            ("Folios that went for lack of memory", cache.evicted),
+            ("Writers that had to wait for it", cache.throttled),
         ] {
             table.add_row([what.to_owned(), count.to_string()]);
         }

@@ -32,7 +32,11 @@ impl Place {
     /// Runs `udax` in the directory.
     pub(super) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
         let mut command = self.command();
-        command.args(arguments);
+        self.run_command(command.args(arguments))
+    }
+
+    /// Runs a command to its end.
+    pub(super) fn run_command(&self, command: &mut Command) -> Ran {
         let shown = format!("{command:?}");
         Ran {
             output: command.output().unwrap(),

@@ -1,0 +1,121 @@
+//! Finding who has a pool open, and asking it.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::snapshot::{Identity, Snapshot};
+use super::{runtime, source};
+
+/// How long an answer may take: a daemon makes one in a millisecond.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a snapshot, at most: a user's process is not believed more than that by root's.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    /// The pool that is mounted where files have this device number.
+    Mounted(u64),
+    /// A file or device.
+    Pool(Identity),
+}
+
+impl Wanted {
+    fn is(self, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::Mounted(device) => snapshot
+                .mount
+                .as_ref()
+                .is_some_and(|mount| mount.device == device),
+            Self::Pool(identity) => snapshot.pool.identity == identity,
+        }
+    }
+}
+
+/// A process that has the pool open.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: BufReader<UnixStream>,
+    first: Option<Snapshot>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A process that tells of it.
+    Live(Box<Connection>),
+    /// A file or device that no process tells of.
+    Nobody,
+}
+
+/// Who has `place` open: a pool, or a directory where one is mounted.
+///
+/// # Errors
+/// There is no such file; a directory where no pool is mounted, or of whose mount nobody tells.
+pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
+    let shown = crate::name::shown(place);
+    let metadata = place
+        .metadata()
+        .with_context(|| format!("{shown}: cannot look at it"))?;
+    let wanted = if metadata.is_dir() {
+        Wanted::Mounted(metadata.dev())
+    } else {
+        let identity = source::identity(place).with_context(|| format!("{shown}: cannot look at it"))?;
+        Wanted::Pool(identity)
+    };
+    for socket in runtime::collect_sockets() {
+        match Connection::open(&socket) {
+            Ok(connection) if connection.first.as_ref().is_some_and(|first| wanted.is(first)) => {
+                return Ok(Found::Live(Box::new(connection)));
+            }
+            // Another pool's, or one whose process was killed.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    if metadata.is_dir() {
+        bail!(
+            "{shown}: no pool is mounted there, or not by this user; give the directory of a mount, or a pool"
+        );
+    }
+    Ok(Found::Nobody)
+}
+
+impl Connection {
+    fn open(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut connection = Self {
+            stream: BufReader::new(stream),
+            first: None,
+        };
+        connection.first = Some(connection.read()?);
+        Ok(connection)
+    }
+
+    /// The pool as it is now.
+    ///
+    /// # Errors
+    /// The process has ended, or does not answer.
+    pub(crate) fn next(&mut self) -> io::Result<Snapshot> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        self.stream.get_mut().write_all(b"\n")?;
+        self.read()
+    }
+
+    fn read(&mut self) -> io::Result<Snapshot> {
+        let mut line = Vec::new();
+        (&mut self.stream).take(MAX_BYTES).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_slice(&line)?)
+    }
+}

@@ -1,0 +1,264 @@
+//! Metrics for Prometheus: a file that is replaced every few seconds, or a page on a loopback address.
+//!
+//! The file is for node_exporter's textfile collector: written beside its place, then renamed to it, so that nobody
+//! reads half of one. It goes with the mount: old numbers would look like an idle pool.
+//!
+//! The page is for a Prometheus on the same machine. It has no encryption and asks nobody who they are, so it is given
+//! on loopback addresses only. Requests are answered one at a time, each within a second: that is all a scraper needs,
+//! and who holds the line does not hold the mount.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::event::{PollFd, PollFlags};
+
+use super::{Background, Source, exposition, wait_readable};
+
+/// How often the file is replaced.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long a request may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a request's head, and its lines, at most.
+const MAX_HEAD: usize = 8192;
+const MAX_HEADERS: usize = 64;
+
+/// Where metrics go to.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// A file.
+    File(PathBuf),
+    /// A page, on an address that listens already.
+    Page(TcpListener),
+}
+
+/// Gives metrics until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    _background: Background,
+    _file: Option<RemovedFile>,
+}
+
+/// A file that goes at the end.
+#[derive(Debug)]
+struct RemovedFile(PathBuf);
+
+impl Drop for RemovedFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Target {
+    /// What `text` means: `HOST:PORT` without a slash is an address, everything else a file.
+    ///
+    /// # Errors
+    /// An address that is not a loopback one or cannot be listened on; a file in no directory.
+    pub(crate) fn open(text: &str) -> anyhow::Result<Self> {
+        let port = text.rsplit_once(':').map(|(_, port)| port);
+        let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if !text.contains('/') && port.is_some_and(is_port) {
+            return Self::open_page(text);
+        }
+        let path = std::path::absolute(text).with_context(|| format!("{text}: no path for metrics"))?;
+        let is_in_directory = path.parent().is_some_and(Path::is_dir);
+        if !is_in_directory || path.is_dir() {
+            bail!(
+                "{text}: metrics go to a file in an existing directory, or to a loopback address as 127.0.0.1:9180"
+            );
+        }
+        Ok(Self::File(path))
+    }
+
+    fn open_page(text: &str) -> anyhow::Result<Self> {
+        let addresses = text.to_socket_addrs();
+        let addresses: Vec<SocketAddr> = addresses
+            .with_context(|| format!("{text}: no address for metrics"))?
+            .collect();
+        if addresses.is_empty() || !addresses.iter().all(|address| address.ip().is_loopback()) {
+            bail!("{text}: metrics are given on loopback addresses only, as 127.0.0.1:9180");
+        }
+        let listener = TcpListener::bind(addresses.as_slice());
+        Ok(Self::Page(
+            listener.with_context(|| format!("{text}: cannot listen there"))?,
+        ))
+    }
+
+    /// Gives metrics of `source` from now on.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(crate) fn start(self, source: Source) -> anyhow::Result<Metrics> {
+        let (background, file) = match self {
+            Self::File(path) => {
+                let file = RemovedFile(path.clone());
+                (
+                    Background::spawn(move |stop| write_file(stop, &path, &source)),
+                    Some(file),
+                )
+            }
+            Self::Page(listener) => (
+                Background::spawn(move |stop| serve(stop, &listener, &source)),
+                None,
+            ),
+        };
+        Ok(Metrics {
+            _background: background.context("no thread for metrics")?,
+            _file: file,
+        })
+    }
+}
+
+fn write_file(stop: &UnixStream, path: &Path, source: &Source) {
+    let mut was_written = true;
+    loop {
+        let written = replace(path, &exposition::text(&source.snapshot()));
+        match &written {
+            Err(error) if was_written => tracing::error!(path = %path.display(), %error, "no metrics"),
+            _ => {}
+        }
+        was_written = written.is_ok();
+        let next = Instant::now() + INTERVAL;
+        loop {
+            let rest = next.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                break;
+            }
+            match wait_readable(&mut [PollFd::new(stop, PollFlags::IN)], Some(rest)).as_deref() {
+                Ok([false]) => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Replaces `path` at once.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let Some(directory) = path.parent() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".udax-metrics-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn serve(stop: &UnixStream, listener: &TcpListener, source: &Source) {
+    loop {
+        let mut fds = [
+            PollFd::new(stop, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
+        match wait_readable(&mut fds, None).as_deref() {
+            Ok([false, true]) => {}
+            Ok([false, false]) => continue,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::error!(%error, "metrics end");
+                return;
+            }
+        }
+        if let Ok((client, _)) = listener.accept()
+            && let Err(error) = answer(client, source)
+        {
+            tracing::debug!(%error, "a request for metrics");
+        }
+    }
+}
+
+fn answer(mut client: TcpStream, source: &Source) -> io::Result<()> {
+    client.set_write_timeout(Some(PATIENCE))?;
+    let (status, text) = match read_request(&mut client)? {
+        Request::Metrics => ("200 OK", exposition::text(&source.snapshot())),
+        Request::Other => ("404 Not Found", "metrics are at /metrics\n".to_owned()),
+        Request::NoGet => ("405 Method Not Allowed", "only GET\n".to_owned()),
+        Request::Malformed => ("400 Bad Request", "no request of HTTP/1.1\n".to_owned()),
+    };
+    let (kind, length) = (exposition::CONTENT_TYPE, text.len());
+    write!(
+        client,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
+    )
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Request {
+    Metrics,
+    Other,
+    NoGet,
+    Malformed,
+}
+
+fn read_request(client: &mut TcpStream) -> io::Result<Request> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut head = Vec::new();
+    loop {
+        if let Some(request) = parse(&head) {
+            return Ok(request);
+        }
+        if head.len() >= MAX_HEAD {
+            return Ok(Request::Malformed);
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        client.set_read_timeout(Some(rest))?;
+        let mut part = [0; 1024];
+        let count = client.read(&mut part)?;
+        if count == 0 {
+            return Ok(Request::Malformed);
+        }
+        head.extend_from_slice(part.get(..count).unwrap_or_default());
+    }
+}
+
+/// What is asked for; none while the head is not whole.
+fn parse(head: &[u8]) -> Option<Request> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Partial) => None,
+        Err(_) => Some(Request::Malformed),
+        Ok(httparse::Status::Complete(_)) => Some(match (request.method, request.path) {
+            (Some("GET"), Some(path)) if path.split('?').next() == Some("/metrics") => Request::Metrics,
+            (Some("GET"), _) => Request::Other,
+            _ => Request::NoGet,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_understood_once_they_are_whole() {
+        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: a\r\n"), None);
+        let whole = |line: &str| parse(format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(whole("GET /metrics?x=1 HTTP/1.1"), Some(Request::Metrics));
+        assert_eq!(whole("GET / HTTP/1.1"), Some(Request::Other));
+        assert_eq!(whole("POST /metrics HTTP/1.1"), Some(Request::NoGet));
+        assert_eq!(parse(b"\x16\x03\x01\x02\x00"), Some(Request::Malformed));
+    }
+
+    #[test]
+    fn only_loopback_addresses_and_files_in_directories_are_targets() {
+        for refused in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9180", "/nowhere/at/all/f", "/"] {
+            assert!(Target::open(refused).is_err(), "{refused}");
+        }
+        assert!(matches!(Target::open("127.0.0.1:0").unwrap(), Target::Page(_)));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("udax:1.prom");
+        assert!(matches!(
+            Target::open(file.to_str().unwrap()).unwrap(),
+            Target::File(_)
+        ));
+    }
+}

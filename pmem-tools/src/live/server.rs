@@ -1,0 +1,125 @@
+//! The socket that snapshots are served on.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::{Background, Source, runtime, wait_readable};
+
+/// Who looks at once, at most: each has a file of the daemon's.
+const MAX_CLIENTS: usize = 16;
+/// How long one that does not read is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves snapshots until it is dropped; then the socket is gone too.
+#[derive(Debug)]
+pub(crate) struct Server {
+    path: PathBuf,
+    _background: Background,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Before the thread ends: who finds the socket finds somebody who answers.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Server {
+    /// Serves snapshots of `source`; a pool without a live view is as good a pool, so that a failure is only logged.
+    pub(crate) fn start(source: Source) -> Option<Self> {
+        let started = runtime::make().and_then(|directory| Self::start_in(&directory, source));
+        match started {
+            Ok(server) => Some(server),
+            Err(error) => {
+                tracing::warn!(%error, "no live view: 'udax top' and 'udax stats' will not find this pool");
+                None
+            }
+        }
+    }
+
+    fn start_in(directory: &Path, source: Source) -> io::Result<Self> {
+        runtime::remove_stale(directory);
+        let pid = std::process::id();
+        let path = runtime::socket(directory, pid);
+        // It gets its name when somebody listens: a socket that refuses is a stale one.
+        let unnamed = path.with_extension("new");
+        let _ = std::fs::remove_file(&unnamed);
+        let listener = UnixListener::bind(&unnamed)?;
+        std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        std::fs::rename(&unnamed, &path)?;
+        Ok(Self {
+            path,
+            _background: Background::spawn(move |stop| serve(stop, &listener, &source))?,
+        })
+    }
+}
+
+fn serve(stop: &UnixStream, listener: &UnixListener, source: &Source) {
+    let mut clients: Vec<UnixStream> = Vec::new();
+    loop {
+        let ready = {
+            let mut fds = vec![
+                PollFd::new(stop, PollFlags::IN),
+                PollFd::new(listener, PollFlags::IN),
+            ];
+            fds.extend(clients.iter().map(|client| PollFd::new(client, PollFlags::IN)));
+            wait_readable(&mut fds, None)
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                tracing::error!(%error, "the live view ends");
+                return;
+            }
+        };
+        if ready.first() == Some(&true) {
+            return;
+        }
+        let mut asked = ready.iter().skip(2);
+        clients.retain_mut(|client| match asked.next() {
+            Some(true) => answer(client, source).is_ok(),
+            _ => true,
+        });
+        if ready.get(1) == Some(&true) {
+            clients.extend(accept(listener, source, clients.len()));
+        }
+    }
+}
+
+/// A new client, with its first snapshot.
+fn accept(listener: &UnixListener, source: &Source, clients: usize) -> Option<UnixStream> {
+    let (mut client, _) = listener.accept().ok()?;
+    if clients >= MAX_CLIENTS {
+        return None;
+    }
+    client.set_nonblocking(false).ok()?;
+    client.set_read_timeout(Some(PATIENCE)).ok()?;
+    client.set_write_timeout(Some(PATIENCE)).ok()?;
+    tell(&mut client, source).ok()?;
+    Some(client)
+}
+
+/// One snapshot for each byte that it has sent.
+fn answer(client: &mut UnixStream, source: &Source) -> io::Result<()> {
+    let mut asked = [0; 8];
+    let count = client.read(&mut asked)?;
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    for _ in 0..count {
+        tell(client, source)?;
+    }
+    Ok(())
+}
+
+fn tell(client: &mut UnixStream, source: &Source) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&source.snapshot())?;
+    line.push(b'\n');
+    client.write_all(&line)
+}

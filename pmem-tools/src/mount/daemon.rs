@@ -1,0 +1,71 @@
+//! Starting the daemon that serves a mount.
+//!
+//! It is this program once more, in a session of its own, with a pipe as its standard output: one line there says that
+//! the mount works. Until then it has the caller's standard error, where it tells what went wrong; afterwards it has
+//! nothing of the caller's.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::FAILED;
+
+/// What the daemon says when the mount works.
+const READY: &str = "ready";
+
+/// Starts a daemon that mounts `pool` on `directory`, and waits until it works; gives the exit status.
+pub(super) fn start(pool: &Path, directory: &Path, options: &[String]) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut command = Command::new(program);
+    command.args(["mount", "--daemon"]);
+    for list in options {
+        command.arg("-o").arg(list);
+    }
+    let mut daemon = command
+        .arg("--")
+        .args([pool, directory])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let Some(output) = daemon.stdout.take() else {
+        bail!("the daemon has no pipe");
+    };
+    let mut line = String::new();
+    BufReader::new(output)
+        .read_line(&mut line)
+        .context("cannot hear of the daemon")?;
+    if line.trim_end() == READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = daemon.wait().context("cannot hear of the daemon")?;
+    // It has told why.
+    match status.code().map(u8::try_from) {
+        Some(Ok(code)) if code != 0 => Ok(ExitCode::from(code)),
+        Some(_) => Ok(ExitCode::from(FAILED)),
+        None => bail!("the daemon was ended before the mount worked: {status}"),
+    }
+}
+
+/// In the daemon, before anything else: no terminal can end it, and no directory is in use by it.
+pub(super) fn detach() -> anyhow::Result<()> {
+    // It was started by `start`, and so is no leader of a process group already.
+    rustix::process::setsid().context("cannot leave the caller's session")?;
+    std::env::set_current_dir("/").context("cannot change to the root directory")
+}
+
+/// Says that the mount works, and gives the caller's files up.
+pub(super) fn tell_ready() -> anyhow::Result<()> {
+    let mut output = std::io::stdout();
+    // That nobody waits any more is no failure: the mount works.
+    let _ = writeln!(output, "{READY}").and_then(|()| output.flush());
+    let nothing = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("/dev/null: cannot open")?;
+    rustix::stdio::dup2_stdout(&nothing).context("cannot give standard output up")?;
+    rustix::stdio::dup2_stderr(&nothing).context("cannot give standard error up")
+}

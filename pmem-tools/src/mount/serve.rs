@@ -1,0 +1,143 @@
+//! Mounting and serving, until somebody unmounts or a signal comes.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use udax::{DataSource, Filesystem, MountOptions};
+use udax_fuse::{Mount, Options, Stopper};
+use udax_journal::JournalError;
+use udax_sync::thread;
+
+use super::daemon;
+use crate::live::metrics::Target;
+use crate::live::{self, MountFacts, Source};
+use crate::{failure, pool};
+
+/// Whom to tell that the mount works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ready {
+    /// The process that started this one as a daemon.
+    Tell,
+    /// Nobody: it is in the foreground.
+    Stay,
+}
+
+/// How the mount is to be, and who is told of it.
+#[derive(Debug)]
+struct View<'o> {
+    options: &'o Options,
+    metrics: Option<Target>,
+    ready: Ready,
+}
+
+/// Serves `pool` on `directory` until it is unmounted.
+pub(super) fn serve(
+    pool: &Path,
+    directory: &Path,
+    options: &Options,
+    ready: Ready,
+) -> anyhow::Result<ExitCode> {
+    // Before the working directory changes, to which a file may be relative, and before the pool is opened: a
+    // mistake in an option is no reason to replay a journal.
+    let metrics = options.metrics.as_deref().map(Target::open).transpose()?;
+    if ready == Ready::Tell {
+        daemon::detach()?;
+    }
+    let filesystem = open(pool, options)?;
+    let view = View {
+        options,
+        metrics,
+        ready,
+    };
+    let served = mount_and_serve(&filesystem, (pool, directory), view);
+    let closed = pool::close(pool, filesystem);
+    served?;
+    closed?;
+    tracing::info!(pool = %pool.display(), "closed");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn mount_and_serve(
+    filesystem: &Filesystem,
+    (pool, directory): (&Path, &Path),
+    view: View<'_>,
+) -> anyhow::Result<()> {
+    let View {
+        options,
+        metrics,
+        ready,
+    } = view;
+    // Before the mount: a signal that comes between the two must not leave it without a process.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let source = pool.to_string_lossy();
+    let mount = Mount::new(filesystem.clone(), directory, &source, options)?;
+    let handle = signals.handle();
+    let stopper = mount.stopper();
+    let listener = thread::spawn(move || stop_at_signals(signals, &stopper));
+    tracing::info!(pool = %source, directory = %directory.display(), "mounted");
+    let facts = MountFacts {
+        directory,
+        device: mount
+            .mounted()?
+            .and_then(|mounted| mounted.device_number())
+            .unwrap_or(0),
+        is_read_only: options.read_only,
+        meters: mount.meters(),
+    };
+    let source = Source::new(pool, filesystem).of_this_process().with_mount(facts);
+    let metrics = metrics.map(|target| target.start(source.clone())).transpose()?;
+    let live = live::Server::start(source);
+    if ready == Ready::Tell {
+        daemon::tell_ready()?;
+    }
+    let served = mount.serve();
+    // What they have of the pool keeps it open.
+    drop(live);
+    drop(metrics);
+    handle.close();
+    if listener.join().is_err() {
+        tracing::error!("what listens for signals has panicked");
+    }
+    Ok(served?)
+}
+
+fn stop_at_signals(mut signals: Signals, stopper: &Stopper) {
+    for signal in &mut signals {
+        tracing::info!(signal, "stopping");
+        if let Err(error) = stopper.stop() {
+            // Most likely somebody has unmounted it meanwhile.
+            tracing::error!(%error, "cannot stop");
+        }
+    }
+}
+
+fn open(pool: &Path, options: &Options) -> anyhow::Result<Filesystem> {
+    let mount_options = MountOptions {
+        // What is replayed in memory only looks writable to the library.
+        read_only: options.read_only && !options.no_recovery,
+        private: options.no_recovery,
+        no_atime: options.no_atime || options.read_only,
+        msync: options.msync,
+        populate: options.populate,
+        dax: options.dax,
+        cache_bytes: options.cache_bytes,
+        data: options.data.clone().map(DataSource::Path),
+        ..MountOptions::default()
+    };
+    if !options.read_only {
+        return pool::open_for_writing(pool, &mount_options);
+    }
+    Filesystem::open(pool, &mount_options).map_err(|error| {
+        let advice = matches!(error, udax::Error::Journal(JournalError::Unclean));
+        let error = failure::of_pool(pool, "cannot open", error);
+        if advice {
+            error.context(
+                "mount it once without 'ro', which replays its journal, or add 'norecovery' to see it as it is",
+            )
+        } else {
+            error
+        }
+    })
+}

@@ -1,0 +1,80 @@
+//! `udax tier`: moves files between a pool and its data device.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use rustix::fs::{CWD, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
+use udax::Dax;
+
+use crate::failure;
+use crate::pool::{self, WriteArgs};
+use crate::pool_path::PoolPath;
+
+/// `FS_DAX_FL`, for which there is no name in `rustix`.
+const FLAG_DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+
+/// Move files between the pool and its data device
+///
+/// To 'dax' gives a file the DAX flag and moves its data into the pool, to 'data' takes the flag away and moves its
+/// data to the data device. A file on a mount is moved while it is in use; pins of it are waited for. What is
+/// interrupted leaves a part here and a part there; the same command goes on with it.
+#[derive(Args, Debug)]
+pub(crate) struct Tier {
+    #[command(flatten)]
+    write: WriteArgs,
+    /// Where to
+    #[arg(long, value_enum)]
+    to: To,
+    /// The files: paths on a mount, or in a pool that is not mounted
+    #[arg(required = true, value_name = "PATH|POOL:/PATH")]
+    places: Vec<PoolPath>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum To {
+    /// Into the pool, reached by memory access
+    Dax,
+    /// To the data device, through the page cache
+    Data,
+}
+
+impl Tier {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        failure::for_each(&self.places, |place| {
+            // Without `:/` it is a path of the host's.
+            if place.is_root() && !place.pool.as_os_str().as_bytes().ends_with(b":") {
+                return self.to.on_mount(&place.pool);
+            }
+            pool::change(&place.pool, self.write, |filesystem| {
+                filesystem
+                    .set_dax(&place.path, self.to.dax())
+                    .with_context(|| format!("{place}: cannot move"))
+            })
+        })
+    }
+}
+
+impl To {
+    fn dax(self) -> Dax {
+        match self {
+            Self::Dax => Dax::On,
+            Self::Data => Dax::Off,
+        }
+    }
+
+    /// Sets the flag of a file on a mount, which moves it.
+    fn on_mount(self, path: &Path) -> Result<()> {
+        let shown = crate::name::shown(path);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            openat(CWD, path, flags, Mode::empty()).with_context(|| format!("{shown}: cannot open"))?;
+        let mut flags = ioctl_getflags(&file)
+            .with_context(|| format!("{shown}: cannot look at its flags; is it on a mounted pool?"))?;
+        flags.set(FLAG_DAX, self == Self::Dax);
+        ioctl_setflags(&file, flags).with_context(|| format!("{shown}: cannot move"))
+    }
+}

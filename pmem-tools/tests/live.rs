@@ -1,0 +1,319 @@
+//! The live view of a pool in use: `udax stats`, `udax top`, metrics, and the socket they come from.
+//!
+//! Needs /dev/fuse and root; without them each test of a mount says so and passes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod command;
+#[expect(dead_code, reason = "other tests use the rest")]
+mod mounted;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use command::{Place, Ran};
+use mounted::Mounts;
+
+/// A pool and a directory to mount it on, with a directory for sockets.
+struct Live {
+    mounts: Mounts,
+}
+
+impl Live {
+    fn new() -> Option<Self> {
+        Mounts::new().map(|mounts| Self { mounts })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.mounts.place.command();
+        command.env("UDAX_RUNTIME_DIR", self.mounts.place.path("run"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.mounts.place.run_command(self.command().args(arguments))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.mounts.path(name)
+    }
+
+    /// The sockets that have their names: somebody listens, or has listened.
+    fn sockets(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.mounts.place.path("run")) else {
+            return Vec::new();
+        };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.extension().is_some_and(|ending| ending == "sock"))
+            .collect()
+    }
+
+    /// The daemon as a child, when it answers.
+    fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command
+            .args(["mount", "--foreground"])
+            .args(arguments)
+            .args(["pool", "mnt"]);
+        let mut daemon = command.stdout(Stdio::null()).spawn().unwrap();
+        until(|| {
+            assert!(daemon.try_wait().unwrap().is_none(), "the daemon ended");
+            !self.sockets().is_empty()
+        });
+        daemon
+    }
+}
+
+fn until(mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never came");
+        std::thread::yield_now();
+    }
+}
+
+/// Counts of the requests that `stats` tells of.
+fn count(stats: &serde_json::Value, operation: &str) -> u64 {
+    let operations = stats["operations"].as_array().unwrap();
+    let found = operations.iter().find(|found| found["operation"] == operation);
+    found.map_or(0, |found| found["count"].as_u64().unwrap())
+}
+
+#[test]
+fn a_mounted_pool_tells_by_directory_and_by_pool() {
+    let Some(live) = Live::new() else { return };
+    live.run(&["mount", "pool", "mnt"]).success();
+    fs::write(live.path("f"), vec![1; 100_000]).unwrap();
+    assert!(fs::metadata(live.path("absent")).is_err());
+    let by_directory = live.run(&["stats", "--json", "mnt"]).json();
+    let by_pool = live.run(&["stats", "--json", "pool"]).json();
+    for stats in [&by_directory, &by_pool] {
+        assert_eq!(count(stats, "create"), 1);
+        assert!(count(stats, "lookup") >= 2, "{stats}");
+        let write = stats["operations"].as_array().unwrap();
+        let write = write.iter().find(|found| found["operation"] == "write").unwrap();
+        assert_eq!(write["bytes"], 100_000);
+        assert!(write["p50_nanoseconds"].as_u64().unwrap() > 0);
+        assert!(write["longest_nanoseconds"].as_u64() >= write["p50_nanoseconds"].as_u64());
+        assert!(stats["journal"]["records"].as_u64().unwrap() > 0, "{stats}");
+        let (free, total) = (&stats["space"]["free_bytes"], &stats["space"]["total_bytes"]);
+        assert!(free.as_u64() < total.as_u64() && total.as_u64() == Some(32 << 20));
+    }
+    // A directory below has the same mount.
+    fs::create_dir(live.path("d")).unwrap();
+    live.run(&["stats", "mnt/d"]).success();
+    let [socket] = live.sockets().try_into().unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let directory = fs::metadata(live.mounts.place.path("run")).unwrap();
+    assert_eq!(directory.permissions().mode() & 0o777, 0o700);
+    live.run(&["umount", "mnt"]).success();
+    // The daemon ends after its mount.
+    until(|| live.sockets().is_empty());
+}
+
+#[test]
+fn a_pool_that_nobody_has_open_is_read() {
+    let place = Place::with_pool("32M");
+    let run = |arguments: &[&str]| {
+        let mut command = place.command();
+        command.env("UDAX_RUNTIME_DIR", place.path("run")).args(arguments);
+        place.run_command(&mut command)
+    };
+    let stats = run(&["stats", "--json", "pool"]).json();
+    assert_eq!(stats["process"], serde_json::Value::Null);
+    assert_eq!(stats["space"]["total_bytes"], 32 << 20);
+    assert!(run(&["stats", "pool"]).success().contains("by nobody"));
+    run(&["top", "pool"]).fails_with(&["pool", "nobody has it mounted", "udax mount"]);
+    run(&["top", "."]).fails_with(&["no pool is mounted there"]);
+    run(&["stats", "missing"]).fails_with(&["missing"]);
+}
+
+#[test]
+fn the_socket_of_a_killed_daemon_is_replaced() {
+    let Some(live) = Live::new() else { return };
+    let mut daemon = live.start(&[]);
+    let [killed] = live.sockets().try_into().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(killed.exists(), "nobody could remove it");
+    live.run(&["umount", "mnt"]).success();
+    live.run(&["top", "--once", "pool"])
+        .fails_with(&["nobody has it mounted"]);
+    let mut daemon = live.start(&[]);
+    until(|| !killed.exists());
+    live.run(&["stats", "mnt"]).success();
+    live.run(&["umount", "mnt"]).success();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(live.sockets(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn top_shows_what_happens_while_it_looks() {
+    let Some(live) = Live::new() else { return };
+    let mut daemon = live.start(&[]);
+    fs::write(live.path("old"), b"before").unwrap();
+    let mut command = live.command();
+    command
+        .args(["top", "--interval", "0.5", "mnt"])
+        .stdout(Stdio::piped());
+    let mut top = command.spawn().unwrap();
+    let mut number = 0;
+    while top.try_wait().unwrap().is_none() {
+        fs::create_dir(live.path(&format!("d{number}"))).unwrap();
+        number += 1;
+    }
+    let mut picture = String::new();
+    top.stdout.take().unwrap().read_to_string(&mut picture).unwrap();
+    assert!(picture.contains("mkdir"), "{picture}");
+    assert!(!picture.contains("create"), "that was before: {picture}");
+    for part in [
+        "journal",
+        "dirty",
+        "pins: 0 held",
+        "waiting for pins: 0",
+        "inodes",
+    ] {
+        assert!(picture.contains(part), "no '{part}' in {picture}");
+    }
+    let image = live
+        .run(&["top", "--once", "--svg", "--interval", "0.1", "mnt"])
+        .success();
+    assert!(image.starts_with("<svg "));
+    live.run(&["umount", "mnt"]).success();
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn a_client_that_stays_does_not_keep_the_pool() {
+    let Some(live) = Live::new() else { return };
+    let mut daemon = live.start(&[]);
+    let [socket] = live.sockets().try_into().unwrap();
+    let mut client = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    live.run(&["umount", "mnt"]).success();
+    assert!(daemon.wait().unwrap().success(), "it was closed, not left busy");
+    let mut line = String::new();
+    client.read_to_string(&mut line).unwrap();
+    assert!(line.starts_with('{') && line.ends_with("}\n"), "{line}");
+    let cat = live.run(&["ls", "pool:/"]);
+    cat.success();
+    assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
+}
+
+#[test]
+fn metrics_are_a_file_that_goes_with_the_mount() {
+    let Some(live) = Live::new() else { return };
+    let file = live.mounts.place.path("udax.prom");
+    live.run(&["mount", "--metrics", "udax.prom", "pool", "mnt"])
+        .success();
+    until(|| file.exists());
+    let text = fs::read_to_string(&file).unwrap();
+    for part in [
+        "# TYPE udax_pool_free_bytes gauge",
+        "udax_journal_checkpoints_total{pool=\"",
+    ] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    live.run(&["umount", "mnt"]).success();
+    until(|| !file.exists());
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn metrics_are_a_page_on_a_loopback_address() {
+    let Some(live) = Live::new() else { return };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut daemon = live.start(&["-o", &format!("metrics={address}")]);
+    fs::write(live.path("f"), vec![1; 5000]).unwrap();
+    let page = get(address, "/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    let bytes = page
+        .lines()
+        .find(|line| line.starts_with("udax_request_bytes_total") && line.contains("\"write\""));
+    assert!(bytes.unwrap().ends_with(" 5000"), "{page}");
+    let bucket = "udax_request_duration_seconds_bucket";
+    assert!(
+        page.lines()
+            .any(|line| line.starts_with(bucket) && line.contains("le=\"+Inf\"")),
+        "{page}"
+    );
+    assert!(get(address, "/").starts_with("HTTP/1.1 404 "));
+    // Who says nothing keeps neither the next one nor the end of the mount.
+    let silent = TcpStream::connect(address).unwrap();
+    assert!(get(address, "/metrics").contains("udax_pool_info"));
+    live.run(&["umount", "mnt"]).success();
+    assert!(daemon.wait().unwrap().success());
+    drop(silent);
+}
+
+#[test]
+fn metrics_for_all_the_world_are_refused() {
+    let Some(live) = Live::new() else { return };
+    let refused = live.run(&["mount", "--metrics", "0.0.0.0:9180", "pool", "mnt"]);
+    refused.status(32);
+    assert!(refused.stderr().contains("loopback"), "{}", refused.stderr());
+    let refused = live.run(&["mount", "--metrics", "/nowhere/here/f", "pool", "mnt"]);
+    refused.status(32);
+    assert!(
+        refused.stderr().contains("existing directory"),
+        "{}",
+        refused.stderr()
+    );
+    assert_eq!(live.sockets(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_contest_shows_its_pins() {
+    let place = Place::with_pool("64M");
+    let runtime = place.path("run");
+    let mut command = place.command();
+    command.env("UDAX_RUNTIME_DIR", &runtime);
+    command.args([
+        "stress",
+        "truncate-dma",
+        "--pool",
+        "pool",
+        "--seconds",
+        "10",
+        "--seed",
+        "7",
+    ]);
+    let mut contest = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut pins = 0;
+    until(|| {
+        let mut command = place.command();
+        command
+            .env("UDAX_RUNTIME_DIR", &runtime)
+            .args(["stats", "--json", "pool"]);
+        let told = place.run_command(&mut command);
+        // Before it serves, the pool is not to be opened either.
+        if told.stdout().is_empty() {
+            return false;
+        }
+        let stats = told.json();
+        let oldest = stats["pins"]["oldest"].as_array().unwrap();
+        pins = pins.max(oldest.len());
+        pins > 0 || contest.try_wait().unwrap().is_some()
+    });
+    assert!(pins > 0, "a contest has pins");
+    assert!(contest.wait().unwrap().success());
+}

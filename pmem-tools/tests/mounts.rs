@@ -1,0 +1,259 @@
+//! `udax mount` and `udax umount` as commands: daemon, options, exit statuses, and what is left after a daemon's end.
+//!
+//! Needs /dev/fuse and root; without them each test says so and passes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod command;
+mod mounted;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::time::{Duration, Instant};
+
+use mounted::{FAILED, Mounts, USAGE};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_mounted_pool_is_used_and_closed_cleanly() {
+    let Some(mounts) = Mounts::new() else { return };
+    mounts.mount("noatime").success();
+    let line = mounts.line().unwrap();
+    let pool = mounts.place.path("pool");
+    assert!(
+        line.contains(&format!(" - fuse.udax {} rw", pool.display())),
+        "{line}"
+    );
+    assert!(line.contains("noatime"), "{line}");
+    fs::write(mounts.path("f"), b"content").unwrap();
+    mounts.umount().success();
+    assert_eq!(mounts.line(), None);
+    let cat = mounts.place.run(["cat", "pool:/f"]);
+    assert_eq!(cat.success(), "content");
+    assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
+    mounts.mount("ro").success();
+    assert_eq!(fs::read(mounts.path("f")).unwrap(), b"content");
+    assert!(fs::write(mounts.path("g"), b"").is_err());
+    mounts.umount().success();
+}
+
+#[test]
+fn a_data_device_is_found_from_where_the_command_is_given() {
+    let Some(mounts) = Mounts::new() else { return };
+    let device = mounts.place.path("device");
+    File::create(&device).unwrap().set_len(64 << 20).unwrap();
+    let made = mounts.place.run(["mkfs", "--force", "--data", "device", "pool"]);
+    made.success();
+    fs::rename(&device, mounts.place.path("elsewhere")).unwrap();
+    mounts.mount("data=elsewhere").success();
+    fs::write(mounts.path("f"), b"content").unwrap();
+    mounts.umount().success();
+}
+
+#[test]
+fn what_was_mounted_there_before_stays() {
+    let Some(mounts) = Mounts::new() else { return };
+    let directory = mounts.path("");
+    mount("none", &directory, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(mounts.path("below"), b"").unwrap();
+    mounts.mount("rw").success();
+    assert!(!mounts.path("below").exists());
+    mounts.umount().success();
+    // The pool is somebody's until the daemon has ended.
+    let end = Instant::now() + Duration::from_secs(60);
+    while mounts
+        .place
+        .run(["fsck", "-n", "pool"])
+        .stderr()
+        .contains("in use")
+    {
+        assert!(Instant::now() < end, "the daemon does not end");
+    }
+    assert!(mounts.path("below").exists(), "it was unmounted too");
+    unmount(&directory, UnmountFlags::empty()).unwrap();
+}
+
+#[test]
+fn what_cannot_be_mounted_is_told_in_one_line() {
+    let Some(mounts) = Mounts::new() else { return };
+    let run = |arguments: &[&str]| mounts.place.run(arguments);
+    fs::write(mounts.place.path("text"), "no pool at all\n".repeat(10_000)).unwrap();
+    let cases: [(&[&str], i32, &[&str]); 7] = [
+        (
+            &["mount", "pool", "nowhere"],
+            FAILED,
+            &["nowhere", "existing directory"],
+        ),
+        (
+            &["mount", "pool", "text"],
+            FAILED,
+            &["text", "existing directory"],
+        ),
+        (&["mount", "missing", "mnt"], FAILED, &["missing", "udax mkfs"]),
+        (&["mount", "text", "mnt"], FAILED, &["text", "udax mkfs"]),
+        (
+            &["mount", "-o", "rw,color=red", "pool", "mnt"],
+            USAGE,
+            &["color", "--help"],
+        ),
+        (
+            &["mount", "-o", "threads=x", "pool", "mnt"],
+            USAGE,
+            &["threads=x", "1 to 64"],
+        ),
+        (&["umount", "mnt"], FAILED, &["mnt", "nothing is mounted"]),
+    ];
+    for (arguments, status, parts) in cases {
+        mounts.fails(&run(arguments), status, parts);
+    }
+    assert!(run(&["mount", "pool"]).stderr().contains("Usage"));
+    run(&["mount", "pool"]).status(USAGE);
+    // Both superblocks.
+    let pool = File::options()
+        .write(true)
+        .open(mounts.place.path("pool"))
+        .unwrap();
+    let zeros = vec![0; 32 << 20];
+    std::os::unix::fs::FileExt::write_all_at(&pool, &zeros, 0).unwrap();
+    mounts.fails(&mounts.mount("rw"), FAILED, &["pool", "superblock"]);
+}
+
+#[test]
+fn a_pool_that_is_in_use_is_not_mounted_again() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    fs::create_dir(mounts.place.path("other")).unwrap();
+    let second = mounts.place.run(["mount", "pool", "other"]);
+    second.status(FAILED);
+    let told = second.stderr();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains(&format!("by process {}", daemon.id())), "{told}");
+    fs::write(mounts.path("f"), b"the first is not disturbed").unwrap();
+    mounts.umount().success();
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_promised() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    let mut files = Vec::new();
+    for at in 0..200_u8 {
+        let mut file = File::create_new(mounts.path(&format!("f{at}"))).unwrap();
+        file.write_all(&vec![at; 5000]).unwrap();
+        // Neither synced nor closed.
+        files.push(file);
+    }
+    fs::rename(mounts.path("f0"), mounts.path("renamed")).unwrap();
+    fs::remove_file(mounts.path("f1")).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let after = fs::metadata(mounts.path("f2")).unwrap_err();
+    assert_eq!(
+        after.raw_os_error(),
+        Some(rustix::io::Errno::NOTCONN.raw_os_error())
+    );
+    drop(files);
+    mounts.umount().success();
+    let unclean = mounts.mount("ro");
+    mounts.fails(&unclean, FAILED, &["pool", "without 'ro'", "norecovery"]);
+    mounts.mount("ro,norecovery").success();
+    assert_eq!(fs::read(mounts.path("f199")).unwrap(), vec![199; 5000]);
+    mounts.umount().success();
+    mounts.mount("rw").success();
+    for at in 2..200_u8 {
+        assert_eq!(fs::read(mounts.path(&format!("f{at}"))).unwrap(), vec![at; 5000]);
+    }
+    assert_eq!(fs::read(mounts.path("renamed")).unwrap(), vec![0; 5000]);
+    assert!(!mounts.path("f1").exists());
+    mounts.umount().success();
+    mounts.place.run(["fsck", "pool"]).success();
+}
+
+#[test]
+fn a_signal_stops_a_mount_also_one_in_use() {
+    let Some(mounts) = Mounts::new() else { return };
+    for in_use in [false, true] {
+        let mut daemon = mounts.start();
+        let name = format!("f{in_use}");
+        let mut file = File::create_new(mounts.path(&name)).unwrap();
+        file.write_all(b"kept").unwrap();
+        let user = in_use.then_some(file);
+        kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+        assert!(daemon.wait().unwrap().success());
+        assert_eq!(mounts.line(), None);
+        if let Some(mut file) = user {
+            assert!(file.write_all(b"lost").is_err());
+        }
+        let cat = mounts.place.run(["cat", &format!("pool:/{name}")]);
+        assert_eq!(cat.success(), "kept");
+        assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
+    }
+}
+
+#[test]
+fn a_mount_in_use_is_unmounted_only_lazily() {
+    let Some(mounts) = Mounts::new() else { return };
+    mounts.mount("rw").success();
+    let mut file = File::create_new(mounts.path("f")).unwrap();
+    let busy = mounts.umount();
+    busy.status(FAILED);
+    assert!(busy.stderr().contains("--lazy"), "{}", busy.stderr());
+    mounts.place.run(["umount", "--lazy", "mnt"]).success();
+    assert_eq!(mounts.line(), None);
+    file.write_all(b"still").unwrap();
+    drop(file);
+    // The daemon closes the pool when its last user is gone.
+    let pool = File::open(mounts.place.path("pool")).unwrap();
+    rustix::fs::flock(&pool, rustix::fs::FlockOperation::LockShared).unwrap();
+    rustix::fs::flock(&pool, rustix::fs::FlockOperation::Unlock).unwrap();
+    assert_eq!(mounts.place.run(["cat", "pool:/f"]).success(), "still");
+}
+
+#[test]
+fn mount_of_util_linux_finds_what_it_needs() {
+    let Some(mounts) = Mounts::new() else { return };
+    let helper = mounts.place.path("mount.fuse.udax");
+    symlink(env!("CARGO_BIN_EXE_udax"), &helper).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&helper);
+        command.current_dir(mounts.place.path("")).args(arguments);
+        command.output().unwrap()
+    };
+    // As mount(8) calls it, with an option that only it knows with -s.
+    let output = run(&[
+        "pool",
+        "mnt",
+        "-s",
+        "-n",
+        "-o",
+        "rw,unheardof,nosuid",
+        "-t",
+        "fuse.udax",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(mounts.line().unwrap().contains("nosuid"));
+    assert_eq!(fs::metadata(mounts.path("")).unwrap().ino(), 1);
+    mounts.umount().success();
+    let output = run(&["pool", "mnt", "-o", "unheardof"]);
+    assert_eq!(output.status.code(), Some(USAGE), "{output:?}");
+    let output = run(&["pool", "mnt", "-f"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(mounts.line(), None);
+}
+
+#[test]
+fn a_log_is_written_where_the_options_say() {
+    let Some(mounts) = Mounts::new() else { return };
+    let log = mounts.place.path("log");
+    mounts
+        .mount(&format!("log=info,log_file={}", log.display()))
+        .success();
+    mounts.umount().success();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("mounted") && text.contains("closed"), "{text}");
+    mounts.fails(&mounts.mount("log=no[level"), FAILED, &["log=no[level"]);
+}
