@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use udax::{
-    Access, AllocateMode, File, Filesystem, Label, MountOptions, OpenFlags, RenameMode, Request, Term,
+    Access, AllocateMode, Checksums, File, Filesystem, Label, MountOptions, OpenFlags, RenameMode, Request,
+    Term,
 };
 use udax_test_bench::{Bench, CREATE, NEW, Ratios, make_pool, memory_path};
 
@@ -87,6 +88,37 @@ impl Suite {
         self.compare("read 4 KiB", "copy out 4 KiB", 1.15);
         self.compare("overwrite 4 KiB", "persist 4 KiB", 1.15);
         self.compare("append 4 KiB", "persist 4 KiB", 2.0);
+    }
+
+    /// What checksums of data cost.
+    fn checksums(&self, criterion: &mut Criterion) {
+        let bytes = [7_u8; PAGE];
+        let file = self.file("summed");
+        file.set_checksums(Checksums::On).expect("checksums");
+        for index in 0..PAGES {
+            file.write_at(&bytes, index * PAGE_BYTES).expect("write");
+        }
+        let mut group = criterion.benchmark_group("checksums");
+        let mut to = [0_u8; PAGE];
+        self.time(&mut group, "read 4 KiB, verified", |index| {
+            file.read_at(black_box(&mut to), page(index) * PAGE_BYTES)
+                .expect("read");
+        });
+        self.time(&mut group, "append 4 KiB, summed", |index| {
+            if index % 16_384 == 0 {
+                file.truncate(PAGES * PAGE_BYTES).expect("truncate");
+            }
+            file.append(black_box(&bytes)).expect("append");
+        });
+        // Last, as it leaves many extents.
+        self.time(&mut group, "overwrite 4 KiB, summed", |index| {
+            file.write_at(black_box(&bytes), page(index) * PAGE_BYTES)
+                .expect("write");
+        });
+        group.finish();
+        self.compare("read 4 KiB, verified", "read 4 KiB", 2.0);
+        self.compare("append 4 KiB, summed", "append 4 KiB", 1.5);
+        self.compare("overwrite 4 KiB, summed", "overwrite 4 KiB", 10.0);
     }
 
     fn pins(&self, criterion: &mut Criterion) {
@@ -253,6 +285,7 @@ fn main() {
         .sample_size(20)
         .configure_from_args();
     suite.data(&mut criterion);
+    suite.checksums(&mut criterion);
     suite.pins(&mut criterion);
     suite.names(&mut criterion);
     suite.mount(&mut criterion);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use udax::{Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags, Owner};
+use udax::{Checksums, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags, Owner};
 use udax_pmem::{Region, RegionOptions};
 
 /// What new inodes are given.
@@ -78,7 +78,7 @@ pub fn memory_path(name: &str) -> PathBuf {
     directory.join(format!("udax-bench-{name}-{}", std::process::id()))
 }
 
-/// Makes a pool of 1 GiB in `path`.
+/// Makes a pool of 1 GiB in `path`, with room for checksums of data.
 ///
 /// # Errors
 /// What formatting says.
@@ -86,10 +86,14 @@ pub fn make_pool(path: &Path) -> anyhow::Result<()> {
     let options = FormatOptions {
         size: Some(POOL_BYTES),
         force: true,
+        data_checksums: true,
         ..FormatOptions::default()
     };
     Filesystem::format(path, &options)?;
-    Ok(())
+    // Only the files that are measured with checksums have some.
+    let filesystem = Filesystem::open(path, &MountOptions::default())?;
+    filesystem.set_checksums("/", Checksums::Off)?;
+    Ok(filesystem.close()?)
 }
 
 /// The cost of each operation that was measured, and what it is compared with.

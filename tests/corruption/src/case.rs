@@ -149,6 +149,8 @@ impl Bench<'_> {
             let now = self.places.bytes(self.sample, block);
             cost.merge(self.places.cost(block, now, at.clone()));
             if damage.is_older() {
+                // A sum block that was right once is sealed, and its sums are those of other data.
+                cost.may_be_refused |= self.places.roles.get(&block) == Some(&Role::Sums);
                 cost.merge(self.places.cost(block, &bytes, at.clone()));
             }
             if self.places.is_sealed_by_replay(self.sample, block, at) {

@@ -242,7 +242,7 @@ fn bits(sample: &Sample, places: &Places) -> Vec<Damage> {
             Role::Checkpoint => (0..128).collect(),
             Role::Superblock => (0..HEADER_BYTES).chain(2048..2112).collect(),
             Role::Roots => (0..128).collect(),
-            Role::Bitmap | Role::PoolNode(_) | Role::Node(..) => (0..HEADER_BYTES).collect(),
+            Role::Bitmap | Role::Sums | Role::PoolNode(_) | Role::Node(..) => (0..HEADER_BYTES).collect(),
         };
         let of_byte = |at: usize| (0..8).map(move |bit| Damage::Flip(*block, at, 1 << bit));
         cases.extend(at.into_iter().flat_map(of_byte));

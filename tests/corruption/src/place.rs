@@ -31,6 +31,8 @@ pub enum Role {
     Lane,
     /// Allocation bitmap.
     Bitmap,
+    /// Checksums of data.
+    Sums,
     /// A node of one of the pool's trees.
     PoolNode(u8),
     /// An inode chunk.
@@ -70,10 +72,14 @@ impl Places {
             Ending::Clean => BTreeMap::new(),
             Ending::Killed | Ending::Cut => udax_journal::overlay(&region, &superblock)?.blocks,
         };
+        let sums = Geometry::new(&superblock)
+            .sum_blocks()
+            .map(|sums| sums.block)
+            .collect();
         let mut roles = BTreeMap::new();
         for (range, what) in udax_check::map(&region)? {
             for block in range.start.raw()..range.end().raw() {
-                if let Some(role) = role_of(block, what, &superblock) {
+                if let Some(role) = role_of(block, what, &superblock, &sums) {
                     roles.insert(block, role);
                 }
             }
@@ -130,6 +136,7 @@ impl Places {
             Some(Role::Node(_, ino)) => {
                 cost.xattrs.insert(*ino, vec![Names::All]);
             }
+            Some(Role::Sums) => cost.may_be_refused = true,
             _ => {}
         }
         cost
@@ -214,13 +221,14 @@ fn slots(at: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     (first..at.end.div_ceil(INODE_SIZE)).map(|slot| slot * INODE_SIZE..(slot + 1) * INODE_SIZE)
 }
 
-fn role_of(block: u64, what: Use, superblock: &Superblock) -> Option<Role> {
+fn role_of(block: u64, what: Use, superblock: &Superblock, sums: &BTreeSet<BlockNo>) -> Option<Role> {
     let own = BlockNo(block);
     Some(match what {
         Use::Own if SUPERBLOCKS.contains(&own) => Role::Superblock,
         Use::Own if CHECKPOINTS.contains(&own) => Role::Checkpoint,
         Use::Own if own == ROOTS => Role::Roots,
         Use::Own if superblock.journal_blocks().contains(own) => Role::Lane,
+        Use::Own if sums.contains(&own) => Role::Sums,
         Use::Own => Role::Bitmap,
         Use::Chunk(chunk) => Role::Chunk(chunk),
         Use::Node(kind, ino) if ino.raw() == 0 => Role::PoolNode(kind.raw()),

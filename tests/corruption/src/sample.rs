@@ -8,8 +8,8 @@ use std::thread;
 
 use anyhow::Context;
 use udax::{
-    AllocateMode, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags, Owner,
-    RenameMode, SetAttributes, XattrMode,
+    AllocateMode, Checksums, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags,
+    Owner, RenameMode, SetAttributes, XattrMode,
 };
 use udax_check::{CheckOptions, Silent};
 use udax_media::geometry::SUPERBLOCKS;
@@ -161,6 +161,7 @@ fn format(region: &Region) -> anyhow::Result<()> {
     let options = FormatOptions {
         label: "damage".to_owned(),
         uuid: Some(UUID),
+        data_checksums: true,
         ..FormatOptions::default()
     };
     let mut superblock = Filesystem::format_region(region, &options)?;
@@ -207,9 +208,12 @@ fn open(fs: &Filesystem, path: &str) -> udax::Result<File> {
 }
 
 fn fill(fs: &Filesystem) -> anyhow::Result<()> {
+    // Data with checksums and data without.
+    fs.set_checksums("/", Checksums::Off)?;
     for directory in ["/d", "/d/sub", "/d/sub/deep", "/empty"] {
         fs.create_dir(directory, NEW)?;
     }
+    fs.set_checksums("/d", Checksums::On)?;
     for number in 0..MANY {
         let file = open(fs, &name(number))?;
         if number % 10 == 0 {
@@ -236,6 +240,7 @@ fn fill(fs: &Filesystem) -> anyhow::Result<()> {
     fs.make_node("/device", FileKind::CharDevice, 0x103, NEW)?;
     fs.link("/inline", "/d/hard")?;
     let origin = open(fs, "/origin")?;
+    origin.set_checksums(Checksums::On)?;
     origin.append(&pattern(5, 40_960))?;
     for (copy, from, len) in [("/copy", 0, 40_960), ("/part", 8192, 8192)] {
         origin.clone_range(from, &open(fs, copy)?, 0, len)?;

@@ -1,7 +1,7 @@
 //! The small tree of exhaustive workloads, and what is done to it.
 
 use udax::{
-    AllocateMode, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
+    AllocateMode, Dax, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
     XattrMode,
 };
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Remap, Text};
@@ -312,6 +312,45 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     );
     add("fsync", with_file("A/f", [write(0, 64), FileOperation::Sync]));
     add("sync", vec![Operation::Sync]);
+    durability(add);
+}
+
+/// What promises more than the operations before it did, for files in the page cache.
+fn durability(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
+    let durably = |offset, len| FileOperation::WriteDurably {
+        offset,
+        data: data(len),
+    };
+    add("dsync", with_file("A/f", [write(0, 4001), durably(4000, 1001)]));
+    add(
+        "dsync-behind",
+        with_file("A/f", [write(9000, 4002), durably(20_000, 3001)]),
+    );
+    add(
+        "write-fsync",
+        with_file("A/e", [write(0, 9002), FileOperation::Sync, write(4096, 4003)]),
+    );
+    add(
+        "write-cut",
+        with_file("A/f", [write(8000, 9003), FileOperation::Truncate { size: 9000 }]),
+    );
+    let set = |dax| FileOperation::SetDax { dax };
+    add(
+        "set-dax",
+        with_file("A/f", [write(100, 5006), set(Dax::On), write(200, 701)]),
+    );
+    add(
+        "set-dax-unwritten",
+        with_file(
+            "B/p",
+            [write(9000, 702), set(Dax::On), set(Dax::Off), write(0, 703)],
+        ),
+    );
+    let mut both = with_file("A/f", [write(0, 6002)]);
+    both.extend(with_file("A/e", [write(0, 6003)]));
+    both.push(Operation::Sync);
+    both.extend(with_file("A/f", [write(0, 6004)]));
+    add("write-both-sync", both);
 }
 
 fn sizes(add: &mut impl FnMut(&'static str, Vec<Operation>)) {

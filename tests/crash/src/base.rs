@@ -1,7 +1,7 @@
 //! The pools that workloads begin with: closed cleanly, the same each time but for times.
 
 use anyhow::{Context, anyhow};
-use udax::{Filesystem, FormatOptions, MountOptions, Owner, Timestamp};
+use udax::{Checksums, Filesystem, FormatOptions, MountOptions, Owner, Timestamp};
 use udax_crash::Image;
 use udax_pmem::Region;
 use udax_test_model::compare::{Comparer, Scope, Times};
@@ -31,16 +31,17 @@ pub struct Base {
 }
 
 impl Base {
-    /// A new pool of `bytes`.
+    /// A new pool of `bytes`, whose files have checksums of data or not.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn empty(bytes: u64) -> anyhow::Result<Self> {
+    pub fn empty(bytes: u64, checksums: Checksums) -> anyhow::Result<Self> {
         let before = now();
         let region = Region::anonymous(bytes, None)?;
         let options = FormatOptions {
             owner: Owner::default(),
             uuid: Some(uuid::Uuid::from_u128(0xc4a5)),
+            data_checksums: checksums == Checksums::On,
             ..FormatOptions::default()
         };
         let mut superblock = Filesystem::format_region(&region, &options)?;

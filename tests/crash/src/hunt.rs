@@ -21,13 +21,14 @@ const EFFORT: Effort = Effort {
 /// What is gone through to find a fault.
 pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     let mut workloads = vec![Workload::Grow(vec![0, 1]), Workload::Lanes { records: 700 }];
-    workloads.extend(sequences(
-        Sequences {
-            length: 1,
-            sample: None,
-        },
-        seed,
-    ));
+    let single = Sequences {
+        length: 1,
+        sample: None,
+    };
+    // In turn, so that what only one kind of file has is found as soon as what all have.
+    for workload in sequences(single, seed) {
+        workloads.extend([cached(workload.clone()), summed(workload.clone()), workload]);
+    }
     for (seed, pair) in (seed..).zip(sequences(
         Sequences {
             length: 2,
@@ -35,6 +36,9 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
         },
         seed,
     )) {
+        if seed.is_multiple_of(3) {
+            workloads.push(summed(pair.clone()));
+        }
         workloads.push(pair);
         if seed.is_multiple_of(4) {
             workloads.push(Workload::Random {
@@ -51,6 +55,16 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
         limits,
         threads: 0,
     }
+}
+
+/// The same with checksums of data.
+fn summed(workload: Workload) -> Workload {
+    Workload::Summed(Box::new(workload))
+}
+
+/// The same with files in the page cache.
+fn cached(workload: Workload) -> Workload {
+    Workload::Cached(Box::new(workload))
 }
 
 /// Lets `program`, which is this package's, hunt for `fault`; what it printed first.

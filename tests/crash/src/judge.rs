@@ -81,6 +81,7 @@ fn try_judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recove
 pub fn check(region: &Region) -> Result<(), String> {
     let options = CheckOptions {
         threads: 1,
+        data: true,
         ..CheckOptions::default()
     };
     let report = udax_check::check(region, &options, &Silent).map_err(|error| error.to_string())?;
@@ -111,6 +112,12 @@ fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Re
         torn.model
     });
     let mut session = session(filesystem.clone(), promise.directory.as_bytes(), state);
+    if let Some(history) = &promise.history {
+        let (base, last) = candidate.versions;
+        history.adopt(&mut session, base, last)?;
+        // Those of writes become durable with their bytes, or before.
+        session.comparer.ignore_times();
+    }
     verify(
         &mut session.target,
         &mut session.model,

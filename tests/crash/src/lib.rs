@@ -8,17 +8,18 @@
 //!   one and of two operations over a few files (as ACE does: Mohan et al., "Finding Crash-Consistency Bugs with
 //!   Bounded Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
-//! * [`promise`]: what may be there at a moment. [`judge`]: whether it is. [`explore`]: goes through the images.
+//! * [`promise`]: what may be there at a moment; [`cached`]: in files of the page cache. [`judge`]: whether it is.
+//!   [`explore`]: goes through the images.
 //! * [`run`]: many workloads on all processors, with counts and progress. [`hunt`]: that missing protections are found.
 #![forbid(unsafe_code)]
 
 pub mod alphabet;
 pub mod base;
+pub mod cached;
 pub mod explore;
 pub mod hunt;
 pub mod judge;
 pub mod promise;
 pub mod record;
 pub mod run;
-
 pub mod workload;

@@ -9,11 +9,15 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use udax_crash::Domain;
 use udax_pmem::{OwnedEvent, Traced};
+use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::fault::{self, Fault};
 use udax_test_crash::explore::{Effort, Place};
 use udax_test_crash::hunt;
 use udax_test_crash::run::{Campaign, Limits, Outcome, Progress, Sequences, Silent, sequences};
 use udax_test_crash::workload::{Workload, prepare};
+
+/// Between two lines of progress where there is no terminal.
+const LINE_SECONDS: u64 = 60;
 
 #[derive(Debug, Parser)]
 #[command(about = "Lets power fail at every moment of operations on a pool, and judges what is left")]
@@ -28,7 +32,8 @@ enum Task {
     Run(Run),
     /// Go through these workloads.
     Explore {
-        /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`.
+        /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`;
+        /// before them `cached/` or `sums/`.
         #[arg(required = true)]
         workloads: Vec<Workload>,
         #[command(flatten)]
@@ -122,10 +127,21 @@ impl How {
 fn all(seed: u64) -> Vec<Workload> {
     let of = |length, sample| sequences(Sequences { length, sample }, seed);
     let mut workloads = of(1, None);
+    let summed = |workload| Workload::Summed(Box::new(workload));
+    workloads.extend(of(1, None).into_iter().map(summed));
+    let cached = |workload| Workload::Cached(Box::new(workload));
+    workloads.extend(of(1, None).into_iter().map(cached));
+    workloads.extend(of(1, None).into_iter().map(cached).map(summed));
     workloads.push(Workload::Lanes { records: 700 });
     let mut triples = of(3, Some(20_000)).into_iter();
     for (index, pair) in (0_u64..).zip(of(2, None)) {
         workloads.push(pair.clone());
+        if index % 3 == 0 {
+            workloads.push(summed(pair.clone()));
+        }
+        if index % 3 == 1 {
+            workloads.push(cached(pair.clone()));
+        }
         workloads.extend(triples.next());
         if index % 50 == 0
             && let Workload::Actions(actions) = pair
@@ -134,15 +150,19 @@ fn all(seed: u64) -> Vec<Workload> {
         }
         if index % 8 == 0 {
             let seed = seed.wrapping_mul(1_000_000).wrapping_add(index);
-            workloads.push(Workload::Random {
+            let random = Workload::Random {
                 seed,
                 operations: 300,
-            });
-            workloads.push(Workload::Threads {
+            };
+            let threads = Workload::Threads {
                 seed,
                 threads: 3,
                 operations: 60,
-            });
+            };
+            if index % 16 == 0 {
+                workloads.extend([cached(random.clone()), cached(threads.clone())]);
+            }
+            workloads.extend([random, threads]);
             workloads.push(Workload::Full {
                 seed,
                 operations: 100,
@@ -153,23 +173,43 @@ fn all(seed: u64) -> Vec<Workload> {
     workloads
 }
 
-struct Bar(ProgressBar);
+/// A bar on terminals; elsewhere a line now and then, so that a log shows how far a long run got.
+struct Bar {
+    bar: ProgressBar,
+    began: Instant,
+    lines: AtomicU64,
+}
 
 impl Bar {
     fn new() -> Self {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {msg}, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self {
+            bar,
+            began: Instant::now(),
+            lines: AtomicU64::new(0),
+        }
     }
 }
 
 impl Progress for Bar {
     fn step(&self, begun: u64, workloads: u64, distinct: u64) {
-        self.0.set_position(distinct);
-        self.0.set_message(format!(
-            "workload {begun} of {workloads}, {distinct} distinct images"
-        ));
+        let text = format!("workload {begun} of {workloads}, {distinct} distinct images");
+        if self.bar.is_hidden() {
+            let elapsed = self.began.elapsed();
+            let due = elapsed.as_secs() / LINE_SECONDS;
+            if self.lines.fetch_max(due, Ordering::Relaxed) < due {
+                eprintln!(
+                    "{:.0} s: {text}, {} a second",
+                    elapsed.as_secs_f64(),
+                    rate(distinct, elapsed)
+                );
+            }
+            return;
+        }
+        self.bar.set_position(distinct);
+        self.bar.set_message(text);
     }
 }
 
@@ -206,15 +246,15 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Run(run) => {
             let bar = Bar::new();
             let limit = run.until;
-            bar.0.set_length(limit);
+            bar.bar.set_length(limit);
             let outcome = run.how.campaign(all(run.how.seed), limit).run(&bar);
-            bar.0.finish_and_clear();
+            bar.bar.finish_and_clear();
             Ok(report(&outcome))
         }
         Task::Explore { workloads, how } => {
             let bar = Bar::new();
             let outcome = how.campaign(workloads, u64::MAX).run(&bar);
-            bar.0.finish_and_clear();
+            bar.bar.finish_and_clear();
             Ok(report(&outcome))
         }
         Task::Faults { faults, seconds } => hunt_all(&faults, Duration::from_secs(seconds)),

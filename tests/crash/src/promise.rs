@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use udax::{Checksums, DaxMode};
 use udax_test_model::operation::{FileOperation, Operation};
 
 use crate::base::State;
+use crate::cached::History;
 use crate::record::{Act, Lane, Recording};
 
 /// What one thread's directory may hold.
@@ -14,6 +16,8 @@ pub struct Promise {
     pub directory: String,
     /// One of these.
     pub candidates: Vec<Candidate>,
+    /// Where files are in the page cache: what they have held.
+    pub history: Option<History>,
 }
 
 /// A state that is legal.
@@ -25,6 +29,8 @@ pub struct Candidate {
     pub torn: Option<Arc<State>>,
     /// What it is, for messages.
     pub what: String,
+    /// Of the history: its version, and the last one whose bytes may be there.
+    pub versions: (usize, usize),
 }
 
 /// Which operations had returned, and whether the next one had begun; for each thread.
@@ -46,7 +52,7 @@ impl Recording {
     pub fn promises(&self, moment: &Moment) -> Vec<Promise> {
         let lanes = self.lanes.iter().zip(&moment.0);
         lanes
-            .map(|(lane, (returned, has_begun))| lane.promise(*returned, *has_begun))
+            .map(|(lane, (returned, has_begun))| lane.promise((*returned, *has_begun), self))
             .collect()
     }
 
@@ -58,7 +64,8 @@ impl Recording {
 }
 
 impl Lane {
-    fn promise(&self, returned: usize, has_begun: bool) -> Promise {
+    fn promise(&self, (returned, has_begun): (usize, bool), recording: &Recording) -> Promise {
+        let has_cache = recording.dax != DaxMode::Always;
         let before = match returned.checked_sub(1) {
             Some(last) => &self.steps[last].after,
             None => &self.before,
@@ -69,43 +76,62 @@ impl Lane {
                 state: Arc::clone(before),
                 torn: None,
                 what: format!("after {returned} operations"),
+                versions: (returned, returned),
             }),
             Some(step) => {
                 let act = &step.act;
+                let is_torn = !has_cache && stores_in_place(act, recording.checksums);
+                let last = returned + usize::from(stores_in_place(act, Checksums::Off));
                 candidates.push(Candidate {
                     state: Arc::clone(before),
-                    torn: stores_in_place(act).then(|| Arc::clone(&step.after)),
+                    torn: is_torn.then(|| Arc::clone(&step.after)),
                     what: format!("before {act:?}"),
+                    versions: (returned, last),
                 });
                 candidates.push(Candidate {
                     state: Arc::clone(&step.after),
                     torn: None,
                     what: format!("after {act:?}"),
+                    versions: (returned + 1, returned + 1),
                 });
             }
         }
         Promise {
             directory: self.directory.clone(),
             candidates,
+            history: has_cache.then(|| self.history(returned + usize::from(has_begun))),
+        }
+    }
+
+    /// Up to the version `last`.
+    fn history(&self, last: usize) -> History {
+        let steps = self.steps.get(..last).unwrap_or(&self.steps);
+        let first = std::iter::once(Arc::clone(&self.before));
+        History {
+            versions: first
+                .chain(steps.iter().map(|step| Arc::clone(&step.after)))
+                .collect(),
+            kept: steps.iter().map(|step| step.kept.clone()).collect(),
         }
     }
 }
 
-/// Whether the operation may overwrite bytes where they are, so that a part of them may be new.
-fn stores_in_place(act: &Act) -> bool {
+/// Whether the operation may overwrite bytes where they are, so that a part of them may be new. What has checksums is
+/// overwritten through pins only.
+fn stores_in_place(act: &Act, checksums: Checksums) -> bool {
     let Act::Operation(operation) = act else {
         return false;
     };
     match operation {
-        Operation::File { what, .. } => matches!(
-            what,
+        Operation::File { what, .. } => match what {
+            FileOperation::StorePinned { .. } | FileOperation::OverwritePinned { .. } => true,
             FileOperation::Write { .. }
-                | FileOperation::WriteVectored { .. }
-                | FileOperation::Append { .. }
-                | FileOperation::StorePinned { .. }
-                | FileOperation::OverwritePinned { .. }
-        ),
-        Operation::CopyRange { .. } => true,
+            | FileOperation::WriteDurably { .. }
+            | FileOperation::WriteVectored { .. }
+            | FileOperation::Append { .. } => checksums == Checksums::Off,
+            _ => false,
+        },
+        Operation::CopyRange { .. } => checksums == Checksums::Off,
         _ => false,
     }
 }

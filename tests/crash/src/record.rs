@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
-use udax::{Filesystem, MountOptions};
+use udax::{Checksums, DaxMode, Filesystem, MountOptions};
 use udax_crash::Image;
 use udax_pmem::{TraceRecorder, Traced};
 use udax_test_model::generate::{Generator, Profile};
@@ -13,6 +13,10 @@ use udax_test_model::operation::Operation;
 use udax_test_model::run::Summary;
 
 use crate::base::{Base, State, session};
+use crate::cached::{Kept, kept};
+
+/// Bytes of the page cache that may be dirty.
+const DIRTY_BYTES: u64 = 64 << 10;
 
 /// Where the operations of a thread come from.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Step {
     pub returned: usize,
     /// What is there after it.
     pub after: Arc<State>,
+    /// What of files in the page cache it has made durable.
+    pub kept: Vec<Kept>,
 }
 
 /// What one thread did.
@@ -81,18 +87,27 @@ pub struct Recording {
     pub lanes: Vec<Lane>,
     /// Of so many moments one is looked at.
     pub stride: usize,
+    /// Whether the pool's files have checksums of data: then their writes are atomic.
+    pub checksums: Checksums,
+    /// How files are reached.
+    pub dax: DaxMode,
 }
 
 impl Recording {
-    /// Runs `parts`, each in a thread of its own if there are several.
+    /// Runs `parts`, each in a thread of its own if there are several, with files reached as `dax` says.
     ///
     /// # Errors
     /// When an operation gives something else than the model says, or the pool cannot be opened or closed.
-    pub fn of(base: &Base, parts: &[Part]) -> anyhow::Result<Self> {
+    pub fn of(base: &Base, parts: &[Part], dax: DaxMode) -> anyhow::Result<Self> {
         let (region, trace) = base.image.recorded()?;
         let options = MountOptions {
             // Whether a read stamps depends on the clock: alone, a workload stores the same each time without.
             no_atime: parts.len() == 1,
+            dax,
+            // So is what a flusher writes. So little may be dirty that writers must write.
+            no_flusher: parts.len() == 1,
+            cache_bytes: 1 << 20,
+            dirty_bytes: DIRTY_BYTES,
             ..MountOptions::default()
         };
         let filesystem = Filesystem::open_region(region, &options)?;
@@ -117,6 +132,8 @@ impl Recording {
             events: trace.take(),
             lanes,
             stride: 1,
+            checksums: Checksums::Off,
+            dax,
         })
     }
 }
@@ -133,6 +150,7 @@ fn lane(filesystem: &Filesystem, trace: &TraceRecorder, part: &Part, base: &Base
     let mut steps = Vec::new();
     while let Some(act) = script.next(&session.model) {
         let began = trace.len();
+        let (tree, successes) = (session.model.clone(), summary.successes);
         let result = match &act {
             Act::Operation(operation) => session.apply(operation, &mut summary),
             Act::Grow(bytes) => filesystem.grow(*bytes).map_err(|error| error.to_string()),
@@ -143,11 +161,18 @@ fn lane(filesystem: &Filesystem, trace: &TraceRecorder, part: &Part, base: &Base
             model: session.model.clone(),
             comparer: session.comparer.clone(),
         };
+        let kept = match &act {
+            Act::Operation(operation) if summary.successes > successes => {
+                kept(operation, &tree, &after.model, |slot| session.target.is_dax(slot))
+            }
+            _ => Vec::new(),
+        };
         steps.push(Step {
             act,
             began,
             returned,
             after: Arc::new(after),
+            kept,
         });
     }
     if steps.is_empty() {

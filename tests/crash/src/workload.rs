@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
-use udax::{AllocateMode, NewInode, OpenFlags, Owner, XattrMode};
+use udax::{AllocateMode, Checksums, DaxMode, NewInode, OpenFlags, Owner, XattrMode};
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Text};
 
 use crate::alphabet::{Action, actions, tree};
@@ -61,6 +61,10 @@ pub enum Workload {
     },
     /// These actions, on a pool that grows before the last of them: `grow/create,append`.
     Grow(Vec<usize>),
+    /// This one, on a pool whose files have checksums of data: `sums/ace/append`.
+    Summed(Box<Self>),
+    /// This one, on files in the page cache: `cached/ace/append,fsync`.
+    Cached(Box<Self>),
 }
 
 /// The alphabet, made once.
@@ -75,28 +79,45 @@ impl Workload {
     /// # Errors
     /// When an operation gives something else than the model says.
     pub fn record(&self) -> anyhow::Result<Recording> {
+        self.record_with(Checksums::Off, DaxMode::Always)
+    }
+
+    fn record_with(&self, checksums: Checksums, dax: DaxMode) -> anyhow::Result<Recording> {
         match self {
-            Self::Actions(actions) => Recording::of(small_tree()?, &[part("", Script::Fixed(acts(actions)))]),
+            Self::Summed(inner) => {
+                let mut recording = inner.record_with(Checksums::On, dax)?;
+                recording.checksums = Checksums::On;
+                Ok(recording)
+            }
+            // No file of the bases has the flag.
+            Self::Cached(inner) => inner.record_with(checksums, DaxMode::Inode),
+            Self::Actions(actions) => Recording::of(
+                small_tree(checksums)?,
+                &[part("", Script::Fixed(acts(actions)))],
+                dax,
+            ),
             Self::Grow(actions) => {
                 let (last, first) = actions.split_last().context("no actions")?;
                 let mut script = acts(first);
                 script.push(Act::Grow(SMALL + GROWTH));
                 script.extend(acts(&[*last]));
-                Recording::of(small_tree()?, &[part("", Script::Fixed(script))])
+                Recording::of(small_tree(checksums)?, &[part("", Script::Fixed(script))], dax)
             }
             Self::Full { seed, operations } => {
                 let (seed, count) = (*seed, *operations);
-                let base = Base::empty(SMALL)?.after(&filling())?;
-                Recording::of(&base, &[part("", Script::Random { seed, count })])
+                let base = Base::empty(SMALL, checksums)?.after(&filling())?;
+                Recording::of(&base, &[part("", Script::Random { seed, count })], dax)
             }
             Self::Lanes { records } => {
-                let mut recording = Recording::of(small_tree()?, &[part("", large_records(*records))])?;
+                let tree = small_tree(checksums)?;
+                let mut recording = Recording::of(tree, &[part("", large_records(*records))], dax)?;
                 recording.stride = LANES_STRIDE;
                 Ok(recording)
             }
             Self::Random { seed, operations } => {
                 let (seed, count) = (*seed, *operations);
-                Recording::of(&Base::empty(ROOMY)?, &[part("", Script::Random { seed, count })])
+                let base = Base::empty(ROOMY, checksums)?;
+                Recording::of(&base, &[part("", Script::Random { seed, count })], dax)
             }
             Self::Threads {
                 seed,
@@ -113,7 +134,8 @@ impl Workload {
                         },
                     })
                 };
-                let base = Base::empty(ROOMY)?.after(&names.iter().map(make).collect::<Vec<_>>())?;
+                let base =
+                    Base::empty(ROOMY, checksums)?.after(&names.iter().map(make).collect::<Vec<_>>())?;
                 let parts: Vec<Part> = (0_u64..)
                     .zip(&names)
                     .map(|(thread, name)| {
@@ -127,14 +149,18 @@ impl Workload {
                         )
                     })
                     .collect();
-                Recording::of(&base, &parts)
+                Recording::of(&base, &parts, dax)
             }
         }
     }
 
     /// Whether it does the same stores each time: then a failure can be repeated exactly.
     pub fn is_deterministic(&self) -> bool {
-        !matches!(self, Self::Threads { .. })
+        match self {
+            Self::Summed(inner) | Self::Cached(inner) => inner.is_deterministic(),
+            Self::Threads { .. } => false,
+            _ => true,
+        }
     }
 }
 
@@ -199,13 +225,20 @@ fn part(directory: &str, script: Script) -> Part {
 /// # Errors
 /// When it cannot be made.
 pub fn prepare() -> anyhow::Result<()> {
-    small_tree().map(|_| ())
+    small_tree(Checksums::Off)?;
+    small_tree(Checksums::On)?;
+    Ok(())
 }
 
-fn small_tree() -> anyhow::Result<&'static Base> {
-    static TREE: OnceLock<Result<Base, String>> = OnceLock::new();
-    let made = TREE.get_or_init(|| {
-        let made = Base::empty(SMALL).and_then(|base| base.after(&tree()));
+fn small_tree(checksums: Checksums) -> anyhow::Result<&'static Base> {
+    static PLAIN: OnceLock<Result<Base, String>> = OnceLock::new();
+    static SUMMED: OnceLock<Result<Base, String>> = OnceLock::new();
+    let tree_of = match checksums {
+        Checksums::Off => &PLAIN,
+        Checksums::On => &SUMMED,
+    };
+    let made = tree_of.get_or_init(|| {
+        let made = Base::empty(SMALL, checksums).and_then(|base| base.after(&tree()));
         made.map_err(|error| format!("{error:#}"))
     });
     made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
@@ -224,6 +257,8 @@ impl fmt::Display for Workload {
             Self::Full { seed, operations } => write!(f, "full/{seed}/{operations}"),
             Self::Lanes { records } => write!(f, "lanes/{records}"),
             Self::Grow(actions) => write!(f, "grow/{}", names(actions)),
+            Self::Summed(inner) => write!(f, "sums/{inner}"),
+            Self::Cached(inner) => write!(f, "cached/{inner}"),
         }
     }
 }
@@ -259,6 +294,8 @@ impl FromStr for Workload {
         match kind {
             "ace" => Ok(Self::Actions(actions()?)),
             "grow" => Ok(Self::Grow(actions()?)),
+            "sums" if !rest.contains("sums/") => Ok(Self::Summed(Box::new(rest.parse()?))),
+            "cached" if !rest.contains("cached/") => Ok(Self::Cached(Box::new(rest.parse()?))),
             "full" => {
                 let [seed, operations] = numbers()?[..] else {
                     bail!("'{name}' is not full/SEED/OPERATIONS");
@@ -291,7 +328,9 @@ impl FromStr for Workload {
                     operations,
                 })
             }
-            _ => bail!("'{kind}' is no kind of workload: there are ace, full, grow, lanes, random, threads"),
+            _ => bail!(
+                "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, random, sums, threads"
+            ),
         }
     }
 }

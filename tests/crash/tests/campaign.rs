@@ -18,8 +18,13 @@ const LONGEST: Duration = Duration::from_secs(600);
 fn workloads(seed: u64) -> Vec<Workload> {
     let of = |length, sample| sequences(Sequences { length, sample }, seed);
     let mut workloads = of(1, None);
+    let summed = |workload| Workload::Summed(Box::new(workload));
+    workloads.extend(of(1, None).into_iter().map(summed));
+    let cached = |workload| Workload::Cached(Box::new(workload));
+    workloads.extend(of(1, None).into_iter().map(cached));
     workloads.push(Workload::Lanes { records: 600 });
     workloads.push(Workload::Grow(vec![0, 1]));
+    workloads.push(summed(Workload::Grow(vec![0, 20])));
     let others = of(3, Some(30)).into_iter().chain(of(2, Some(2000)));
     for (index, sequence) in (0_u64..).zip(others) {
         workloads.push(sequence);
@@ -37,6 +42,24 @@ fn workloads(seed: u64) -> Vec<Workload> {
                 seed: index,
                 operations: 40,
             });
+            let random = Workload::Random {
+                seed: index,
+                operations: 100,
+            };
+            workloads.extend([
+                cached(random.clone()),
+                cached(summed(random.clone())),
+                summed(random),
+            ]);
+            workloads.push(summed(Workload::Threads {
+                seed: index,
+                threads: 2,
+                operations: 20,
+            }));
+            workloads.push(summed(Workload::Full {
+                seed: index,
+                operations: 40,
+            }));
         }
     }
     workloads
@@ -72,7 +95,13 @@ fn no_power_failure_breaks_a_promise() {
 
 #[test]
 fn a_workload_stores_the_same_each_time() {
-    for name in ["ace/append,rename-over", "random/5/80", "full/5/40"] {
+    for name in [
+        "ace/append,rename-over",
+        "random/5/80",
+        "full/5/40",
+        "sums/random/5/80",
+        "cached/random/5/80",
+    ] {
         let workload: Workload = name.parse().unwrap();
         let shape = || {
             let recording = workload.record().unwrap();
@@ -140,7 +169,16 @@ fn each_workload_has_a_name_that_makes_it_again() {
         names.insert(name);
     }
     assert!(names.len() > 1000);
-    for wrong in ["", "ace/nothing", "random/1", "lanes/x", "threads/1/0/5", "x/1"] {
+    for wrong in [
+        "",
+        "ace/nothing",
+        "random/1",
+        "lanes/x",
+        "threads/1/0/5",
+        "x/1",
+        "sums/x/1",
+        "sums/sums/lanes/1",
+    ] {
         assert!(wrong.parse::<Workload>().is_err(), "{wrong}");
     }
 }

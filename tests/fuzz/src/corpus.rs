@@ -51,6 +51,7 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
             Role::Checkpoint => "checkpoint",
             Role::Roots => "roots",
             Role::Bitmap => "bitmap",
+            Role::Sums => "sums",
             Role::PoolNode(_) | Role::Node(..) => "node",
             Role::Chunk(_) => "chunk",
             Role::Lane | Role::XattrValue(_) | Role::Target(_) => continue,

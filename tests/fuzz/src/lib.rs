@@ -20,11 +20,12 @@ mod parsers;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("superblock", parsers::superblock),
     ("checkpoint", parsers::checkpoint),
     ("roots", parsers::roots),
     ("bitmap", parsers::bitmap),
+    ("sums", parsers::sums),
     ("node", parsers::node),
     ("inode", parsers::inode),
     ("record", parsers::record),

@@ -1,6 +1,7 @@
 //! Sequences of operations, compared with the model.
 
 use udax_test_model::generate::{Generator, Profile};
+use udax_test_model::pool::Files;
 use udax_test_model::run::{Plan, pool_path};
 
 use crate::input::Numbers;
@@ -15,6 +16,7 @@ pub(crate) fn operations(data: &[u8]) {
     let plan = Plan {
         pool: pool_path(&format!("fuzz-{:?}", std::thread::current().id())),
         pool_bytes: 16 << 20,
+        files: Files::Plain,
         seed: 0,
         operations: (data.len() / BYTES_OF_ONE + 1).min(MAX_OPERATIONS),
     };

@@ -6,11 +6,13 @@
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
 use udax_media::extent::{Extent, INLINE_SIZE};
+use udax_media::geometry::SumBlock;
 use udax_media::inode::{INODE_SIZE, InodeSlot};
 use udax_media::node::{
     NodeIdentity, NodeState, SLOT_SIZE, SLOTS_START, STATE_OFFSET, Slot, TreeKind, TreeRoot,
 };
 use udax_media::seal::{self, Seed};
+use udax_media::sum::{SUMS_PER_BLOCK, Sum};
 use udax_media::xattr::Xattr;
 use udax_media::{
     BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE, Superblock,
@@ -97,6 +99,29 @@ pub(crate) fn bitmap(data: &[u8]) {
     if let Ok(words) = udax_media::bitmap::verify(seed(), &bytes, own, covers) {
         let used: u32 = words.iter().map(|word| word.count_ones()).sum();
         assert!(usize::try_from(used).is_ok_and(|used| used <= words.len() * 64));
+    }
+}
+
+/// A sum block where it says that it is: every sum of it is inside of it.
+pub(crate) fn sums(data: &[u8]) {
+    let bytes = unit::<BLOCK_SIZE>(data);
+    let count = word_at(bytes.as_slice(), 24) & u64::from(u32::MAX);
+    let at = SumBlock {
+        block: BlockNo(word_at(bytes.as_slice(), 8) % TOTAL_BLOCKS),
+        covers: BlockRange::new(
+            BlockNo(word_at(bytes.as_slice(), 16) % TOTAL_BLOCKS),
+            count.clamp(1, SUMS_PER_BLOCK),
+        ),
+    };
+    if udax_media::sum::verify(seed(), &bytes, at).is_ok() {
+        let last = at.covers.end().raw() - 1;
+        let place = at.place(BlockNo(last));
+        assert_eq!(place.block(), at.block);
+        let word = word_at(
+            bytes.as_slice(),
+            usize::try_from(place.in_block()).unwrap_or(usize::MAX),
+        );
+        assert_eq!(Sum::from_word(word).word(), word);
     }
 }
 

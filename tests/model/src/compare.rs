@@ -68,6 +68,11 @@ impl Comparer {
         }
     }
 
+    /// Time stamps are not compared any more.
+    pub fn ignore_times(&mut self) {
+        self.times = Times::Ignored;
+    }
+
     /// After a crash: changes that were not durable may be counted again.
     pub fn forget_changes(&mut self) {
         for known in self.known.values_mut() {

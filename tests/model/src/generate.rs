@@ -4,7 +4,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use udax::{
-    AllocateMode, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
+    AllocateMode, Dax, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
     XattrMode,
 };
 
@@ -169,9 +169,16 @@ impl<R: RngCore> Generator<R> {
                     .map(|_| self.length())
                     .collect(),
             },
-            18..33 => FileOperation::Write {
+            18..31 => FileOperation::Write {
                 offset: self.offset(size),
                 data: self.data(),
+            },
+            31..32 => FileOperation::WriteDurably {
+                offset: self.offset(size),
+                data: self.data(),
+            },
+            32..33 => FileOperation::SetDax {
+                dax: self.pick(&[Dax::Off, Dax::On]),
             },
             33..38 => {
                 let (offset, data) = (self.offset(size), self.data());

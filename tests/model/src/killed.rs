@@ -1,7 +1,7 @@
 //! A writer process that is killed at any moment, and what must be found afterwards.
 //!
 //! [`Arena`] is for writers of one thread that change the whole tree, [`threads`] for those of several, which have
-//! files pinned.
+//! files pinned. [`Judge`] is the half of an arena that does not care who has killed the writer, and how.
 //!
 //! The writer makes its operations from a seed, against a scratch model that starts empty, so that the parent can
 //! make the same ones. It reports each finished operation as 4 bytes on its standard output: the error number, 0 for
@@ -87,7 +87,7 @@ fn nix_number(errno: nix::errno::Errno) -> i32 {
 /// What the loops found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
-    /// Writers killed in the middle.
+    /// Writers killed, or copied, in the middle.
     pub killed: usize,
     /// Operations reported.
     pub operations: usize,
@@ -121,15 +121,90 @@ impl Tally {
     }
 }
 
+/// What a pool must hold, after all writers so far.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    model: Model,
+    comparer: Comparer,
+    tally: Tally,
+}
+
+impl Default for Judge {
+    /// Of a new pool.
+    fn default() -> Self {
+        Self {
+            model: Model::new(0o755, Owner::default(), since(now())),
+            comparer: Comparer::new(Times::Ignored, Scope::Whole),
+            tally: Tally::default(),
+        }
+    }
+}
+
+impl Judge {
+    /// What was found so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Recovers the pool that a killed writer with `seed` has left, checks and compares it. `reports` is what the
+    /// writer had reported. Whether the pool has room for another writer.
+    ///
+    /// # Errors
+    /// What is lost, torn, there without having been written, or damaged.
+    pub fn judge(&mut self, pool: &Path, seed: u64, reports: &[i32]) -> anyhow::Result<bool> {
+        let mut script = Script::new(seed);
+        let moment = since(now());
+        for (index, errno) in reports.iter().enumerate() {
+            let operation = script.next();
+            is_expected(&mut self.model, &operation, *errno, moment)
+                .with_context(|| format!("operation {index} {operation:?}"))?;
+        }
+        self.tally.killed += 1;
+        self.tally.operations += reports.len();
+        self.settle(pool, &script.next(), moment)
+    }
+
+    /// Judges a copy of the pool that was made while the writer with `seed` had reported `reports` and went on.
+    ///
+    /// # Errors
+    /// As of [`judge`](Self::judge).
+    pub fn judge_copy(&mut self, copy: &Path, seed: u64, reports: &[i32]) -> anyhow::Result<()> {
+        let mut fork = self.clone();
+        fork.judge(copy, seed, reports)?;
+        self.tally = fork.tally;
+        Ok(())
+    }
+
+    /// Recovers, and finds out whether the operation under way had been done.
+    fn settle(&mut self, path: &Path, under_way: &Operation, moment: Moment) -> anyhow::Result<bool> {
+        check(path).context("before recovery")?;
+        let filesystem = Filesystem::open(path, &MountOptions::default()).context("recovery")?;
+        self.tally.replayed += filesystem.recovery().records;
+        let mut pool = Pool::within(path, filesystem, b"");
+        let under_way = Some(under_way);
+        let settled = settle_models(&mut pool, &mut self.model, &mut self.comparer, under_way, moment)?;
+        self.tally.count(settled);
+        let free = pool.filesystem().stat_filesystem().free_blocks;
+        pool.close().context("after recovery")?;
+        Ok(free >= MIN_FREE_BLOCKS)
+    }
+
+    /// Goes on with a new pool.
+    pub fn renew(&mut self) {
+        *self = Self {
+            tally: self.tally,
+            ..Self::default()
+        };
+    }
+}
+
 /// A pool that writers are killed on.
 #[derive(Debug)]
 pub struct Arena {
     writer: PathBuf,
     pool: PathBuf,
-    model: Model,
-    comparer: Comparer,
+    judge: Judge,
     random: SmallRng,
-    tally: Tally,
 }
 
 impl Drop for Arena {
@@ -145,28 +220,23 @@ impl Arena {
     /// # Errors
     /// When the pool cannot be made.
     pub fn new(writer: &Path, pool: &Path, seed: u64) -> anyhow::Result<Self> {
-        let mut arena = Self {
+        let arena = Self {
             writer: writer.to_owned(),
             pool: pool.to_owned(),
-            model: Model::new(0o755, Owner::default(), since(now())),
-            comparer: Comparer::new(Times::Ignored, Scope::Whole),
+            judge: Judge::default(),
             random: SmallRng::seed_from_u64(seed),
-            tally: Tally::default(),
         };
-        arena.renew()?;
+        arena.make_pool()?;
         Ok(arena)
     }
 
     /// What was found so far.
     pub fn tally(&self) -> Tally {
-        self.tally
+        self.judge.tally()
     }
 
-    fn renew(&mut self) -> anyhow::Result<()> {
-        Pool::create(&self.pool, POOL_BYTES)?.close()?;
-        self.model = Model::new(0o755, Owner::default(), since(now()));
-        self.comparer = Comparer::new(Times::Ignored, Scope::Whole);
-        Ok(())
+    fn make_pool(&self) -> anyhow::Result<()> {
+        Pool::create(&self.pool, POOL_BYTES)?.close()
     }
 
     /// Starts a writer with `seed`, kills it, recovers, checks and compares.
@@ -175,16 +245,11 @@ impl Arena {
     /// What is lost, torn, there without having been written, or damaged.
     pub fn kill_one(&mut self, seed: u64) -> anyhow::Result<()> {
         let reports = self.reports_until_death(seed)?;
-        let mut script = Script::new(seed);
-        let moment = since(now());
-        for (index, errno) in reports.iter().enumerate() {
-            let operation = script.next();
-            is_expected(&mut self.model, &operation, *errno, moment)
-                .with_context(|| format!("operation {index} {operation:?}"))?;
+        if !self.judge.judge(&self.pool, seed, &reports)? {
+            self.make_pool()?;
+            self.judge.renew();
         }
-        self.tally.killed += 1;
-        self.tally.operations += reports.len();
-        self.settle(&script.next(), moment)
+        Ok(())
     }
 
     fn reports_until_death(&mut self, seed: u64) -> anyhow::Result<Vec<i32>> {
@@ -193,24 +258,6 @@ impl Arena {
         let wanted = self.random.random_range(0..400);
         let reports = writer.kill_after(wanted, &mut self.random)?;
         Ok(reports.into_iter().map(u32::cast_signed).collect())
-    }
-
-    /// Recovers, and finds out whether the operation under way had been done.
-    fn settle(&mut self, under_way: &Operation, moment: Moment) -> anyhow::Result<()> {
-        check(&self.pool).context("before recovery")?;
-        let filesystem = Filesystem::open(&self.pool, &MountOptions::default()).context("recovery")?;
-        self.tally.replayed += filesystem.recovery().records;
-        let mut pool = Pool::within(&self.pool, filesystem, b"");
-        let under_way = Some(under_way);
-        let settled = settle_models(&mut pool, &mut self.model, &mut self.comparer, under_way, moment)?;
-        self.tally.count(settled);
-        let free = pool.filesystem().stat_filesystem().free_blocks;
-        pool.close().context("after recovery")?;
-        if free < MIN_FREE_BLOCKS {
-            self.renew()
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -289,5 +336,41 @@ fn is_outcome(expected: &Result<Expected, Fault>, errno: i32) -> bool {
         Ok(Expected::Directory(_) | Expected::Stream(_)) => errno == 0 || number == nix::errno::Errno::ENOENT,
         Ok(_) => errno == 0,
         Err(fault) => errno != 0 && (fault.0.is_empty() || fault.0.contains(&number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does the first operations of `seed`, and gives what would have been reported.
+    fn work(pool: &mut Pool, script: &mut Script, count: usize) -> Vec<i32> {
+        (0..count)
+            .map(|_| pool.apply(&script.next()).map_or_else(nix_number, |_| 0))
+            .collect()
+    }
+
+    #[test]
+    fn a_copy_is_judged_by_what_was_promised_when_it_was_made() {
+        const SEED: u64 = 7;
+        let directory = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
+        let [path, copy] = ["pool", "copy"].map(|name| directory.path().join(name));
+        let mut pool = Pool::create(&path, 64 << 20).unwrap();
+        let mut script = Script::new(SEED);
+        let early = work(&mut pool, &mut script, 60);
+        std::fs::copy(&path, &copy).unwrap();
+        let late = work(&mut pool, &mut script, 60);
+        let all = [early.as_slice(), &late].concat();
+
+        let mut judge = Judge::default();
+        let again = directory.path().join("again");
+        std::fs::copy(&copy, &again).unwrap();
+        judge.judge_copy(&copy, SEED, &early).unwrap();
+        assert!(judge.judge_copy(&again, SEED, &all).is_err());
+        // What the copy was compared with is not what the pool is.
+        std::fs::copy(&path, &again).unwrap();
+        pool.close().unwrap();
+        judge.judge(&again, SEED, &all).unwrap();
+        assert_eq!(judge.tally().operations, 180);
     }
 }

@@ -6,7 +6,7 @@
 //! * [`generate`]: random operations that meet each other: few names, edges of blocks and of files, huge offsets.
 //! * [`pool`] and [`kernel`]: carry operations out on a udax pool, or in a directory of the kernel's file system
 //!   (which shows that the model itself is right).
-//! * [`compare`] and [`verify`]: one result, or the whole tree, against the model.
+//! * [`compare`] and [`verify`]: one result, or the whole tree, against the model; [`opened`]: a file to look at.
 //! * [`run`], [`shrink`]: sequences with remounts, crashes and checks; a failing one cut down to what is needed.
 //! * [`parallel`], [`killed`]: many threads on one pool; a writer process that is killed.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod generate;
 pub mod kernel;
 pub mod killed;
 pub mod model;
+pub mod opened;
 pub mod operation;
 pub mod parallel;
 pub mod pool;

@@ -1,6 +1,7 @@
 //! Runs random operations on a pool and compares them with the model.
 //!
 //! `--seed N --ops N [--seeds K] [--mib N]`: K sequences on udax, from seed N on. A failing one is cut down.
+//! `--files plain|summed|cached|tiered`: how the pool keeps the data of files.
 //! `--kernel DIR`: the same in a directory of the kernel's file system, to judge the model.
 //! `--shrink-seconds N`: how long a failing sequence is cut down, 120 when not given.
 //! `--kills N --threads T --seed S`: writers of T threads with pins are killed, N in all.
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use udax_test_model::operation::Operation;
+use udax_test_model::pool::Files;
 use udax_test_model::run::{Failure, Plan, judge_model, pool_path, replay_on_kernel};
 use udax_test_model::{killed, shrink};
 
-const USAGE: &str = "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--kernel DIR]
+const USAGE: &str =
+    "usage: udax-test-model [--seed N] [--ops N] [--seeds K] [--mib N] [--files plain|summed|cached|tiered] [--kernel DIR]
    or: udax-test-model --kills N [--threads T] [--seed N]";
 /// How long a failing sequence is cut down, in seconds.
 const SHRINK_SECONDS: u64 = 120;
@@ -31,6 +34,7 @@ struct Arguments {
     seeds: u64,
     operations: usize,
     mib: u64,
+    files: Files,
     shrink: Duration,
     kernel: Option<PathBuf>,
     writer: Option<PathBuf>,
@@ -46,6 +50,7 @@ fn parse() -> anyhow::Result<Arguments> {
         seeds: 1,
         operations: 100_000,
         mib: 1024,
+        files: Files::Plain,
         shrink: Duration::from_secs(SHRINK_SECONDS),
         kernel: None,
         writer: None,
@@ -64,6 +69,15 @@ fn parse() -> anyhow::Result<Arguments> {
             "--seeds" => arguments.seeds = value.parse()?,
             "--ops" => arguments.operations = value.parse()?,
             "--mib" => arguments.mib = value.parse()?,
+            "--files" => {
+                arguments.files = match value.as_str() {
+                    "plain" => Files::Plain,
+                    "summed" => Files::Summed,
+                    "cached" => Files::Cached,
+                    "tiered" => Files::Tiered,
+                    _ => bail!("files are plain, summed, cached or tiered\n{USAGE}"),
+                }
+            }
             "--shrink-seconds" => arguments.shrink = Duration::from_secs(value.parse()?),
             "--kernel" => arguments.kernel = Some(value.into()),
             "--writer" => arguments.writer = Some(value.into()),
@@ -107,6 +121,7 @@ fn main() -> anyhow::Result<()> {
                 let plan = Plan {
                     pool: pool_path(&format!("model-{seed}")),
                     pool_bytes: arguments.mib << 20,
+                    files: arguments.files,
                     seed,
                     operations: arguments.operations,
                 };

@@ -212,6 +212,21 @@ impl Model {
         Ok(())
     }
 
+    /// The bytes of the file `id`; none for what is no file or is not there.
+    pub fn file(&self, id: Id) -> Option<&Content> {
+        match &self.inodes.get(&id)?.body {
+            Body::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Sets the bytes of the file `id` to what was found.
+    pub fn adopt_content(&mut self, id: Id, found: Content) {
+        if let Some(Body::File(content)) = self.inodes.get_mut(&id).map(|inode| &mut inode.body) {
+            *content = found;
+        }
+    }
+
     /// Lets the file in `slot` have been stamped as modified though the operation failed, as ext4 does.
     pub fn forgive_stamp(&mut self, slot: usize) {
         let now = self.now;

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use udax::{AllocateMode, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, Timestamp, XattrMode};
+use udax::{
+    AllocateMode, Dax, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, Timestamp, XattrMode,
+};
 
 /// How many files a sequence can have open at a time.
 pub const SLOTS: usize = 12;
@@ -152,6 +154,11 @@ pub enum FileOperation {
         offset: u64,
         parts: Vec<Data>,
     },
+    /// As `Write`, durable when it returns (`RWF_DSYNC`).
+    WriteDurably {
+        offset: u64,
+        data: Data,
+    },
     Append {
         data: Data,
     },
@@ -183,6 +190,10 @@ pub enum FileOperation {
         name: Text,
     },
     Sync,
+    /// Sets or clears the DAX flag, which switches the file where the mount goes by it.
+    SetDax {
+        dax: Dax,
+    },
     /// Gives the file a (further) name.
     Link {
         path: Text,

@@ -6,13 +6,54 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
-use udax::{Access, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Request, Stat};
+use udax::{
+    Access, DataSource, DaxMode, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Request,
+    Stat, WriteFlags,
+};
 use udax_check::{CheckOptions, Report, Silent};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::operation::{
     Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Remap, Reply, SLOTS, Text, View,
 };
+
+/// How a pool keeps the data of its files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Files {
+    /// Reached by memory access, without checksums.
+    #[default]
+    Plain,
+    /// Reached by memory access, with checksums.
+    Summed,
+    /// Through the page cache. Before a crash all is synced: else nothing is promised.
+    Cached,
+    /// As `Cached`, with their data on a data device: a file beside the pool.
+    Tiered,
+}
+
+impl Files {
+    fn mount(self) -> MountOptions {
+        match self {
+            Self::Plain | Self::Summed => MountOptions::default(),
+            Self::Tiered => MountOptions {
+                dax: DaxMode::Inode,
+                cache_bytes: 1 << 20,
+                ..MountOptions::default()
+            },
+            // So little that folios go all the time.
+            Self::Cached => MountOptions {
+                dax: DaxMode::Never,
+                cache_bytes: 1 << 20,
+                ..MountOptions::default()
+            },
+        }
+    }
+}
+
+/// The data device of the pool in `path`: a file beside it.
+pub fn data_device(path: &Path) -> PathBuf {
+    path.with_extension("device")
+}
 
 /// What operations are carried out on.
 pub trait Target {
@@ -21,6 +62,11 @@ pub trait Target {
     /// # Errors
     /// The number of its error.
     fn apply(&mut self, operation: &Operation) -> Outcome;
+
+    /// Whether two files may be refused to share or exchange blocks, as theirs are in different places.
+    fn has_two_places(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -33,6 +79,7 @@ struct Open {
 #[derive(Debug)]
 pub struct Pool {
     path: PathBuf,
+    files: Files,
     filesystem: Option<Filesystem>,
     slots: Vec<Option<Open>>,
     prefix: Vec<u8>,
@@ -44,14 +91,33 @@ impl Pool {
     /// # Errors
     /// What formatting or opening says.
     pub fn create(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+        Self::create_with(path, bytes, Files::Plain)
+    }
+
+    /// As [`Pool::create`], for data that is kept so.
+    ///
+    /// # Errors
+    /// As [`Pool::create`].
+    pub fn create_with(path: &Path, bytes: u64, files: Files) -> anyhow::Result<Self> {
+        let device = data_device(path);
+        if files == Files::Tiered {
+            let file = fs::File::create(&device).context("data device")?;
+            file.set_len(bytes).context("size of the data device")?;
+        }
         let options = FormatOptions {
             size: Some(bytes),
             force: true,
             owner: Owner::default(),
+            data_checksums: files == Files::Summed,
+            data: (files == Files::Tiered).then(|| DataSource::Path(device.clone())),
             ..FormatOptions::default()
         };
         Filesystem::format(path, &options).context("format")?;
-        Self::open(path)
+        let filesystem = Filesystem::open(path, &files.mount()).context("open")?;
+        Ok(Self {
+            files,
+            ..Self::within(path, filesystem, b"")
+        })
     }
 
     /// Opens the pool in `path`.
@@ -67,6 +133,7 @@ impl Pool {
     pub fn within(path: &Path, filesystem: Filesystem, prefix: &[u8]) -> Self {
         Self {
             path: path.to_owned(),
+            files: Files::Plain,
             filesystem: Some(filesystem),
             slots: (0..=SLOTS).map(|_| None).collect(),
             prefix: prefix.to_vec(),
@@ -95,7 +162,7 @@ impl Pool {
     /// When closing or opening fails, the check finds a problem, or the pool was not clean.
     pub fn remount(&mut self) -> anyhow::Result<()> {
         self.close()?;
-        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("open")?;
+        let filesystem = Filesystem::open(&self.path, &self.files.mount()).context("open")?;
         ensure!(
             filesystem.recovery().was_clean,
             "closed cleanly, but opens as not clean"
@@ -121,18 +188,26 @@ impl Pool {
     /// # Errors
     /// When the copy cannot be made, opened, or the check finds a problem before or after the recovery.
     pub fn crash(&mut self) -> anyhow::Result<()> {
+        if matches!(self.files, Files::Cached | Files::Tiered) {
+            self.filesystem().sync().context("sync")?;
+        }
         let copy = self.path.with_extension("crashed");
         fs::copy(&self.path, &copy).context("copy of the pool")?;
         self.close_files();
         self.filesystem = None;
         fs::rename(&copy, &self.path).context("rename of the copy")?;
         check(&self.path).context("before recovery")?;
-        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("recovery")?;
+        let filesystem = Filesystem::open(&self.path, &self.files.mount()).context("recovery")?;
         ensure!(!filesystem.recovery().was_clean, "crashed, but opens as clean");
         filesystem.close().context("close after recovery")?;
         check(&self.path).context("after recovery")?;
-        self.filesystem = Some(Filesystem::open(&self.path, &MountOptions::default()).context("open")?);
+        self.filesystem = Some(Filesystem::open(&self.path, &self.files.mount()).context("open")?);
         Ok(())
+    }
+
+    /// Whether what is open in `slot` is a file that is reached by memory access.
+    pub fn is_dax(&self, slot: usize) -> bool {
+        self.file(slot).is_ok_and(File::is_dax)
     }
 
     fn file(&self, slot: usize) -> Result<&File, Errno> {
@@ -179,6 +254,9 @@ impl Pool {
                 let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
                 count(file.write_vectored_at(&slices, *offset)?)
             }
+            FileOperation::WriteDurably { offset, data } => {
+                count(file.write_with(&data.bytes(), *offset, WriteFlags::DSYNC)?.1)
+            }
             FileOperation::Append { data } => Reply::Count(file.append(&data.bytes())?),
             FileOperation::Truncate { size } => done(file.truncate(*size)?),
             FileOperation::Allocate { mode, offset, len } => done(file.allocate(*mode, *offset, *len)?),
@@ -190,6 +268,7 @@ impl Pool {
             FileOperation::StreamDirectory { .. } => Reply::Done,
             FileOperation::Xattr { name } => Reply::Bytes(file.xattr(&name.0)?),
             FileOperation::Sync => done(file.sync()?),
+            FileOperation::SetDax { dax } => done(file.set_dax(*dax)?),
             FileOperation::Link { path } => done(self.filesystem().link_file(file, self.full(path).path())?),
         })
     }
@@ -323,6 +402,10 @@ impl Target for Pool {
     fn apply(&mut self, operation: &Operation) -> Outcome {
         self.try_apply(operation).map_err(|error| error.errno())
     }
+
+    fn has_two_places(&self) -> bool {
+        self.files == Files::Tiered
+    }
 }
 
 /// Checks the closed pool in the file `path`.
@@ -343,7 +426,11 @@ pub fn check_report(path: &Path) -> anyhow::Result<Report> {
         ..RegionOptions::default()
     };
     let region = Region::open(path, options).context("open for the check")?;
-    let report = udax_check::check(&region, &CheckOptions::default(), &Silent).context("check")?;
+    let options = CheckOptions {
+        data: true,
+        ..CheckOptions::default()
+    };
+    let report = udax_check::check(&region, &options, &Silent).context("check")?;
     ensure!(
         report.problems.is_empty(),
         "the check finds {:#?}",
@@ -412,6 +499,9 @@ fn view(stat: &Stat) -> Reply {
 
 /// Stores `bytes` through a pin only, and persists them.
 fn overwrite_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
+    if !file.is_dax() {
+        return file.write_at(bytes, offset);
+    }
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let pin = file.pin(offset, len, Request::new(Access::Write))?;
     pin.write(offset % 4096, bytes)?;
@@ -424,8 +514,8 @@ fn overwrite_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Resul
 fn store_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
     let count = file.write_at(bytes, offset)?;
     let bytes = &bytes[..count];
-    if count == 0 {
-        return Ok(0);
+    if count == 0 || !file.is_dax() {
+        return Ok(count);
     }
     let len = u64::try_from(count).unwrap_or(u64::MAX);
     match file.pin(offset, len, Request::new(Access::Write)) {
@@ -440,8 +530,13 @@ fn store_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<us
             file.sync()?;
             Ok(count)
         }
-        // Pins read too.
-        Err(udax::Error::BadHandle(_)) => file.write_at(bytes, offset),
+        // Pins read too. With checksums it takes new blocks again, which a full pool has not; the bytes are written.
+        Err(udax::Error::BadHandle(_)) => match file.write_at(bytes, offset) {
+            Err(udax::Error::NoSpace { .. }) => Ok(count),
+            other => other,
+        },
+        // To take checksums away a pin may need a node of a tree, for which there is no block.
+        Err(udax::Error::NoSpace { .. }) => Ok(count),
         Err(error) => Err(error),
     }
 }

@@ -13,7 +13,7 @@ use crate::generate::{Generator, Profile, TOO_MUCH};
 use crate::kernel::Kernel;
 use crate::model::{Expected, Model, Moment};
 use crate::operation::{FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, Text};
-use crate::pool::{Pool, Target};
+use crate::pool::{Files, Pool, Target, data_device};
 use crate::verify::verify;
 
 /// The most operations of a failing sequence that are printed.
@@ -32,6 +32,8 @@ pub struct Plan {
     pub pool: PathBuf,
     /// Bytes of the pool. In a small one operations may fail with `ENOSPC`, and then must change nothing.
     pub pool_bytes: u64,
+    /// How the data of its files is kept.
+    pub files: Files,
     /// Seed of the operations.
     pub seed: u64,
     /// How many.
@@ -121,7 +123,8 @@ impl Plan {
 
     fn start(&self) -> Result<Session<Pool>, String> {
         let before = now();
-        let pool = Pool::create(&self.pool, self.pool_bytes).map_err(|error| format!("{error:#}"))?;
+        let pool = Pool::create_with(&self.pool, self.pool_bytes, self.files)
+            .map_err(|error| format!("{error:#}"))?;
         let is_small = self.pool_bytes <= SMALL_POOL;
         let model = Model::new(0o755, Owner::default(), since(before));
         Ok(Session {
@@ -135,8 +138,11 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        // A pool that was never made needs no removal.
+        // What was never made needs no removal.
         let _ = std::fs::remove_file(&self.pool);
+        if self.files == Files::Tiered {
+            let _ = std::fs::remove_file(data_device(&self.pool));
+        }
     }
 }
 
@@ -188,6 +194,10 @@ impl<T: Target> Session<T> {
                 // What was open in the slot is closed all the same.
                 let _ = self.model.apply(&Operation::Close { slot: *slot }, since(before));
             }
+            return Ok(());
+        }
+        let is_remap = matches!(operation, Operation::Remap { .. });
+        if found == Err(Errno::EOPNOTSUPP) && is_remap && self.target.has_two_places() {
             return Ok(());
         }
         if found == Err(Errno::EOPNOTSUPP) && sets_permissions(operation) {
@@ -312,39 +322,21 @@ fn shortened(operation: &Operation, found: &Outcome) -> Operation {
     };
     let len = usize::try_from(*count).unwrap_or(usize::MAX);
     match operation.clone() {
-        Operation::File {
-            slot,
-            what: FileOperation::Write { offset, mut data },
-        } if len > 0 => {
-            data.len = data.len.min(len);
-            Operation::File {
-                slot,
-                what: FileOperation::Write { offset, data },
+        Operation::File { slot, mut what } if len > 0 => {
+            match &mut what {
+                FileOperation::Write { data, .. }
+                | FileOperation::WriteDurably { data, .. }
+                | FileOperation::StorePinned { data, .. } => data.len = data.len.min(len),
+                FileOperation::WriteVectored { parts, .. } => {
+                    let mut left = len;
+                    for part in parts {
+                        part.len = part.len.min(left);
+                        left -= part.len;
+                    }
+                }
+                _ => {}
             }
-        }
-        Operation::File {
-            slot,
-            what: FileOperation::StorePinned { offset, mut data },
-        } if len > 0 => {
-            data.len = data.len.min(len);
-            Operation::File {
-                slot,
-                what: FileOperation::StorePinned { offset, data },
-            }
-        }
-        Operation::File {
-            slot,
-            what: FileOperation::WriteVectored { offset, mut parts },
-        } if len > 0 => {
-            let mut left = len;
-            for part in &mut parts {
-                part.len = part.len.min(left);
-                left -= part.len;
-            }
-            Operation::File {
-                slot,
-                what: FileOperation::WriteVectored { offset, parts },
-            }
+            Operation::File { slot, what }
         }
         Operation::CopyRange {
             from,

@@ -1,11 +1,9 @@
 //! A whole tree against the model.
 
-use nix::errno::Errno;
-use udax::{NewInode, OpenFlags};
-
 use crate::compare::Comparer;
 use crate::model::{Body, Content, Expected, Id, Model};
-use crate::operation::{FileOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text};
+use crate::opened::Opened;
+use crate::operation::{NodeOperation, Operation, Text};
 use crate::pool::Target;
 
 const BLOCK: u64 = 4096;
@@ -42,26 +40,11 @@ pub fn verify(
 /// # Errors
 /// When they cannot be read.
 pub fn adopt(target: &mut dyn Target, path: &[u8], content: &mut Content) -> Result<(), String> {
-    let open = Operation::Open {
-        slot: SLOTS,
-        path: Text::from(path),
-        flags: OpenFlags::READ,
-        new: NewInode {
-            permissions: 0,
-            owner: udax::Owner::default(),
-        },
-    };
-    target.apply(&open).map_err(|errno| format!("open: {errno}"))?;
+    let mut file = Opened::new(target, &Text::from(path))?;
     let numbers: Vec<u64> = content.block_numbers().collect();
-    for offset in numbers.into_iter().map(|number| number * BLOCK) {
-        let what = FileOperation::Read { offset, len: 4096 };
-        match target.apply(&Operation::File { slot: SLOTS, what }) {
-            Ok(Reply::Bytes(bytes)) if bytes.is_empty() => {}
-            Ok(Reply::Bytes(bytes)) => content.write(offset, &bytes),
-            other => return Err(format!("read at {offset}: {other:?}")),
-        }
+    for number in numbers {
+        content.replace(number, &file.block(number)?);
     }
-    let _ = target.apply(&Operation::Close { slot: SLOTS });
     Ok(())
 }
 
@@ -111,96 +94,66 @@ impl Tree<'_> {
     }
 
     fn content(&mut self, content: &Content, torn: Option<&Content>) -> Result<(), String> {
-        let open = Operation::Open {
-            slot: SLOTS,
-            path: self.path.clone(),
-            flags: OpenFlags::READ,
-            new: NewInode {
-                permissions: 0,
-                owner: udax::Owner::default(),
-            },
-        };
-        self.target
-            .apply(&open)
-            .map_err(|errno| format!("open: {errno}"))?;
-        let result = self.data(content, torn);
-        let _ = self.target.apply(&Operation::Close { slot: SLOTS });
-        result
-    }
-
-    fn data(&mut self, content: &Content, torn: Option<&Content>) -> Result<(), String> {
+        let mut file = Opened::new(self.target, self.path)?;
         for number in content.block_numbers() {
-            self.range(content, torn, number * BLOCK, BLOCK)?;
+            range(&mut file, content, torn, (number * BLOCK, BLOCK))?;
         }
         // What the file has beyond the blocks of the model must be zeros.
-        let mut offset = 0;
-        while let Some(start) = offset_of(self.file(FileOperation::SeekData { offset }))? {
-            let end = offset_of(self.file(FileOperation::SeekHole { offset: start }))?
-                .filter(|end| *end > start)
-                .ok_or_else(|| format!("no hole after the data at {start}"))?;
+        let mut at = 0;
+        while let Some((start, end)) = file.next_data(at)? {
             for (at, len) in content.gaps(start, end) {
-                self.zeros(content, at, len)?;
+                zeros(&mut file, content, (at, len))?;
             }
-            offset = end;
+            at = end;
         }
         Ok(())
-    }
-
-    fn zeros(&mut self, content: &Content, mut at: u64, len: u64) -> Result<(), String> {
-        let end = at + len;
-        while at < end {
-            let len = MAX_READ.min(end - at);
-            self.range(content, None, at, len)?;
-            at += len;
-        }
-        Ok(())
-    }
-
-    fn range(&mut self, content: &Content, torn: Option<&Content>, at: u64, len: u64) -> Result<(), String> {
-        let len = usize::try_from(len).map_err(|error| error.to_string())?;
-        let expected = content.read(at, len);
-        let found = match self.file(FileOperation::Read { offset: at, len }) {
-            Ok(Reply::Bytes(found)) => found,
-            other => return Err(format!("read of {len} bytes at {at}: {other:?}")),
-        };
-        if found == expected {
-            return Ok(());
-        }
-        if found.len() != expected.len() {
-            return Err(format!(
-                "{} bytes at {at} instead of {}",
-                found.len(),
-                expected.len()
-            ));
-        }
-        let mut other = torn.map(|torn| torn.read(at, len)).unwrap_or_default();
-        other.resize(expected.len(), 0);
-        let words = found.chunks(8).zip(expected.chunks(8).zip(other.chunks(8)));
-        for (index, (found, (expected, other))) in (0_u64..).zip(words) {
-            if found != expected && (torn.is_none() || found != other) {
-                return Err(format!(
-                    "the word at {} is {found:02x?} instead of {expected:02x?}{}",
-                    at + index * 8,
-                    if torn.is_some() {
-                        " or the one being written"
-                    } else {
-                        ""
-                    }
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, what: FileOperation) -> Outcome {
-        self.target.apply(&Operation::File { slot: SLOTS, what })
     }
 }
 
-fn offset_of(found: Outcome) -> Result<Option<u64>, String> {
-    match found {
-        Ok(Reply::Count(offset)) => Ok(Some(offset)),
-        Err(Errno::ENXIO) => Ok(None),
-        other => Err(format!("seek gives {other:?}")),
+fn zeros(file: &mut Opened<'_>, content: &Content, (mut at, len): (u64, u64)) -> Result<(), String> {
+    let end = at + len;
+    while at < end {
+        let len = MAX_READ.min(end - at);
+        range(file, content, None, (at, len))?;
+        at += len;
     }
+    Ok(())
+}
+
+fn range(
+    file: &mut Opened<'_>,
+    content: &Content,
+    torn: Option<&Content>,
+    (at, len): (u64, u64),
+) -> Result<(), String> {
+    let len = usize::try_from(len).map_err(|error| error.to_string())?;
+    let expected = content.read(at, len);
+    let found = file.read(at, len)?;
+    if found == expected {
+        return Ok(());
+    }
+    if found.len() != expected.len() {
+        return Err(format!(
+            "{} bytes at {at} instead of {}",
+            found.len(),
+            expected.len()
+        ));
+    }
+    let mut other = torn.map(|torn| torn.read(at, len)).unwrap_or_default();
+    other.resize(expected.len(), 0);
+    let words = found.chunks(8).zip(expected.chunks(8).zip(other.chunks(8)));
+    for (index, (found, (expected, other))) in (0_u64..).zip(words) {
+        if found != expected && (torn.is_none() || found != other) {
+            return Err(format!(
+                "the word at {} is {found:02x?} instead of {expected:02x?}{}",
+                at + index * 8,
+                if torn.is_some() {
+                    " or the one being written"
+                } else {
+                    ""
+                }
+            ));
+        }
+    }
+    Ok(())
 }

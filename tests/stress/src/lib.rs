@@ -41,12 +41,13 @@ impl StressPool {
         })
     }
 
-    /// Holds a contest.
+    /// Holds a contest. Where files are switched, the page cache is so small that it is always full.
     ///
     /// # Errors
     /// When there can be none, or the pool cannot be closed after one without findings.
     pub fn contest(&self, options: &Options) -> anyhow::Result<Report> {
-        let filesystem = Filesystem::open(&self.path, &MountOptions::default()).context("open")?;
+        let mount = options.ways.mount(MountOptions::default());
+        let filesystem = Filesystem::open(&self.path, &mount).context("open")?;
         let report = udax_stress::run(&filesystem, options, &Stop::default())?;
         if report.is_clean() {
             filesystem.close().context("close")?;

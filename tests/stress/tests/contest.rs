@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use udax_stress::{EngineKind, Options, Report, Stop, StressError};
+use udax_stress::{EngineKind, Options, Report, Stop, StressError, Ways};
 use udax_test_stress::StressPool;
 
 const MIB: u64 = 1 << 20;
@@ -55,6 +55,35 @@ fn nor_when_the_pool_is_nearly_full() -> anyhow::Result<()> {
         ..Options::default()
     };
     hold(&options, 16 * MIB)?;
+    Ok(())
+}
+
+#[test]
+fn nor_when_files_are_switched_between_memory_access_and_a_cache_that_is_too_small() -> anyhow::Result<()> {
+    let is_long = std::env::var_os("UDAX_LONG").is_some();
+    for (seed, bytes) in [(6, 64 * MIB), (7, 16 * MIB)] {
+        let options = Options {
+            seed,
+            duration: Duration::from_secs(if is_long { 250 } else { 4 }),
+            ways: Ways::Switched,
+            ..Options::default()
+        };
+        let report = hold(&options, bytes)?;
+        println!("{report:#?}");
+        let switches = report
+            .operations
+            .iter()
+            .find(|count| count.operation == "switch DAX");
+        assert!(
+            switches.is_some_and(|count| count.count > 100 + count.refused),
+            "{report:#?}"
+        );
+        // The cache was full, and dirty.
+        assert!(
+            report.cache.evicted > 100 && report.cache.most_dirty > 10,
+            "{report:#?}"
+        );
+    }
     Ok(())
 }
 

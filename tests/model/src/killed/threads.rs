@@ -184,6 +184,8 @@ struct Lane {
     model: Model,
     comparer: Comparer,
     held: Held,
+    /// What the last writer's thread has reported, for messages.
+    deeds: Vec<Deed>,
 }
 
 impl Lane {
@@ -193,12 +195,14 @@ impl Lane {
             model: Model::new(NEW.permissions, NEW.owner, since(now())),
             comparer: Comparer::new(Times::Ignored, Scope::Subtree),
             held: Held::default(),
+            deeds: Vec::new(),
         }
     }
 
     /// Does what was reported; what was under way then.
     fn follow(&mut self, seed: u64, reports: &[i32], moment: Moment) -> anyhow::Result<Deed> {
         let mut script = Script::new(seed, self.thread);
+        self.deeds.clear();
         for (index, errno) in reports.iter().enumerate() {
             let deed = script.next();
             let result = match &deed {
@@ -206,6 +210,7 @@ impl Lane {
                 Deed::Step(step) => self.held.apply(*step, *errno),
             };
             result.with_context(|| format!("thread {}, deed {index} {deed:?}", self.thread))?;
+            self.deeds.push(deed);
         }
         Ok(script.next())
     }
@@ -226,8 +231,21 @@ impl Lane {
             .settle(filesystem, &pinned_directory(self.thread), step)?;
         let mut pool = Pool::within(path, filesystem.clone(), directory(self.thread).as_bytes());
         let settled = settle_models(&mut pool, &mut self.model, &mut self.comparer, operation, moment)
-            .with_context(|| directory(self.thread))?;
+            .with_context(|| format!("{}, after {}", directory(self.thread), self.history()))?;
         Ok(if step.is_some() { held } else { settled })
+    }
+
+    /// What the last writer has done in the first directory, one a line.
+    fn history(&self) -> String {
+        let operations = self
+            .deeds
+            .iter()
+            .enumerate()
+            .filter_map(|(index, deed)| match deed {
+                Deed::Operation(operation) => Some(format!("{index}: {operation:?}")),
+                Deed::Step(_) => None,
+            });
+        operations.collect::<Vec<_>>().join("\n  ")
     }
 
     /// Inodes of both directories, themselves too.

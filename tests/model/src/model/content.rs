@@ -63,6 +63,18 @@ impl Content {
         self.blocks.keys().copied()
     }
 
+    /// The bytes of a block; those behind the end are zeros. `None` for a hole.
+    pub fn block(&self, number: u64) -> Option<&[u8; 4096]> {
+        self.blocks.get(&number).map(|block| &*block.bytes)
+    }
+
+    /// Sets the bytes of a block that is there. Whether it is data or a hole is as certain as before.
+    pub fn replace(&mut self, number: u64, bytes: &[u8]) {
+        if let Some(block) = self.blocks.get_mut(&number) {
+            Arc::make_mut(&mut block.bytes)[..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
     /// What of `start..end` none of these blocks cover, as offsets and lengths.
     pub fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
@@ -345,6 +357,19 @@ mod tests {
         assert_eq!(content.read(MAX_SIZE - 2, 10), [2, 3]);
         content.truncate(1);
         assert_eq!(content.data_blocks(), 0);
+    }
+
+    #[test]
+    fn a_copied_hole_whose_bytes_were_looked_at_may_still_be_either() {
+        let mut source = Content::default();
+        source.extend(3 * 4096);
+        let mut copy = Content::default();
+        copy.copy_from(&source, 0, 0, 3 * 4096);
+        copy.replace(1, &[0; 4096]);
+        assert_eq!(copy.data_blocks(), 0);
+        copy.replace(2, &[5; 100]);
+        assert_eq!(copy.read(2 * 4096, 2), [5, 5]);
+        assert_eq!(copy.size(), 3 * 4096);
     }
 
     #[test]

@@ -141,9 +141,8 @@ impl Model {
             FileOperation::ReadVectored { offset, lens } => self.read(id, flags, *offset, lens.iter().sum()),
             FileOperation::Write { offset, data }
             | FileOperation::StorePinned { offset, data }
-            | FileOperation::OverwritePinned { offset, data } => {
-                self.write(id, flags, *offset, &data.bytes())
-            }
+            | FileOperation::OverwritePinned { offset, data }
+            | FileOperation::WriteDurably { offset, data } => self.write(id, flags, *offset, &data.bytes()),
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 self.write(id, flags, *offset, &bytes)
@@ -168,8 +167,22 @@ impl Model {
             }
             FileOperation::Xattr { name } => self.xattr(id, &name.0),
             FileOperation::Sync => Ok(Expected::Done),
+            FileOperation::SetDax { .. } => self.set_dax(id, flags),
             FileOperation::Link { path } => self.link(id, &path.0),
         }
+    }
+
+    fn set_dax(&mut self, id: Id, flags: OpenFlags) -> Prediction {
+        let is_file = matches!(self.inode(id).body, Body::File(_));
+        if is_file && !flags.contains(OpenFlags::WRITE) {
+            return Err(Errno::EBADF.into());
+        }
+        if !is_file && !self.inode(id).is_directory() {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        let now = self.now;
+        self.inode_mut(id).perhaps_change(now);
+        Ok(Expected::Done)
     }
 
     fn content(&self, id: Id) -> Result<&Content, Fault> {

@@ -1,0 +1,349 @@
+//! What files in a page cache may hold after a power failure.
+//!
+//! Names and attributes are promised when an operation returns, as for all files. Bytes and ends are promised by what
+//! writes them out ([`Kept`]). What was written since then may be there or not, each aligned word of 8 bytes by itself,
+//! and the end is somewhere between those that the file had since then; what lies before it was written out, so that
+//! no word there is from when the file was shorter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use udax::OpenFlags;
+use udax_test_model::model::{Content, Id, Model};
+use udax_test_model::opened::Opened;
+use udax_test_model::operation::{FileOperation, NodeOperation, Operation, Text};
+use udax_test_model::pool::Pool;
+use udax_test_model::run::Session;
+
+use crate::base::State;
+
+const BLOCK: u64 = 4096;
+const WORD: u64 = 8;
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// What an operation has made durable when it returns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// All bytes of all files.
+    All,
+    /// All bytes of a file.
+    File(Id),
+    /// These bytes of it.
+    Range(Id, Range<u64>),
+    /// That it has nothing behind this end any more.
+    End(Id, u64),
+}
+
+/// What the operation that led from `before` to `after` has made durable. It has succeeded; `is_dax`: what is open in
+/// a slot is reached by memory access now.
+pub fn kept(
+    operation: &Operation,
+    before: &Model,
+    after: &Model,
+    is_dax: impl Fn(usize) -> bool,
+) -> Vec<Kept> {
+    let open = |slot: usize| after.handle(slot).map(|handle| handle.id);
+    match operation {
+        Operation::Sync => vec![Kept::All],
+        Operation::File { slot, what } => {
+            let Some(id) = open(*slot) else {
+                return Vec::new();
+            };
+            match what {
+                FileOperation::Truncate { .. } => cut(id, before, after),
+                FileOperation::Allocate { .. } | FileOperation::SetDax { .. } | FileOperation::Sync => {
+                    vec![Kept::File(id)]
+                }
+                _ if is_dax(*slot) => vec![Kept::File(id)],
+                FileOperation::WriteDurably { offset, data } => {
+                    let is_append = after
+                        .handle(*slot)
+                        .is_some_and(|handle| handle.flags.contains(OpenFlags::APPEND));
+                    let offset = match is_append {
+                        true => size(before, id),
+                        false => *offset,
+                    };
+                    let len = u64::try_from(data.len).unwrap_or(u64::MAX);
+                    vec![Kept::Range(id, offset..offset.saturating_add(len))]
+                }
+                _ => Vec::new(),
+            }
+        }
+        // Both files are settled first.
+        Operation::CopyRange { from, to, len, .. } | Operation::Remap { from, to, len, .. } if *len > 0 => {
+            [open(*from), open(*to)]
+                .into_iter()
+                .flatten()
+                .map(Kept::File)
+                .collect()
+        }
+        Operation::Open { slot, flags, .. } if flags.contains(OpenFlags::TRUNCATE) => {
+            open(*slot).map_or_else(Vec::new, |id| cut(id, before, after))
+        }
+        Operation::Node {
+            what: NodeOperation::Truncate { .. },
+            ..
+        } => {
+            let files = after.inodes().map(|(id, _)| id);
+            let changed = files.filter(|id| size(before, *id) != size(after, *id));
+            changed.flat_map(|id| cut(id, before, after)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A shorter file has its bytes where they were; a longer one was settled.
+fn cut(id: Id, before: &Model, after: &Model) -> Vec<Kept> {
+    let (before, after) = (size(before, id), size(after, id));
+    match after < before {
+        true => vec![Kept::End(id, after)],
+        false => vec![Kept::File(id)],
+    }
+}
+
+fn size(model: &Model, id: Id) -> u64 {
+    model.file(id).map_or(0, Content::size)
+}
+
+/// All that one thread's files have held.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// In order: before the first operation, and after each.
+    pub versions: Vec<Arc<State>>,
+    /// What was durable in each but the first.
+    pub kept: Vec<Vec<Kept>>,
+}
+
+/// What is legal for one file.
+#[derive(Debug)]
+struct Bounds {
+    /// Bytes in this range are from this version or a later one.
+    floors: Vec<(Range<u64>, usize)>,
+    /// The least and the greatest end.
+    ends: (u64, u64),
+    /// The last version whose bytes may be there.
+    last: usize,
+}
+
+impl Bounds {
+    fn floor(&self, word: &Range<u64>) -> usize {
+        let meets = |range: &Range<u64>| range.start < word.end && word.start < range.end;
+        let floors = self.floors.iter().filter(|(range, _)| meets(range));
+        floors.map(|(_, version)| *version).max().unwrap_or(0)
+    }
+}
+
+impl History {
+    /// Sets the files of the session's model, which is that of version `base`, to what its pool holds. The operations
+    /// up to `last` were begun.
+    ///
+    /// # Errors
+    /// Bytes or an end that were never there, or not any more.
+    pub fn adopt(&self, session: &mut Session<Pool>, base: usize, last: usize) -> Result<(), String> {
+        let paths: BTreeMap<Id, Vec<u8>> = session.model.paths().into_iter().collect();
+        for (id, path) in paths {
+            if session.model.file(id).is_some() {
+                let path = Text(path);
+                let found = self.found(session, (id, &path), &self.bounds(id, base, last));
+                let content = found.map_err(|what| format!("{path:?}: {what}"))?;
+                session.model.adopt_content(id, content);
+            }
+        }
+        Ok(())
+    }
+
+    fn bounds(&self, id: Id, base: usize, last: usize) -> Bounds {
+        let end = |version: usize| size(&self.versions[version].model, id);
+        let mut floors = Vec::new();
+        let (mut least, mut greatest) = (end(0), end(0));
+        for version in 1..=last {
+            let now = end(version);
+            (least, greatest) = (least.min(now), greatest.max(now));
+            let kept = match version <= base {
+                true => self.kept[version - 1].as_slice(),
+                false => &[],
+            };
+            for kept in kept {
+                match kept {
+                    Kept::File(file) | Kept::Range(file, _) | Kept::End(file, _) if *file != id => {}
+                    Kept::All | Kept::File(_) => {
+                        floors = vec![(0..u64::MAX, version)];
+                        (least, greatest) = (now, now);
+                    }
+                    Kept::Range(_, range) => {
+                        floors.push((range.clone(), version));
+                        least = least.max(now.min(range.end));
+                    }
+                    Kept::End(_, end) => {
+                        floors.push((*end..u64::MAX, version));
+                        greatest = now;
+                    }
+                }
+            }
+        }
+        let ends = (least, greatest);
+        Bounds { floors, ends, last }
+    }
+
+    /// What the file holds, if that is legal.
+    fn found(
+        &self,
+        session: &mut Session<Pool>,
+        (id, path): (Id, &Text),
+        bounds: &Bounds,
+    ) -> Result<Content, String> {
+        let mut file = Opened::new(&mut session.target, path)?;
+        let (least, greatest) = bounds.ends;
+        let size = file.size();
+        if size < least || size > greatest {
+            return Err(format!("the end is {size}, not between {least} and {greatest}"));
+        }
+        let mut content = Content::default();
+        content.extend(size);
+        let mut numbers = BTreeSet::new();
+        let mut at = 0;
+        while let Some((start, end)) = file.next_data(at)? {
+            at = start;
+            while at < end {
+                let bytes = file.block(at / BLOCK)?;
+                content.write(at, &bytes);
+                numbers.insert(at / BLOCK);
+                at += BLOCK;
+            }
+        }
+        let versions = self.versions[..=bounds.last].iter();
+        for version in versions.filter_map(|state| state.model.file(id)) {
+            numbers.extend(version.block_numbers());
+        }
+        let end = size.div_ceil(BLOCK);
+        for number in numbers.into_iter().take_while(|number| *number < end) {
+            self.check_block((id, number), &file.block(number)?, bounds)?;
+        }
+        Ok(content)
+    }
+
+    fn check_block(&self, (id, number): (Id, u64), found: &[u8], bounds: &Bounds) -> Result<(), String> {
+        let at = number * BLOCK;
+        // Each block that differs from its successor, with the file's end and the last version that has both.
+        let mut blocks: Vec<(usize, u64, &[u8; 4096])> = Vec::new();
+        for (version, state) in self.versions[..=bounds.last].iter().enumerate() {
+            let Some(content) = state.model.file(id) else {
+                continue;
+            };
+            let block = content.block(number).unwrap_or(&ZEROS);
+            let end = content.size();
+            match blocks.last_mut() {
+                Some((last, same_end, same)) if std::ptr::eq(*same, block) && *same_end == end => {
+                    *last = version
+                }
+                _ => blocks.push((version, end, block)),
+            }
+        }
+        for (index, word) in found.chunks(8).enumerate() {
+            let from = index * 8;
+            let start = at + u64::try_from(from).unwrap_or(0);
+            let floor = bounds.floor(&(start..start + WORD));
+            let is_legal = |(version, end, block): &(usize, u64, &[u8; 4096])| {
+                *version >= floor && *end > start && block.get(from..from + word.len()) == Some(word)
+            };
+            if !blocks.iter().any(is_legal) {
+                return Err(format!(
+                    "the word at {start} is {word:02x?}, which no version from {floor} on has"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use udax::{Dax, NewInode, Owner};
+    use udax_test_model::operation::Data;
+
+    use super::*;
+
+    fn versions() -> History {
+        let base = crate::base::Base::empty(16 << 20, udax::Checksums::Off).unwrap();
+        let mut state = base.state;
+        let mut versions = vec![Arc::new(state.clone())];
+        let now = udax_test_model::run::since(base.made);
+        let file = |what| Operation::File { slot: 0, what };
+        let write = |seed| {
+            file(FileOperation::Write {
+                offset: 0,
+                data: Data { seed, len: 5000 },
+            })
+        };
+        let open = Operation::Open {
+            slot: 0,
+            path: Text::from(&b"f"[..]),
+            flags: OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
+            new: NewInode {
+                permissions: 0o600,
+                owner: Owner::default(),
+            },
+        };
+        let mut all = Vec::new();
+        let cut = file(FileOperation::Truncate { size: 100 });
+        for operation in [open, write(1), file(FileOperation::Sync), write(2), cut] {
+            let before = state.clone();
+            state.model.apply(&operation, now).unwrap();
+            all.push(kept(&operation, &before.model, &state.model, |_| false));
+            versions.push(Arc::new(state.clone()));
+        }
+        History { versions, kept: all }
+    }
+
+    #[test]
+    fn a_sync_is_a_floor_and_a_cut_one_for_what_it_cuts() {
+        let history = versions();
+        let id = history.versions[5].model.handle(0).unwrap().id;
+        let unsynced = history.bounds(id, 2, 2);
+        assert_eq!((unsynced.floor(&(0..8)), unsynced.ends), (0, (0, 5000)));
+        let synced = history.bounds(id, 4, 4);
+        assert_eq!((synced.floor(&(0..8)), synced.ends), (3, (5000, 5000)));
+        let cut = history.bounds(id, 5, 5);
+        assert_eq!((cut.floor(&(0..8)), cut.floor(&(104..112))), (3, 5));
+        assert_eq!(cut.ends, (100, 100));
+    }
+
+    #[test]
+    fn words_of_no_version_and_of_versions_too_old_are_found() {
+        let history = versions();
+        let id = history.versions[5].model.handle(0).unwrap().id;
+        let block = |version: usize| {
+            *history.versions[version]
+                .model
+                .file(id)
+                .unwrap()
+                .block(0)
+                .unwrap()
+        };
+        let bounds = history.bounds(id, 4, 4);
+        let (old, new) = (block(3), block(4));
+        let mut mixed = old;
+        mixed[8..16].copy_from_slice(&new[8..16]);
+        for legal in [old, new, mixed] {
+            history.check_block((id, 0), &legal, &bounds).unwrap();
+        }
+        mixed[12] ^= 1;
+        assert!(history.check_block((id, 0), &mixed, &bounds).is_err());
+        // A word that is before the end was written out.
+        let unsynced = history.bounds(id, 2, 2);
+        assert!(history.check_block((id, 0), &ZEROS, &unsynced).is_err());
+    }
+
+    #[test]
+    fn setting_the_flag_keeps_all_bytes_of_the_file() {
+        let history = versions();
+        let state = &history.versions[4].model;
+        let set = Operation::File {
+            slot: 0,
+            what: FileOperation::SetDax { dax: Dax::On },
+        };
+        let id = state.handle(0).unwrap().id;
+        assert_eq!(kept(&set, state, state, |_| false), [Kept::File(id)]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Tests on real persistent memory: a virtual machine with an NVDIMM, in three modes.
+//!
+//! [`Machine`](machine::Machine) runs a job in it; `suite` is everything that is run in one boot, `power` kills
+//! machines while a writer runs, and judges what they leave; `poison` is what runs inside. `ci/vm` builds what is
+//! needed and starts this.
+#![forbid(unsafe_code)]
+
+mod machine;
+mod mode;
+mod poison;
+mod power;
+mod suite;
+mod verdict;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use machine::Board;
+use mode::Mode;
+use power::Plan;
+use verdict::{End, Verdict};
+
+/// What the machine boots and what runs in it.
+#[derive(clap::Args, Clone, Debug)]
+struct Kit {
+    #[command(flatten)]
+    board: Board,
+    /// The `udax` command
+    #[arg(long, default_value = "target/debug/udax")]
+    udax: PathBuf,
+    /// The killed writer
+    #[arg(long, default_value = "target/debug/udax-test-model")]
+    writer: PathBuf,
+    /// The tests of regions
+    #[arg(long, default_value = "target/vm/region")]
+    region: PathBuf,
+    /// Modes; all when none is given
+    #[arg(long = "mode", value_enum)]
+    modes: Vec<Mode>,
+}
+
+impl Kit {
+    fn modes(&self) -> Vec<Mode> {
+        if self.modes.is_empty() {
+            Mode::ALL.to_vec()
+        } else {
+            self.modes.clone()
+        }
+    }
+}
+
+/// Tests on real persistent memory, in a virtual machine
+#[derive(Parser, Debug)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Runs the suite once in each mode, then kills machines
+    All {
+        #[command(flatten)]
+        kit: Kit,
+        #[command(flatten)]
+        plan: Plan,
+        /// How long each contest of truncations against DMA takes, in seconds
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// End within so many seconds; what was not run by then, or could not be judged, is told, and no failure
+        #[arg(long)]
+        within: Option<u64>,
+    },
+    /// Only kills machines
+    Kill {
+        #[command(flatten)]
+        kit: Kit,
+        #[command(flatten)]
+        plan: Plan,
+    },
+    /// Runs one command in the machine
+    Run {
+        #[command(flatten)]
+        kit: Kit,
+        /// The command, with its arguments; PMEM_DEV or PMEM_DIR says where the memory is
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Inside: pages of a pool lose their bytes
+    Poison {
+        /// A file or device, which is overwritten
+        pool: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::All {
+            mut kit,
+            plan,
+            seconds,
+            within,
+        } => {
+            let end = End::within(within);
+            kit.board.end = end;
+            let mut is_all = true;
+            for mode in kit.modes() {
+                let verdict = end.run(&format!("{}: suite", mode.name()), || {
+                    suite::run(&kit, mode, seconds)
+                })?;
+                is_all &= verdict == Verdict::Passed;
+            }
+            for mode in kit.modes() {
+                let verdict = end.run(&format!("{}: kills", mode.name()), || {
+                    power::run(&kit, mode, plan)
+                })?;
+                is_all &= verdict == Verdict::Passed;
+            }
+            println!(
+                "\nci/vm: {}, nothing is wrong",
+                if is_all { "all was run" } else { "not all was run" }
+            );
+        }
+        Command::Kill { kit, plan } => {
+            for mode in kit.modes() {
+                power::run(&kit, mode, plan)?;
+            }
+        }
+        Command::Run { kit, command } => {
+            let mode = kit.modes.first().copied().unwrap_or(Mode::Devdax);
+            return suite::command(&kit, mode, &command);
+        }
+        Command::Poison { pool } => poison::run(&pool)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
