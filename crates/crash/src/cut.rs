@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// One of the images that a power failure may leave.
 ///
-/// Printed as one word: `most`, `least`, `without-81`, `only-81`, `random-7`, `nth-3`, each with `@` and a number of
+/// Printed as one word: `most`, `least`, `without-81`, `only-81`, `since-40`, `random-7`, `nth-3`, each with `@` and a number of
 /// stored words when the failure comes before later ones were stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cut {
@@ -26,6 +26,8 @@ pub enum Pick {
     Without(u64),
     /// Nothing but what was stored to this unit.
     Only(u64),
+    /// Of the units, those to which nothing was stored before this word.
+    Since(u64),
     /// Of each unit some version, by this seed.
     Random(u64),
     /// Of all combinations of versions, this one: the version of the first unit counts fastest.
@@ -46,6 +48,7 @@ impl fmt::Display for Cut {
             Pick::Most => write!(f, "most"),
             Pick::Without(unit) => write!(f, "without-{unit}"),
             Pick::Only(unit) => write!(f, "only-{unit}"),
+            Pick::Since(word) => write!(f, "since-{word}"),
             Pick::Random(seed) => write!(f, "random-{seed}"),
             Pick::Nth(index) => write!(f, "nth-{index}"),
         }?;
@@ -59,7 +62,7 @@ impl fmt::Display for Cut {
 /// No cut, and no domain, is printed so.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "'{word}' names no image: there are most, least, without-UNIT, only-UNIT, random-SEED, nth-N, each with @WORDS"
+    "'{word}' names no image: there are most, least, without-UNIT, only-UNIT, since-WORD, random-SEED, nth-N, each with @WORDS"
 )]
 pub struct ParseCutError {
     word: String,
@@ -88,6 +91,7 @@ impl FromStr for Cut {
             None if pick == "most" => Pick::Most,
             Some(("without", unit)) => Pick::Without(number(unit)?),
             Some(("only", unit)) => Pick::Only(number(unit)?),
+            Some(("since", word)) => Pick::Since(number(word)?),
             Some(("random", seed)) => Pick::Random(number(seed)?),
             Some(("nth", index)) => Pick::Nth(number(index)?),
             _ => return Err(wrong()),
@@ -107,6 +111,7 @@ mod tests {
             Pick::Most,
             Pick::Without(0),
             Pick::Only(u64::MAX),
+            Pick::Since(5),
             Pick::Random(77),
             Pick::Nth(3),
         ];

@@ -30,6 +30,8 @@ struct Word {
 struct Open {
     /// As on the medium.
     durable: Vec<u8>,
+    /// With all words.
+    newest: Vec<u8>,
     words: Vec<Word>,
     /// Versions that a thread's next fence makes durable.
     flushed: Vec<(ThreadId, usize)>,
@@ -70,6 +72,8 @@ pub struct Medium {
     stored: u64,
     /// Words stored before the last fence.
     fenced: u64,
+    /// Words stored before each store after it.
+    stores: Vec<u64>,
 }
 
 impl Medium {
@@ -81,6 +85,7 @@ impl Medium {
             open: BTreeMap::new(),
             stored: 0,
             fenced: 0,
+            stores: Vec::new(),
         }
     }
 
@@ -109,6 +114,7 @@ impl Medium {
 
     fn store(&mut self, mut at: u64, mut bytes: &[u8], is_nontemporal: bool) {
         let unit_bytes = self.domain.unit();
+        self.stores.push(self.stored);
         while !bytes.is_empty() {
             let len = (WORD - usize::try_from(at % 8).unwrap_or(0)).min(bytes.len());
             let (now, rest) = bytes.split_at(len);
@@ -120,20 +126,38 @@ impl Medium {
                 is_nontemporal,
             };
             word.bytes[..len].copy_from_slice(now);
-            let (domain, durable) = (self.domain, &self.durable);
-            let open = self.open.entry(at / unit_bytes).or_insert_with(|| {
-                let mut bytes = vec![0; usize::try_from(domain.unit()).unwrap_or(0)];
-                durable.read(at / unit_bytes * unit_bytes, &mut bytes);
-                Open {
-                    durable: bytes,
-                    words: Vec::new(),
-                    flushed: Vec::new(),
-                }
-            });
-            open.words.push(word);
+            self.store_word(at / unit_bytes, word);
             self.stored += 1;
             at += u64::try_from(len).unwrap_or(0);
             bytes = rest;
+        }
+    }
+
+    /// A word that changes nothing leaves nothing open: whether it is lost or not, the image is the same.
+    fn store_word(&mut self, number: u64, word: Word) {
+        // Not so where a cached store makes durable what was stored past the cache before.
+        let may_matter = self.domain == Domain::Eadr && !word.is_nontemporal;
+        let (from, to) = (usize::from(word.at), usize::from(word.at) + usize::from(word.len));
+        let stored = &word.bytes[..usize::from(word.len)];
+        if let Some(open) = self.open.get_mut(&number) {
+            if may_matter || open.newest[from..to] != *stored {
+                open.newest[from..to].copy_from_slice(stored);
+                open.words.push(word);
+            }
+            return;
+        }
+        let mut durable = vec![0; usize::try_from(self.domain.unit()).unwrap_or(0)];
+        self.durable.read(number * self.domain.unit(), &mut durable);
+        if durable[from..to] != *stored {
+            let mut newest = durable.clone();
+            newest[from..to].copy_from_slice(stored);
+            let open = Open {
+                durable,
+                newest,
+                words: vec![word],
+                flushed: Vec::new(),
+            };
+            self.open.insert(number, open);
         }
     }
 
@@ -169,6 +193,7 @@ impl Medium {
             !open.words.is_empty()
         });
         self.fenced = self.stored;
+        self.stores.clear();
     }
 
     /// Units that were stored to and may be lost, ascending.
@@ -203,6 +228,7 @@ impl Medium {
                 Pick::Most => most,
                 Pick::Without(unit) => [most, least][usize::from(unit == *number)],
                 Pick::Only(unit) => [least, most][usize::from(unit == *number)],
+                Pick::Since(order) => [least, most][usize::from(open.words[0].order >= order)],
                 Pick::Random(_) => random.as_mut().map_or(most, |random| random.version(least, most)),
                 Pick::Nth(_) => {
                     let count = u64::try_from(most - least + 1).unwrap_or(1);
@@ -220,8 +246,9 @@ impl Medium {
 
     /// The images to look at now: all, when they are at most `limit`; else the extremes, and samples by `seed`.
     ///
-    /// The extremes concern what was stored since the last fence: of each unit, that only it is lost or only it has
-    /// reached the medium; and that the failure came between two words.
+    /// The extremes concern what was stored since the last fence: that later stores have reached the medium, and
+    /// earlier ones have not; of each unit, that only it is lost or only it has reached the medium; and that the
+    /// failure came between two words.
     pub fn cuts(&self, limit: usize, seed: u64) -> Vec<Cut> {
         if self.domain != Domain::Eadr
             && let Some(count) = self.image_count()
@@ -230,14 +257,14 @@ impl Medium {
             return (0..count).map(|index| Cut::now(Pick::Nth(index))).collect();
         }
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut extremes = self.extremes();
         // As many of the extremes as of random ones, when there is not room for all of both.
         let room = (limit / 2).saturating_sub(2);
-        while extremes.len() > room {
-            let last = random.random_range(0..extremes.len());
-            extremes.swap_remove(last);
-        }
+        let mut overtaken = self.overtaken();
+        let mut extremes = self.extremes();
+        thin(&mut overtaken, room.div_ceil(2), &mut random);
+        thin(&mut extremes, room - overtaken.len(), &mut random);
         let mut cuts = vec![Cut::now(Pick::Least), Cut::now(Pick::Most)];
+        cuts.append(&mut overtaken);
         cuts.append(&mut extremes);
         while cuts.len() < limit {
             let until = match self.domain {
@@ -249,6 +276,12 @@ impl Medium {
         }
         cuts.truncate(limit);
         cuts
+    }
+
+    /// What a fence that is missing lets happen: of the stores since the last one, the later have overtaken the earlier.
+    fn overtaken(&self) -> Vec<Cut> {
+        let later = self.stores.iter().skip(1);
+        later.map(|order| Cut::now(Pick::Since(*order))).collect()
     }
 
     fn extremes(&self) -> Vec<Cut> {
@@ -273,6 +306,14 @@ impl Medium {
             pick: Pick::Most,
         }));
         cuts
+    }
+}
+
+/// Leaves `room` of them, at most, chosen by `random`.
+fn thin(cuts: &mut Vec<Cut>, room: usize, random: &mut SmallRng) {
+    while cuts.len() > room {
+        let last = random.random_range(0..cuts.len());
+        cuts.swap_remove(last);
     }
 }
 

@@ -209,3 +209,44 @@ fn a_region_that_grows_is_longer_before_anything_is_stored_there() {
     medium.grow(2 * LEN);
     assert_eq!(medium.image(&Cut::now(Pick::Least)).len(), 2 * LEN);
 }
+
+#[test]
+fn what_changes_nothing_leaves_nothing_open() {
+    let medium = medium(Domain::Flush, |region| {
+        region.store_u64(0, 0).unwrap();
+        region.store_u64(64, 7).unwrap();
+        region.store_u64(64, 7).unwrap();
+        region.store_u64(128, 8).unwrap();
+        region.store_u64(128, 0).unwrap();
+    });
+    assert_eq!(medium.open_units(), [1, 2]);
+    assert_eq!(medium.image_count(), Some(2 * 3));
+    assert_eq!(seen(&medium, &[64, 128]), set([[0, 0], [7, 0], [0, 8], [7, 8]]));
+}
+
+#[test]
+fn with_caches_that_are_saved_a_store_that_changes_nothing_makes_what_went_past_the_cache_durable() {
+    let medium = medium(Domain::Eadr, |region| {
+        region.store_nontemporal(0, &7_u64.to_le_bytes()).unwrap();
+        region.store_u64(0, 7).unwrap();
+    });
+    assert_eq!(word(&medium.image(&Cut::now(Pick::Least)), 0), 7);
+}
+
+#[test]
+fn few_samples_have_later_stores_that_overtook_earlier_ones() {
+    let medium = medium(Domain::Flush, |region| {
+        region.store_nontemporal(0, &[1; 4096]).unwrap();
+        region.store_nontemporal(8192, &[2; 4096]).unwrap();
+    });
+    for seed in 0..100 {
+        let cuts = medium.cuts(10, seed);
+        assert!(cuts.contains(&Cut::now(Pick::Since(512))), "{cuts:?}");
+    }
+    let image = medium.image(&Cut::now(Pick::Since(512)));
+    let first_and_last = [0, 4088, 8192, 12280].map(|at| word(&image, at));
+    assert_eq!(
+        first_and_last,
+        [0, 0, 0x0202_0202_0202_0202, 0x0202_0202_0202_0202]
+    );
+}

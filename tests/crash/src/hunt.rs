@@ -13,20 +13,28 @@ use crate::workload::Workload;
 
 /// Little of each moment, so that many moments are seen: what a fault breaks, it breaks often.
 const EFFORT: Effort = Effort {
-    images: 10,
+    images: 16,
     again: 4,
     every: 4,
 };
 
+/// After so many actions a pool grows.
+const GROW_EVERY: usize = 8;
+
 /// What is gone through to find a fault.
 pub fn campaign(seed: u64, limits: Limits) -> Campaign {
-    let mut workloads = vec![Workload::Grow(vec![0, 1]), Workload::Lanes { records: 700 }];
+    let grow = || Workload::Grow(vec![0, 1]);
+    let mut workloads = vec![grow(), Workload::Lanes { records: 700 }];
     let single = Sequences {
         length: 1,
         sample: None,
     };
-    // In turn, so that what only one kind of file has is found as soon as what all have.
-    for workload in sequences(single, seed) {
+    // In turn, so that what only one kind of file has is found as soon as what all have. The samples of a workload that
+    // comes again are others.
+    for (index, workload) in sequences(single, seed).into_iter().enumerate() {
+        if index.is_multiple_of(GROW_EVERY) {
+            workloads.extend([summed(grow()), grow()]);
+        }
         workloads.extend([cached(workload.clone()), summed(workload.clone()), workload]);
     }
     for (seed, pair) in (seed..).zip(sequences(

@@ -24,6 +24,9 @@ const LINE_SECONDS: u64 = 60;
 struct Arguments {
     #[command(subcommand)]
     command: Task,
+    /// Switch this protection off; in a build with `--cfg udax_faults`.
+    #[arg(long, global = true)]
+    without: Option<Fault>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -242,7 +245,11 @@ fn rate(images: u64, time: Duration) -> u64 {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+    let Arguments { command, without } = Arguments::parse();
+    if let Some(fault) = without {
+        switch_off(fault)?;
+    }
+    match command {
         Task::Run(run) => {
             let bar = Bar::new();
             let limit = run.until;
@@ -259,10 +266,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Task::Faults { faults, seconds } => hunt_all(&faults, Duration::from_secs(seconds)),
         Task::Hunt { fault, seconds, seed } => {
-            prepare()?;
-            fault::inject(fault)?;
-            // Panics are findings here, and told as such.
-            std::panic::set_hook(Box::new(|_| {}));
+            switch_off(fault)?;
             let limits = Limits {
                 images: u64::MAX,
                 time: Duration::from_secs(seconds),
@@ -276,6 +280,15 @@ fn main() -> anyhow::Result<ExitCode> {
             place,
         } => replay(&workload, domain, &place),
     }
+}
+
+/// For the whole process, but not for what workloads begin with.
+fn switch_off(fault: Fault) -> anyhow::Result<()> {
+    prepare()?;
+    fault::inject(fault)?;
+    // Panics are findings here, and told as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    Ok(())
 }
 
 /// What is stored, flushed and fenced, numbered from `first` on.
