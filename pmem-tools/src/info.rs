@@ -56,6 +56,7 @@ struct Facts {
 #[derive(Serialize)]
 struct Found {
     device: Option<String>,
+    is_persistent: bool,
     alignment: Option<u64>,
     namespace: Option<String>,
     region: Option<String>,
@@ -69,6 +70,7 @@ impl Found {
         let medium = Medium::of(pool).unwrap_or_default();
         Self {
             device: medium.device,
+            is_persistent: medium.is_persistent,
             alignment: medium.alignment,
             namespace: medium.namespace,
             region: medium.region,
@@ -77,8 +79,8 @@ impl Found {
         }
     }
 
-    /// A line for people; nothing of what is no persistent memory.
-    fn line(&self) -> Option<String> {
+    /// A line for people; nothing of what is no memory.
+    fn line(&self) -> Option<(&'static str, String)> {
         let region = self.region.as_ref()?;
         let mut parts = vec![region.clone()];
         parts.extend(self.namespace.clone());
@@ -92,7 +94,12 @@ impl Found {
         if self.bad_bytes > 0 {
             parts.push(format!("{} lost", Size(self.bad_bytes)));
         }
-        Some(parts.join(", "))
+        let what = if self.is_persistent {
+            "Persistent memory"
+        } else {
+            "Volatile memory"
+        };
+        Some((what, parts.join(", ")))
     }
 }
 
@@ -208,8 +215,8 @@ impl Facts {
         for (what, value) in facts.into_iter().chain(device) {
             table.add_row([what.to_owned(), value]);
         }
-        if let Some(memory) = self.medium.line() {
-            table.add_row(["Persistent memory".to_owned(), memory]);
+        if let Some((what, memory)) = self.medium.line() {
+            table.add_row([what.to_owned(), memory]);
         }
         output.table(&table)
     }

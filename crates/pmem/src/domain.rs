@@ -78,7 +78,7 @@ pub(crate) fn is_eadr(sysfs: &Path, directory: Option<&Path>) -> bool {
     };
     let mut regions = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| is_named(path, "region"))
+        .filter(|path| is_numbered(path, "region"))
         .peekable();
     regions.peek().is_some() && regions.all(|region| region_is_eadr(&region))
 }
@@ -144,16 +144,38 @@ fn read_address(path: &Path) -> Result<u64> {
 
 /// The nearest ancestor called `prefix` and a number.
 pub(crate) fn ancestor(directory: &Path, prefix: &str) -> Option<PathBuf> {
+    ancestors(directory, prefix).next()
+}
+
+/// All ancestors called `prefix` and a number, or two with a dot between (`dax0.1`), the nearest first.
+pub(crate) fn ancestors<'d>(directory: &'d Path, prefix: &'d str) -> impl Iterator<Item = PathBuf> + 'd {
     directory
         .ancestors()
-        .find(|path| is_named(path, prefix))
+        .filter(move |path| is_numbered(path, prefix))
         .map(Path::to_path_buf)
 }
 
-fn is_named(path: &Path, prefix: &str) -> bool {
-    path.file_name()
-        .and_then(|name| name.to_str()?.strip_prefix(prefix))
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+fn is_numbered(path: &Path, prefix: &str) -> bool {
+    let number = path
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_prefix(prefix));
+    number.is_some_and(|number| {
+        number.starts_with(|first: char| first.is_ascii_digit())
+            && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
+}
+
+/// Empties the buffers between the caches and the medium of the region that a device is a part of (the kernel's
+/// `nvdimm_flush`). A region without such a function has nothing to empty.
+///
+/// # Errors
+/// What writing the attribute gives: it takes root.
+pub(crate) fn deep_flush(directory: &Path) -> Result<()> {
+    let attribute = ancestor(directory, "region").map(|region| region.join("deep_flush"));
+    match attribute {
+        Some(attribute) if attribute.exists() => fs::write(attribute, "1\n"),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +269,23 @@ mod tests {
         assert!(!is_eadr(sysfs(&[Some("memory_controller")]).path(), None));
         assert!(!is_eadr(tempfile::tempdir().unwrap().path(), None));
     }
+
+    #[test]
+    fn a_deep_flush_writes_to_the_region_that_has_one() {
+        let root = sysfs(&[None]);
+        let dax = dax_device(root.path(), device_number()).unwrap();
+        deep_flush(&dax.directory).unwrap();
+        let attribute = ancestor(&dax.directory, "region").unwrap().join("deep_flush");
+        assert!(
+            !attribute.exists(),
+            "nothing is made where there is no such function"
+        );
+        fs::write(&attribute, "0\n").unwrap();
+        deep_flush(&dax.directory).unwrap();
+        assert_eq!(fs::read_to_string(&attribute).unwrap(), "1\n");
+        deep_flush(Path::new("/sys/devices/platform/hmem.0/dax0.0")).unwrap();
+    }
+
     fn with_bad_blocks(listed: &str, region: &str, device: &str) -> Result<Vec<Range<u64>>> {
         let root = sysfs(&[None]);
         let dax = dax_device(root.path(), device_number()).unwrap();

@@ -20,7 +20,6 @@ unsafe extern "C" {
     fn pmem_memcpy(to: *mut c_void, from: *const c_void, len: usize, flags: c_uint) -> *mut c_void;
     fn pmem_is_pmem(addr: *const c_void, len: usize) -> c_int;
     fn pmem_has_auto_flush() -> c_int;
-    fn pmem_deep_persist(addr: *const c_void, len: usize) -> c_int;
 }
 
 /// The first part of the range, up to where a page cannot be accessed.
@@ -86,23 +85,5 @@ pub(crate) fn has_auto_flush() -> Option<bool> {
         0 => Some(false),
         1 => Some(true),
         _ => None,
-    }
-}
-
-/// Pushes the range past every buffer that software can flush.
-///
-/// # Safety
-/// The range is mapped.
-///
-/// # Errors
-/// What libpmem gave, and a page that cannot be accessed.
-pub(crate) unsafe fn deep_persist(at: *const u8, len: usize) -> Result<(), std::io::Error> {
-    if touch(at, len).left != 0 {
-        return Err(nix::errno::Errno::EIO.into());
-    }
-    // SAFETY: the caller's, and its pages have just been touched.
-    match unsafe { pmem_deep_persist(at.cast(), len) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
     }
 }

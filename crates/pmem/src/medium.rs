@@ -6,9 +6,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::domain::{self, SYSFS, ancestor, device_directory};
+use crate::domain::{self, SYSFS, ancestor, ancestors, device_directory};
 
 /// What the kernel tells about the memory under a file or device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -19,11 +19,13 @@ pub struct Medium {
     pub device: Option<String>,
     /// The namespace that it is made of, with its label where there is one.
     pub namespace: Option<String>,
-    /// The region of persistent memory.
+    /// Whether it survives a power failure at all: not so ordinary memory behind a DAX device, on a CXL card or set
+    /// aside.
+    pub is_persistent: bool,
+    /// The region of memory.
     pub region: Option<String>,
     /// What of the region a power failure spares, in the kernel's words: `memory_controller` (what has left the
-    /// caches),
-    /// `cpu_cache`.
+    /// caches), `cpu_cache`.
     pub persistence_domain: Option<String>,
     /// Bytes of a DAX device that the kernel lists as lost, as far as it tells us.
     pub bad_bytes: u64,
@@ -59,6 +61,7 @@ impl Medium {
             .and_then(|region| word(&region.join("persistence_domain")));
         Self {
             device: name(directory),
+            is_persistent: domain::is_persistent(directory),
             namespace: namespace(directory).map(|namespace| {
                 let label = word(&sysfs.join("bus/nd/devices").join(&namespace).join("alt_name"));
                 label.map_or_else(|| namespace.clone(), |label| format!("{namespace} '{label}'"))
@@ -74,10 +77,16 @@ impl Medium {
 pub(crate) fn advice_for_block(sysfs: &Path, device: libc::dev_t) -> Option<String> {
     let directory = device_directory(sysfs, "block", device).ok()?;
     let namespace = namespace(&directory)?;
-    Some(format!(
-        "it is {namespace} as a disk: put the pool into a file of a filesystem on it that is mounted with -o dax, or make \
-         a device of it, which erases it, with 'ndctl create-namespace --force --reconfig={namespace} --mode=devdax'"
-    ))
+    let devdax = format!("'ndctl create-namespace --force --reconfig={namespace} --mode=devdax'");
+    // A filesystem on sectors (mode `sector`) cannot be mounted with DAX.
+    Some(if ancestor(&directory, "btt").is_some() {
+        format!("it is {namespace} as a disk of sectors: make a device of it, which erases it, with {devdax}")
+    } else {
+        format!(
+            "it is {namespace} as a disk: put the pool into a file of a filesystem on it that is mounted with -o dax, \
+             or make a device of it, which erases it, with {devdax}"
+        )
+    })
 }
 
 /// What to do where `/dev/daxN.M` does not exist though the kernel knows that memory.
@@ -109,23 +118,6 @@ fn namespace(directory: &Path) -> Option<String> {
     ancestors(directory, "namespace")
         .find_map(|found| name(&found))
         .or_else(|| ["dax", "pfn", "btt"].into_iter().find_map(between))
-}
-
-/// Ancestors called so, the nearest first.
-fn ancestors<'d>(directory: &'d Path, prefix: &'d str) -> impl Iterator<Item = PathBuf> + 'd {
-    directory
-        .ancestors()
-        .filter(move |path| is_numbered(path, prefix))
-        .map(Path::to_path_buf)
-}
-
-/// Whether it is called `prefix` and two numbers, `dax0.1`.
-fn is_numbered(path: &Path, prefix: &str) -> bool {
-    let number = path
-        .file_name()
-        .and_then(|name| name.to_str()?.strip_prefix(prefix));
-    number.is_some_and(|number| number.bytes().any(|byte| byte.is_ascii_digit()))
-        && number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
 }
 
 fn name(directory: &Path) -> Option<String> {
@@ -179,6 +171,32 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_of_sectors_is_not_offered_a_filesystem_with_dax() {
+        let root = with_disk("btt0.1/block/pmem0s");
+        fs::write(
+            root.path().join("devices/ndbus0/region0/btt0.1/namespace"),
+            "namespace0.0\n",
+        )
+        .unwrap();
+        let advice = advice_for_block(root.path(), libc::makedev(259, 0)).unwrap();
+        assert!(
+            advice.contains("--reconfig=namespace0.0 --mode=devdax") && !advice.contains("-o dax"),
+            "{advice}"
+        );
+    }
+
+    #[test]
+    fn volatile_memory_is_not_taken_for_persistent_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let device = root
+            .path()
+            .join("devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax0.0");
+        let medium = Medium::in_directory(root.path(), &device);
+        assert_eq!(medium.region.as_deref(), Some("region0"));
+        assert!(!medium.is_persistent);
+    }
+
+    #[test]
     fn an_ordinary_disk_gets_no_advice() {
         let root = with_disk("block/vda");
         assert_eq!(advice_for_block(root.path(), libc::makedev(259, 0)), None);
@@ -217,6 +235,7 @@ mod tests {
         let medium = Medium::in_directory(root.path(), &disk);
         assert_eq!(medium.namespace.as_deref(), Some("namespace0.0 'fast'"));
         assert_eq!(medium.device.as_deref(), Some("pmem0"));
+        assert!(medium.is_persistent);
         assert_eq!(medium.region.as_deref(), Some("region0"));
         assert_eq!(medium.persistence_domain.as_deref(), Some("memory_controller"));
     }

@@ -329,24 +329,22 @@ impl Region {
         crate::libpmem::has_auto_flush()
     }
 
-    /// Pushes the range past every buffer that software can flush, by libpmem: it is then durable even where the
-    /// power-fail domain fails. Slow.
+    /// Pushes what is durable by fences past the last buffers that software can empty, between the caches and the
+    /// medium: it is there then even if the platform fails to save those when power fails. Slow; platforms of
+    /// persistent memory save them (ADR). As the kernel's `nvdimm_flush`, which the kernel's own filesystems call for
+    /// fsync(2) and when they are unmounted.
     ///
     /// # Durability
-    /// All stores that happened before are durable.
+    /// What fences had made durable before is on the medium.
     ///
     /// # Errors
-    /// `OutOfBounds`; `Io`: what libpmem gives.
-    #[cfg(feature = "libpmem")]
-    pub fn deep_persist(&self, at: u64, len: u64) -> Result<()> {
-        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
-        let place = self.place(at, bytes)?;
-        // SAFETY: checked to be inside the mapping.
-        unsafe { crate::libpmem::deep_persist(place, bytes) }.map_err(|source| RegionError::Io {
-            path: self.name(),
-            what: "deep persist",
-            source,
-        })
+    /// `Io`: what fsync(2) gives for a file; for a device, that the region's `deep_flush` in sysfs cannot be written,
+    /// which takes root.
+    pub fn deep_flush(&self) -> Result<()> {
+        match self.mapping.source() {
+            Some(source) if self.persistence != Persistence::ProcessOnly => source.deep_flush(),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -227,6 +227,18 @@ impl Source {
         Ok(())
     }
 
+    /// As [`crate::Region::deep_flush`].
+    ///
+    /// # Errors
+    /// What fsync, or writing the attribute of a device's region, gives.
+    pub(crate) fn deep_flush(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Device(device) => domain::deep_flush(&device.directory),
+            Kind::File { .. } => self.file.sync_data(),
+        }
+        .map_err(|error| self.io("flush deeply", error))
+    }
+
     /// Makes a page of a file good again, on which the medium has lost its bytes; whether that worked. Its content is
     /// zeros or undefined. In memory the page is given back and another one taken; elsewhere the filesystem is told to
     /// write it, which on persistent memory clears the poison. A device has no such door: stores of whole lines may

@@ -197,6 +197,17 @@ impl Filesystem {
         self.pool.sync()
     }
 
+    /// As [`Filesystem::sync`], and past the last buffers between the caches and the medium
+    /// ([`udax_pmem::Region::deep_flush`]): what was done before outlives a platform that does not save those when
+    /// power fails. Slow; closing the pool does it too.
+    ///
+    /// # Errors
+    /// A media error; on a DAX device, not being root.
+    pub fn deep_sync(&self) -> Result<()> {
+        self.pool.sync()?;
+        Ok(self.pool.region.deep_flush()?)
+    }
+
     /// Grows the pool to `bytes`, rounded down to whole blocks; a file is extended first.
     ///
     /// # Errors

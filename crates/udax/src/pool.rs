@@ -1,5 +1,6 @@
 //! An open pool: owns the parts and connects them.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -211,7 +212,15 @@ impl Pool {
             tracing::error!(%error, "bad blocks are not listed; they will be met again");
         }
         self.note_journal(self.journal.close())?;
-        written
+        written.and(self.deep_flush_if_allowed())
+    }
+
+    /// As the kernel's filesystems when they are unmounted; of a device only root may.
+    fn deep_flush_if_allowed(&self) -> Result<()> {
+        match self.region.deep_flush() {
+            Err(RegionError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Blocks in the pool.

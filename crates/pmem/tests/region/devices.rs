@@ -3,9 +3,9 @@
 //! `ci/vm` runs them in a virtual machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use udax_pmem::{Persistence, Region, RegionError, RegionOptions};
+use udax_pmem::{Medium, Persistence, Region, RegionError, RegionOptions};
 
 use super::{backends, with_backend};
 
@@ -17,6 +17,15 @@ fn named_by(variable: &str) -> PathBuf {
 
 fn is_durable(region: &Region) -> bool {
     matches!(region.persistence(), Persistence::Flush | Persistence::Eadr)
+}
+
+/// An attribute of the device in sysfs, a number.
+fn attribute(device: &Path, name: &str) -> u64 {
+    let name = Path::new("/sys/bus/dax/devices")
+        .join(device.file_name().unwrap())
+        .join(name);
+    let text = fs::read_to_string(&name).unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+    text.trim().parse().unwrap()
 }
 
 fn read_only() -> RegionOptions {
@@ -48,6 +57,33 @@ mod of_a_device {
             assert!(region.compare(len - 5000, &[round; 5000]).unwrap());
             assert_eq!(region.read_u64(8).unwrap(), u64::from(round));
         }
+    }
+
+    #[test]
+    #[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
+    fn a_dax_device_has_the_size_and_the_alignment_that_the_kernel_tells() {
+        let path = named_by("PMEM_DEV");
+        let (size, align) = (attribute(&path, "size"), attribute(&path, "align"));
+        let region = Region::open(&path, RegionOptions::default()).unwrap();
+        assert_eq!(region.len(), size - size % align);
+        let address = region.address(0, 1).unwrap().addr().get();
+        assert!(
+            address.is_multiple_of(usize::try_from(align).unwrap()),
+            "{address:#x}"
+        );
+        // What the mapping's last part is: touched, so that a shorter one is found.
+        region.store_u64(region.len() - 8, 1).unwrap();
+        assert_eq!(Medium::of(&path).unwrap().alignment, Some(align));
+    }
+
+    #[test]
+    #[ignore = "needs PMEM_DEV: a DAX device whose content may be lost"]
+    fn a_dax_device_is_flushed_deeply() {
+        let path = named_by("PMEM_DEV");
+        let region = Region::open(&path, RegionOptions::default()).unwrap();
+        region.store_nontemporal(0, &[1; 4096]).unwrap();
+        region.fence().unwrap();
+        region.deep_flush().unwrap();
     }
 
     #[test]
@@ -90,6 +126,7 @@ mod of_a_filesystem {
             region.store((9 << 20) - 8, &[5; 8]).unwrap();
             region.flush((9 << 20) - 8, 8).unwrap();
             region.fence().unwrap();
+            region.deep_flush().unwrap();
             drop(region);
             let region = Region::open(&path, read_only()).unwrap();
             assert!(is_durable(&region));
