@@ -5,6 +5,8 @@ use std::ops::Range;
 use smallvec::SmallVec;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
+use crate::page::in_memory;
+
 /// One bit a page. Changed only with the folio locked, looked at by anybody.
 ///
 /// Setting releases and looking acquires, so that who sees a page uptodate sees its bytes.
@@ -24,21 +26,31 @@ impl Bits {
     }
 
     /// The words that have a bit of the range, and which bits these are.
+    #[inline]
     fn masks(&self, range: Range<u64>) -> impl Iterator<Item = (&AtomicU64, u64)> {
         debug_assert!(range.end <= self.len);
-        self.words.iter().zip(0_u64..).filter_map(move |(word, number)| {
-            let base = number * 64;
-            let from = range.start.max(base);
-            let end = range.end.min(base + 64);
-            (from < end).then(|| (word, (u64::MAX >> (64 - (end - from))) << (from - base)))
-        })
+        let first = range.start / 64;
+        let words = self.words.iter().skip(in_memory(first));
+        words
+            .zip(first..range.end.div_ceil(64))
+            .filter_map(move |(word, number)| {
+                let base = number * 64;
+                let from = range.start.max(base);
+                let end = range.end.min(base + 64);
+                (from < end).then(|| (word, (u64::MAX >> (64 - (end - from))) << (from - base)))
+            })
     }
 
     /// Sets the range; how many were not set before.
+    #[inline]
     pub(crate) fn set(&self, range: Range<u64>) -> u64 {
-        let news = self
-            .masks(range)
-            .map(|(word, mask)| mask & !word.fetch_or(mask, Ordering::Release));
+        let news = self.masks(range).map(|(word, mask)| {
+            // Mostly they are: a look costs less than a change of nothing.
+            if word.load(Ordering::Acquire) & mask == mask {
+                return 0;
+            }
+            mask & !word.fetch_or(mask, Ordering::Release)
+        });
         news.map(|new| u64::from(new.count_ones())).sum()
     }
 
@@ -50,6 +62,7 @@ impl Bits {
         olds.map(|old| u64::from(old.count_ones())).sum()
     }
 
+    #[inline]
     pub(crate) fn all(&self, range: Range<u64>) -> bool {
         self.masks(range)
             .all(|(word, mask)| word.load(Ordering::Acquire) & mask == mask)

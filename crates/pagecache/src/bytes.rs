@@ -11,13 +11,18 @@ use std::ptr::NonNull;
 
 use crate::page::{PAGE, in_memory};
 
+/// Bytes of the processor's lines.
+const LINE: usize = 64;
+/// Bytes that are asked for early; by then the processor has seen that it is to go on.
+const PREFETCHED: usize = 512;
+
 /// Memory of a power of two of pages, aligned to its own size.
 ///
 /// # Invariants
-/// `at` is an allocation of `layout`, whose bytes are initialised, and is freed only by `drop`.
+/// `at` is an allocation of `len` bytes, aligned to as many, which are initialised; it is freed only by `drop`.
 pub(crate) struct Bytes {
     at: NonNull<u8>,
-    layout: Layout,
+    len: usize,
 }
 
 // SAFETY: the memory belongs to this value alone; all access is by copies that may run beside each other.
@@ -29,17 +34,29 @@ impl Bytes {
     /// Zeros for `1 << order` pages; none if there is no memory.
     pub(crate) fn zeroed(order: u8) -> Option<Self> {
         let len = in_memory(PAGE << order);
-        let layout = Layout::from_size_align(len, len).ok()?;
         // SAFETY: the layout's size is not zero.
-        let at = unsafe { alloc::alloc_zeroed(layout) };
+        let at = unsafe { alloc::alloc_zeroed(Self::layout(len)?) };
         Some(Self {
             at: NonNull::new(at)?,
-            layout,
+            len,
         })
     }
 
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len, len).ok()
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.layout.size()
+        self.len
+    }
+
+    /// Has the processor fetch what a copy of `len` bytes from `at` on meets first.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: usize, len: usize) {
+        let from = self.part(at, len);
+        for line in (0..len.min(PREFETCHED)).step_by(LINE) {
+            raw::prefetch(from.wrapping_add(line));
+        }
     }
 
     /// Where `len` bytes from `at` on are: for devices. They stay there as long as this value.
@@ -115,8 +132,10 @@ impl Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and not freed before.
-        unsafe { alloc::dealloc(self.at.as_ptr(), self.layout) };
+        if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: allocated with this layout, and not freed before.
+            unsafe { alloc::dealloc(self.at.as_ptr(), layout) };
+        }
     }
 }
 
@@ -134,6 +153,14 @@ mod raw {
     //! compiler.
 
     use std::arch::asm;
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    /// Has the line fetched; any address will do.
+    #[inline]
+    pub(super) fn prefetch(at: *const u8) {
+        // SAFETY: a hint that faults on nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
 
     /// Copies bytes that others may store to or read.
     ///
@@ -173,6 +200,9 @@ mod raw {
 #[cfg(any(not(target_arch = "x86_64"), loom, shuttle))]
 mod raw {
     //! Byte by byte, volatile: for processors without string instructions, and for model checkers.
+
+    /// No hint.
+    pub(super) fn prefetch(_: *const u8) {}
 
     /// As the other one.
     ///

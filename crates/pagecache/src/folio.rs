@@ -81,20 +81,21 @@ pub(crate) struct Pins {
     pub(crate) write: AtomicU32,
 }
 
-/// A piece of the cache.
+/// A piece of the cache. What every read and write looks at comes first, so that it is on few lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Folio {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) mapping: Weak<Mapping>,
-    /// The first page, a multiple of `1 << order`.
-    pub(crate) first: u64,
-    pub(crate) order: u8,
     flags: AtomicU32,
-    pub(crate) pins: Pins,
-    pub(crate) pages: PageStates,
+    pub(crate) order: u8,
     /// How often it was used, up to a few: for reclaim.
     pub(crate) uses: AtomicU8,
+    /// The first page, a multiple of `1 << order`.
+    pub(crate) first: u64,
     pub(crate) bytes: Bytes,
+    pub(crate) pages: PageStates,
+    pub(crate) pins: Pins,
+    pub(crate) mapping: Weak<Mapping>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 impl Folio {

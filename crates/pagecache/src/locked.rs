@@ -88,6 +88,10 @@ impl LockedFolio {
 
     /// Notes that these pages of the file are to be written back; they are uptodate and reserved for.
     pub(crate) fn make_dirty(&self, pages: &Range<u64>) {
+        let is_dirty = self.has(flag::DIRTY) && self.pages.dirty.all(self.inner(pages));
+        if is_dirty {
+            return;
+        }
         // A mapping that is going takes its folios with it, and what was stored by address to the last.
         if let Some(mapping) = self.mapping.upgrade() {
             let new = self.pages.dirty.set(self.inner(pages));

@@ -59,6 +59,10 @@ impl Mapping {
 impl Reading<'_> {
     /// Copies as much of the range as the folio of its first byte has at hand, and gives its end.
     fn piece(&mut self, bytes: Range<u64>, to: &mut [u8]) -> Result<u64, CacheError> {
+        if let Some(end) = self.hit(&bytes, to) {
+            self.ahead.note(end.div_ceil(PAGE));
+            return Ok(end);
+        }
         let page = page_of(bytes.start);
         let folio = match self.mapping.folio(page) {
             Some(folio) if folio.is_uptodate(&(page..page + 1)) => {
@@ -73,15 +77,34 @@ impl Reading<'_> {
         if folio.has(flag::AHEAD) && !self.flags.contains(ReadFlags::NOWAIT) && folio.clear(flag::AHEAD) {
             self.read_ahead()?;
         }
-        let mut part = overlap(&bytes, &folio.byte_range());
-        if let Some(missing) = folio.next_missing(&pages_touched(&part)) {
-            part.end = missing.start * PAGE;
-        }
+        let part = at_hand(&folio, &bytes);
         let len = in_memory(part.end - part.start);
         folio.bytes.copy_out(folio.offset(part.start), &mut to[..len]);
         self.note_use(&folio, &part);
         self.ahead.note(part.end.div_ceil(PAGE));
         Ok(part.end)
+    }
+
+    /// As `piece`, where all is simple: the folio is there, and nothing but the copy is to be done with it. Takes no
+    /// count of the folio: one that leaves the index meanwhile stays until the look is over.
+    fn hit(&self, bytes: &Range<u64>, to: &mut [u8]) -> Option<u64> {
+        let page = page_of(bytes.start);
+        self.mapping.index.look(page, |folio| {
+            let wanted = overlap(bytes, &folio.byte_range());
+            let at = folio.offset(wanted.start);
+            folio.bytes.prefetch(at, in_memory(wanted.end - wanted.start));
+            if folio.has(flag::AHEAD | flag::DROPBEHIND) || !folio.is_uptodate(&(page..page + 1)) {
+                return None;
+            }
+            let part = at_hand(folio, bytes);
+            let len = in_memory(part.end - part.start);
+            folio.bytes.copy_out(at, &mut to[..len]);
+            if !self.ahead.is_reading_on(&folio.range()) {
+                folio.touch();
+            }
+            self.mapping.cache().count_hit();
+            Some(part.end)
+        })?
     }
 
     /// A folio in which the first page of the range is uptodate.
@@ -173,4 +196,13 @@ impl Reading<'_> {
             Stay::Dropped => {}
         }
     }
+}
+
+/// As much of the range as the folio, whose pages are uptodate from its first one on, has without a gap.
+fn at_hand(folio: &Folio, bytes: &Range<u64>) -> Range<u64> {
+    let mut part = overlap(bytes, &folio.byte_range());
+    if let Some(missing) = folio.next_missing(&pages_touched(&part)) {
+        part.end = missing.start * PAGE;
+    }
+    part
 }

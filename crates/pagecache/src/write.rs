@@ -69,7 +69,7 @@ impl Mapping {
 impl Writing<'_> {
     /// Copies as much of the range as one folio takes, and gives its end.
     fn piece(&mut self, bytes: Range<u64>, from: &[u8]) -> Result<u64, CacheError> {
-        let mapping = Arc::clone(self.mapping);
+        let mapping = self.mapping;
         let _invalidate = if self.flags.contains(WriteFlags::NOWAIT) {
             let page = page_of(bytes.start);
             let what = "pages are being taken out of the cache";
@@ -90,7 +90,9 @@ impl Writing<'_> {
         let pages = pages_touched(&part);
         folio.pages.uptodate.set(folio.inner(&pages));
         // Before the pages are dirty: whoever writes them back must not take these bytes for what is behind the end.
-        mapping.end.fetch_max(part.end, Ordering::AcqRel);
+        if mapping.end.load(Ordering::Acquire) < part.end {
+            mapping.end.fetch_max(part.end, Ordering::AcqRel);
+        }
         folio.make_dirty(&pages);
         Ok(part.end)
     }
@@ -122,7 +124,7 @@ impl Writing<'_> {
                 }
                 locked.wait_written();
             }
-            if !self.flags.contains(WriteFlags::DONTCACHE) {
+            if !self.flags.contains(WriteFlags::DONTCACHE) && locked.has(flag::DROPBEHIND) {
                 locked.clear(flag::DROPBEHIND);
             }
             locked.touch();

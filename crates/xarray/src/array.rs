@@ -65,6 +65,22 @@ impl<T> XArray<T> {
         entry_of(&pin, place, index)
     }
 
+    /// Lets `look` see what the entry at `index` points to; none if there is nothing, or a value. Takes no count of it,
+    /// which is most of what [`XArray::load`] costs: whatever is unlinked meanwhile is freed only afterwards, so do not
+    /// wait in it.
+    #[inline]
+    pub fn look<R>(&self, index: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
+        let pin = Pin::new();
+        let place = search::find(self.root(&pin), index)?;
+        let Kind::Pointer(object) = place.word.kind() else {
+            return None;
+        };
+        // SAFETY: pointers of an index come from its writers, with its T; the word was in the tree under the pin, so
+        // that its count is not given back before the pin ends, which is after the look.
+        let object = unsafe { object.cast::<T>().as_ref() };
+        Some(look(object))
+    }
+
     /// Whether the entry at `index` has the mark. Beside a writer, an entry and its marks are two looks.
     pub fn is_marked(&self, index: u64, mark: Mark) -> bool {
         let pin = Pin::new();
