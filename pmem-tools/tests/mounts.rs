@@ -176,13 +176,17 @@ fn a_killed_daemon_loses_nothing_that_was_promised() {
 #[test]
 fn a_signal_stops_a_mount_also_one_in_use() {
     let Some(mounts) = Mounts::new() else { return };
-    for in_use in [false, true] {
+    let signals = [Signal::TERM, Signal::HUP, Signal::INT];
+    for (in_use, signal) in [false, true]
+        .into_iter()
+        .flat_map(|in_use| signals.map(|signal| (in_use, signal)))
+    {
         let mut daemon = mounts.start();
-        let name = format!("f{in_use}");
+        let name = format!("f{in_use}{}", signal.as_raw());
         let mut file = File::create_new(mounts.path(&name)).unwrap();
         file.write_all(b"kept").unwrap();
         let user = in_use.then_some(file);
-        kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&daemon), signal).unwrap();
         assert!(daemon.wait().unwrap().success());
         assert_eq!(mounts.line(), None);
         if let Some(mut file) = user {
@@ -192,6 +196,26 @@ fn a_signal_stops_a_mount_also_one_in_use() {
         assert_eq!(cat.success(), "kept");
         assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
     }
+}
+
+#[test]
+fn a_signal_does_not_unmount_what_was_mounted_over_a_pool() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    let directory = mounts.path("");
+    mount("none", &directory, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(mounts.path("above"), b"").unwrap();
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(mounts.path("above").exists(), "it was unmounted");
+    assert!(
+        daemon.try_wait().unwrap().is_none(),
+        "the mount below is still there"
+    );
+    unmount(&directory, UnmountFlags::empty()).unwrap();
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(mounts.line(), None);
 }
 
 #[test]
@@ -255,5 +279,17 @@ fn a_log_is_written_where_the_options_say() {
     mounts.umount().success();
     let text = fs::read_to_string(&log).unwrap();
     assert!(text.contains("mounted") && text.contains("closed"), "{text}");
-    mounts.fails(&mounts.mount("log=no[level"), FAILED, &["log=no[level"]);
+    mounts.fails(&mounts.mount("log=no[level"), USAGE, &["log=no[level"]);
+    mounts.fails(
+        &mounts.mount("metrics=192.0.2.1:9180"),
+        USAGE,
+        &["192.0.2.1:9180", "loopback"],
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    mounts.fails(
+        &mounts.mount(&format!("metrics={address}")),
+        FAILED,
+        &[&address, "cannot listen"],
+    );
 }

@@ -28,7 +28,11 @@ impl Server {
         let directory = self.file(handle)?;
         let mut cookie = offset;
         loop {
-            let entries = directory.read_dir(cookie, BATCH)?;
+            let entries = match directory.read_dir(cookie, BATCH) {
+                // What was given before counts; whoever goes on from there is told.
+                Err(_) if cookie != offset => return Ok(()),
+                other => other?,
+            };
             let Some(last) = entries.last() else {
                 return Ok(());
             };

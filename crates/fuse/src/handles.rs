@@ -52,18 +52,15 @@ impl Handles {
         self.lists[which].read().places.get(place)?.clone()
     }
 
-    /// Closes the file, as soon as nobody uses it.
-    pub(crate) fn remove(&self, number: u64) {
-        let Some((which, place)) = split(number) else {
-            return;
-        };
+    /// Gives the file back: it is closed as soon as nobody uses it.
+    pub(crate) fn remove(&self, number: u64) -> Option<Arc<File>> {
+        let (which, place) = split(number)?;
         let mut list = self.lists[which].write();
         let file = list.places.get_mut(place).and_then(Option::take);
         if file.is_some() {
             list.free.push(place);
         }
-        drop(list);
-        drop(file);
+        file
     }
 
     /// Closes all.

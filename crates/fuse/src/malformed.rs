@@ -278,7 +278,7 @@ impl Kernel {
                 Ok(())
             }
             2 => {
-                self.server.release(handle);
+                self.server.release(ino, handle);
                 Ok(())
             }
             3 => self.server.list(handle, offset, |_| Ok(Room::Left)),
@@ -358,7 +358,7 @@ fn numbers_that_were_never_given_are_stale_or_no_handle() {
         assert_eq!(server.unlink(place).expect_err("unknown").0.code(), ESTALE);
         let handle = FileHandle(number);
         assert_eq!(server.sync(handle).expect_err("unknown").0.code(), EBADF);
-        server.release(handle);
+        server.release(ino, handle);
         server.nodes.forget(number, u64::MAX);
     }
     for name in [

@@ -83,11 +83,16 @@ pub enum MountError {
 pub struct Mount {
     session: fuser::Session<Server>,
     directory: PathBuf,
+    /// As the kernel listed it at once.
+    own: Option<Mounted>,
     meters: Meters,
 }
 
 impl Mount {
     /// Mounts `filesystem` on `directory`; `source` is shown as what is mounted.
+    ///
+    /// The kernel keeps names, attributes and pages. What is changed through other clones of `filesystem` is seen on
+    /// the mount when their time is over ([`Options`]), pages not before the kernel has dropped them.
     ///
     /// # Errors
     /// What is missing, or who refused. Nothing is mounted then.
@@ -105,10 +110,14 @@ impl Mount {
         let session = fuser::Session::new(server, &directory, &config(options, source))
             .map_err(|why| refused(directory.clone(), why))?;
         notifier.get_or_init(|| session.notifier());
-        widen_read_ahead(&directory);
+        let own = Mounted::find(&directory).ok().flatten();
+        if let Some(own) = &own {
+            widen_read_ahead(own);
+        }
         Ok(Self {
             session,
             directory,
+            own,
             meters,
         })
     }
@@ -117,6 +126,7 @@ impl Mount {
     pub fn stopper(&self) -> Stopper {
         Stopper {
             directory: self.directory.clone(),
+            own: self.own.clone(),
         }
     }
 
@@ -139,7 +149,7 @@ impl Mount {
     /// # Errors
     /// The connection to the kernel failed; it is unmounted then.
     pub fn serve(self) -> Result<(), MountError> {
-        let own = self.mounted().ok().flatten();
+        let stopper = self.stopper();
         // Never dropped: fuser 0.18 takes a mount that has gone for one that is there, and would unmount what is on the
         // directory by then, such as what was there before.
         let mut background = ManuallyDrop::new(self.session.spawn().map_err(MountError::Serve)?);
@@ -155,9 +165,9 @@ impl Mount {
             Ok(Err(why)) => why,
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
-        if own.is_some() && own == Mounted::find(&self.directory).ok().flatten() {
+        if stopper.is_topmost().is_ok() {
             // Nobody would answer there.
-            let _ = unmount(&self.directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
+            let _ = unmount(&stopper.directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
         Err(MountError::Serve(failure))
     }
@@ -167,6 +177,7 @@ impl Mount {
 #[derive(Clone, Debug)]
 pub struct Stopper {
     directory: PathBuf,
+    own: Option<Mounted>,
 }
 
 impl Stopper {
@@ -174,10 +185,11 @@ impl Stopper {
     /// through mappings is written back before.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// It is not mounted any more, or something else is mounted over it; the kernel refuses.
     pub fn stop(&self) -> Result<(), MountError> {
+        self.is_topmost().map_err(|why| self.failed(why))?;
         match unmount(&self.directory, UnmountFlags::empty()) {
-            Err(why) if why.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {}
+            Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
             other => return other.map_err(|why| self.failed(why)),
         }
         tracing::warn!(directory = %self.directory.display(), "in use: those who use it lose it");
@@ -187,6 +199,19 @@ impl Stopper {
             tracing::warn!(%error, "not all that was written through mappings is durable");
         }
         unmount(&self.directory, UnmountFlags::FORCE | UnmountFlags::DETACH).map_err(|why| self.failed(why))
+    }
+
+    /// # Errors
+    /// What unmounting the directory would hit is something else.
+    fn is_topmost(&self) -> io::Result<()> {
+        let topmost = Mounted::find(&self.directory)?;
+        if topmost.is_some() && topmost == self.own {
+            return Ok(());
+        }
+        Err(io::Error::other(match topmost {
+            None => "nothing is mounted there any more",
+            Some(_) => "something else is mounted over it: unmount that first",
+        }))
     }
 
     fn failed(&self, why: io::Error) -> MountError {
@@ -231,7 +256,7 @@ fn unmount(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
 /// Users other than root may unmount what they have mounted with fusermount3 only.
 fn unmount_by_helper(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
     let mut helper = Command::new(HELPER);
-    helper.arg("-u");
+    helper.env("LC_ALL", "C").arg("-u");
     if flags.contains(UnmountFlags::DETACH) {
         helper.arg("-z");
     }
@@ -245,7 +270,13 @@ fn unmount_by_helper(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
         return Ok(());
     }
     let told = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
-    Err(io::Error::other(told))
+    // It tells the kernel's errors in words only; ours is not translated, as it is started without a locale.
+    let kind = if told.contains("Device or resource busy") {
+        io::ErrorKind::ResourceBusy
+    } else {
+        io::ErrorKind::Other
+    };
+    Err(io::Error::new(kind, told))
 }
 
 fn check_directory(directory: &Path) -> Result<PathBuf, MountError> {
@@ -276,10 +307,7 @@ fn check_device() -> Result<(), MountError> {
 
 /// Lets the kernel read ahead as much as a request can ask for, where we may say so: by itself it stays below what is
 /// usual for disks.
-fn widen_read_ahead(directory: &Path) {
-    let Ok(Some(mounted)) = Mounted::find(directory) else {
-        return;
-    };
+fn widen_read_ahead(mounted: &Mounted) {
     let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
     if let Err(error) = std::fs::write(setting, (MAX_REQUEST_BYTES / 1024).to_string()) {
         tracing::debug!(%error, "read-ahead stays as it is");

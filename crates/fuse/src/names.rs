@@ -149,17 +149,23 @@ impl Server {
             .and_then(|node| node.stat().map(|stat| (node, stat)))
             .ok();
         remove()?;
-        if let Some((node, stat)) = last
-            && let Err(udax::Error::Stale(_)) = node.stat()
-        {
-            let ghost = Stat {
-                nlink: 0,
+        if let Some((node, stat)) = last {
+            let stat = Stat {
                 ctime: times::now(),
                 ..stat
             };
-            self.nodes.set_ghost(node.ino().raw(), ghost);
+            self.keep_ghost(INodeNo(node.ino().raw()), stat);
         }
         Ok(())
+    }
+
+    /// If the inode, which looked like `last`, is gone: what it looks like from now on.
+    pub(crate) fn keep_ghost(&self, ino: INodeNo, last: Stat) {
+        if let Some(node) = self.nodes.find(ino.0)
+            && let Err(udax::Error::Stale(_)) = node.stat()
+        {
+            self.nodes.set_ghost(ino.0, Stat { nlink: 0, ..last });
+        }
     }
 }
 

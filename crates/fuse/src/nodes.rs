@@ -109,7 +109,8 @@ impl Nodes {
     }
 
     fn shard(&self, ino: u64) -> &Shard {
-        let index = (ino ^ (ino >> 6)) % 64;
-        &self.shards[usize::try_from(index).unwrap_or(0)]
+        // Inodes that are made together have numbers beside each other.
+        let index = usize::try_from(ino ^ (ino >> 6)).unwrap_or(0);
+        &self.shards[index % SHARDS]
     }
 }

@@ -51,8 +51,16 @@ impl Server {
         Ok((entry, FileHandle(self.handles.add(file))))
     }
 
-    pub(crate) fn release(&self, handle: FileHandle) {
-        self.handles.remove(handle.0);
+    pub(crate) fn release(&self, ino: INodeNo, handle: FileHandle) {
+        let Some(file) = self.handles.remove(handle.0) else {
+            return;
+        };
+        let last = file.stat().ok().filter(|stat| stat.nlink == 0);
+        drop(file);
+        // With its last close a removed file goes; somebody may still have it by O_PATH.
+        if let Some(stat) = last {
+            self.keep_ghost(ino, stat);
+        }
     }
 }
 

@@ -380,7 +380,7 @@ impl Filesystem for Server {
     fn release(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -388,7 +388,7 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         let release = || {
-            self.release(handle);
+            self.release(ino, handle);
             Ok(())
         };
         answer(self.time(Operation::Release), reply, release, |reply, ()| {
@@ -484,13 +484,13 @@ impl Filesystem for Server {
     fn releasedir(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
         let release = || {
-            self.release(handle);
+            self.release(ino, handle);
             Ok(())
         };
         answer(

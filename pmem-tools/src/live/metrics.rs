@@ -52,16 +52,23 @@ impl Drop for RemovedFile {
     }
 }
 
-impl Target {
+/// What an option says of where metrics go to.
+#[derive(Debug)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Page(Vec<SocketAddr>),
+}
+
+impl Place {
     /// What `text` means: `HOST:PORT` without a slash is an address, everything else a file.
     ///
     /// # Errors
-    /// An address that is not a loopback one or cannot be listened on; a file in no directory.
-    pub(crate) fn open(text: &str) -> anyhow::Result<Self> {
+    /// An address that is not a loopback one; a file in no directory.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let port = text.rsplit_once(':').map(|(_, port)| port);
         let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         if !text.contains('/') && port.is_some_and(is_port) {
-            return Self::open_page(text);
+            return Self::parse_page(text);
         }
         let path = std::path::absolute(text).with_context(|| format!("{text}: no path for metrics"))?;
         let is_in_directory = path.parent().is_some_and(Path::is_dir);
@@ -73,7 +80,7 @@ impl Target {
         Ok(Self::File(path))
     }
 
-    fn open_page(text: &str) -> anyhow::Result<Self> {
+    fn parse_page(text: &str) -> anyhow::Result<Self> {
         let addresses = text.to_socket_addrs();
         let addresses: Vec<SocketAddr> = addresses
             .with_context(|| format!("{text}: no address for metrics"))?
@@ -81,12 +88,24 @@ impl Target {
         if addresses.is_empty() || !addresses.iter().all(|address| address.ip().is_loopback()) {
             bail!("{text}: metrics are given on loopback addresses only, as 127.0.0.1:9180");
         }
-        let listener = TcpListener::bind(addresses.as_slice());
-        Ok(Self::Page(
-            listener.with_context(|| format!("{text}: cannot listen there"))?,
-        ))
+        Ok(Self::Page(addresses))
     }
 
+    /// Takes the place; a file is made with the first metrics.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub(crate) fn open(self) -> anyhow::Result<Target> {
+        match self {
+            Self::File(path) => Ok(Target::File(path)),
+            Self::Page(addresses) => TcpListener::bind(addresses.as_slice())
+                .map(Target::Page)
+                .with_context(|| format!("{addresses:?}: cannot listen there for metrics")),
+        }
+    }
+}
+
+impl Target {
     /// Gives metrics of `source` from now on.
     ///
     /// # Errors
@@ -251,14 +270,12 @@ mod tests {
     #[test]
     fn only_loopback_addresses_and_files_in_directories_are_targets() {
         for refused in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9180", "/nowhere/at/all/f", "/"] {
-            assert!(Target::open(refused).is_err(), "{refused}");
+            assert!(Place::parse(refused).is_err(), "{refused}");
         }
-        assert!(matches!(Target::open("127.0.0.1:0").unwrap(), Target::Page(_)));
+        let open = |text: &str| Place::parse(text).and_then(Place::open);
+        assert!(matches!(open("127.0.0.1:0").unwrap(), Target::Page(_)));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("udax:1.prom");
-        assert!(matches!(
-            Target::open(file.to_str().unwrap()).unwrap(),
-            Target::File(_)
-        ));
+        assert!(matches!(open(file.to_str().unwrap()).unwrap(), Target::File(_)));
     }
 }

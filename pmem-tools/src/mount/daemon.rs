@@ -58,14 +58,15 @@ pub(super) fn detach() -> anyhow::Result<()> {
 
 /// Says that the mount works, and gives the caller's files up.
 pub(super) fn tell_ready() -> anyhow::Result<()> {
-    let mut output = std::io::stdout();
-    // That nobody waits any more is no failure: the mount works.
-    let _ = writeln!(output, "{READY}").and_then(|()| output.flush());
+    // Opened first: who was told that the mount works must not see it go.
     let nothing = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")
         .context("/dev/null: cannot open")?;
+    let mut output = std::io::stdout();
+    // That nobody waits any more is no failure: the mount works.
+    let _ = writeln!(output, "{READY}").and_then(|()| output.flush());
     rustix::stdio::dup2_stdout(&nothing).context("cannot give standard output up")?;
     rustix::stdio::dup2_stderr(&nothing).context("cannot give standard error up")
 }

@@ -11,7 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 use udax_fuse::Options;
+
+use crate::live::metrics::Place;
 
 /// Exit status: the mount failed (mount(8)).
 pub(crate) const FAILED: u8 = 32;
@@ -95,9 +98,9 @@ pub(crate) struct Mount {
 impl Mount {
     /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut options = match self.parse() {
-            Ok(options) => options,
-            Err(error) => return Ok(crate::failure::report(&error.into(), USAGE)),
+        let (mut options, metrics) = match self.parse() {
+            Ok(parsed) => parsed,
+            Err(error) => return Ok(crate::failure::report(&error, USAGE)),
         };
         let pool = std::path::absolute(&self.pool)
             .with_context(|| format!("{}: not a path", crate::name::shown(&self.pool)))?;
@@ -113,7 +116,7 @@ impl Mount {
         }
         if self.foreground || self.daemon {
             self.start_log(&options)?;
-            serve::serve(&pool, &directory, &options, self.ready())
+            serve::serve(&pool, &directory, (&options, metrics), self.ready())
         } else {
             daemon::start(&pool, &directory, &self.lists())
         }
@@ -149,21 +152,23 @@ impl Mount {
         options
     }
 
-    fn parse(&self) -> Result<Options, udax_fuse::OptionError> {
-        Options::parse(self.lists().iter().map(String::as_str))
+    /// What the options say, and where metrics go to.
+    fn parse(&self) -> anyhow::Result<(Options, Option<Place>)> {
+        let options = Options::parse(self.lists().iter().map(String::as_str))?;
+        if let Some(level) = &options.log_level {
+            filter(level)?;
+        }
+        let metrics = options.metrics.as_deref().map(Place::parse).transpose()?;
+        Ok((options, metrics))
     }
 
     /// Log lines to where the options say, as many as they or the environment variable `UDAX_LOG` ask for.
     fn start_log(&self, options: &Options) -> anyhow::Result<()> {
-        use tracing_subscriber::EnvFilter;
         let asked = options
             .log_level
             .clone()
             .or_else(|| std::env::var("UDAX_LOG").ok());
-        let level = asked.as_deref().unwrap_or("warn");
-        let filter = EnvFilter::try_new(level)
-            .with_context(|| format!("mount option 'log={level}' is no level or filter of log lines"))?;
-        let log = tracing_subscriber::fmt().with_env_filter(filter);
+        let log = tracing_subscriber::fmt().with_env_filter(filter(asked.as_deref().unwrap_or("warn"))?);
         // That a subscriber is there already is no failure: a test's.
         let _ = match &options.log_file {
             None => log.with_writer(std::io::stderr).try_init(),
@@ -178,4 +183,9 @@ impl Mount {
         };
         Ok(())
     }
+}
+
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(level)
+        .with_context(|| format!("mount option 'log={level}' is no level or filter of log lines"))
 }

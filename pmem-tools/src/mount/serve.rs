@@ -11,7 +11,7 @@ use udax_journal::JournalError;
 use udax_sync::thread;
 
 use super::daemon;
-use crate::live::metrics::Target;
+use crate::live::metrics::{Place, Target};
 use crate::live::{self, MountFacts, Source};
 use crate::{failure, pool};
 
@@ -36,12 +36,11 @@ struct View<'o> {
 pub(super) fn serve(
     pool: &Path,
     directory: &Path,
-    options: &Options,
+    (options, metrics): (&Options, Option<Place>),
     ready: Ready,
 ) -> anyhow::Result<ExitCode> {
-    // Before the working directory changes, to which a file may be relative, and before the pool is opened: a
-    // mistake in an option is no reason to replay a journal.
-    let metrics = options.metrics.as_deref().map(Target::open).transpose()?;
+    // Before the pool is opened: an address that is taken is no reason to replay a journal.
+    let metrics = metrics.map(Place::open).transpose()?;
     if ready == Ready::Tell {
         daemon::detach()?;
     }

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use crate::place::Place;
@@ -161,11 +163,17 @@ fn direct_and_cached_access_see_each_other() {
 }
 
 #[test]
-fn synchronous_writes_are_written() {
-    let Some(place) = Place::with_options("sync", 32 << 20) else {
-        return;
-    };
-    for flags in [OFlags::SYNC, OFlags::DSYNC, OFlags::empty()] {
+fn synchronous_writes_are_synced_by_whoever_asks_for_it() {
+    // A file of the option's or of the flag's own is synced with each write, others when they ask.
+    for (options, flags, is_synced) in [
+        ("sync", OFlags::empty(), true),
+        ("", OFlags::SYNC, true),
+        ("", OFlags::DSYNC, true),
+        ("", OFlags::empty(), false),
+    ] {
+        let Some(place) = Place::with_options(options, 32 << 20) else {
+            return;
+        };
         let file = File::options()
             .write(true)
             .create(true)
@@ -176,9 +184,27 @@ fn synchronous_writes_are_written() {
         file.write_all_at(b"synced", 10).unwrap();
         file.sync_all().unwrap();
         file.sync_data().unwrap();
+        place.wait_for_requests("fsync", 2 + u64::from(is_synced));
         File::open(place.path("")).unwrap().sync_all().unwrap();
+        assert_eq!(fs::read(place.path("f")).unwrap(), b"\0\0\0\0\0\0\0\0\0\0synced");
     }
-    assert_eq!(fs::read(place.path("f")).unwrap(), b"\0\0\0\0\0\0\0\0\0\0synced");
+}
+
+#[test]
+fn a_removed_file_that_is_held_by_its_path_can_be_looked_at_after_its_last_close() {
+    let Some(place) = Place::with_options("attr_timeout=0", 32 << 20) else {
+        return;
+    };
+    let file = new_file(&place, "f");
+    file.write_all_at(b"content", 0).unwrap();
+    let held = rustix::fs::open(place.path("f"), OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    fs::remove_file(place.path("f")).unwrap();
+    assert_eq!(rustix::fs::fstat(&held).unwrap().st_nlink, 0);
+    drop(file);
+    // The kernel releases a file after its close.
+    place.wait_for_requests("release", 1);
+    let stat = rustix::fs::fstat(&held).unwrap();
+    assert_eq!((stat.st_nlink, stat.st_size), (0, 7));
 }
 
 #[test]
@@ -214,7 +240,32 @@ fn locks_of_files_exclude_each_other() {
     assert!(second.try_lock().is_err());
     first.unlock().unwrap();
     second.try_lock().unwrap();
-    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-    rustix::fs::fcntl_lock(&first, lock).unwrap();
-    assert!(!place.as_ids((0, 0), "flock --help >/dev/null 2>&1 && flock -n -x f true"));
+    second.unlock().unwrap();
+    // Those of fcntl(2), of bytes 10 to 19.
+    let lock = |file: &File, kind: i32, from: i64| {
+        let wanted = nix::libc::flock {
+            l_type: i16::try_from(kind).unwrap(),
+            l_whence: 0,
+            l_start: from,
+            l_len: 10,
+            l_pid: 0,
+        };
+        fcntl(file, FcntlArg::F_OFD_SETLK(&wanted)).map(drop)
+    };
+    let write = nix::libc::F_WRLCK;
+    let second = File::options()
+        .read(true)
+        .write(true)
+        .open(place.path("f"))
+        .unwrap();
+    lock(&first, write, 10).unwrap();
+    assert_eq!(lock(&second, write, 15), Err(Errno::EAGAIN));
+    lock(&second, write, 20).unwrap();
+    lock(&first, nix::libc::F_UNLCK, 10).unwrap();
+    lock(&second, write, 15).unwrap();
+    // Of a process, which is somebody else too.
+    let whole = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    assert!(rustix::fs::fcntl_lock(&first, whole).is_err());
+    drop(second);
+    rustix::fs::fcntl_lock(&first, whole).unwrap();
 }

@@ -2,19 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use udax::{Filesystem, FormatOptions, MountOptions};
-use udax_fuse::{Mount, Options, Stopper};
+use udax_fuse::{Meters, Mount, Options, Stopper};
 use udax_sync::thread::{self, JoinHandle};
 
 /// After this a test is taken for hung: its mount is taken away, which ends all that waits for it.
 const TIME_LIMIT: Duration = Duration::from_secs(100);
 
+/// How long an answered request may take to be counted.
+const COUNT_LIMIT: Duration = Duration::from_secs(20);
+
 /// A mount, its pool and the thread that serves it.
 pub(super) struct Place {
     directory: tempfile::TempDir,
     stopper: Stopper,
+    meters: Meters,
     server: Option<JoinHandle<()>>,
     filesystem: Option<Filesystem>,
     watched: std::sync::mpsc::Sender<()>,
@@ -72,7 +76,7 @@ impl Place {
             &options,
         )
         .unwrap();
-        let stopper = mount.stopper();
+        let (stopper, meters) = (mount.stopper(), mount.meters());
         let server = thread::spawn(move || mount.serve().unwrap());
         let (watched, watch) = std::sync::mpsc::channel();
         let watchdog = stopper.clone();
@@ -85,6 +89,7 @@ impl Place {
         Self {
             directory,
             stopper,
+            meters,
             server: Some(server),
             filesystem: Some(filesystem),
             watched,
@@ -94,6 +99,25 @@ impl Place {
     /// A path on the mount.
     pub(super) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.path().join("mnt").join(name)
+    }
+
+    /// Waits until there have been so many requests of a kind, in the protocol's words, and no more: one is counted
+    /// after it is answered.
+    pub(super) fn wait_for_requests(&self, operation: &str, wanted: u64) {
+        let begin = Instant::now();
+        let mut counted = 0;
+        while begin.elapsed() < COUNT_LIMIT {
+            let readings = self.meters.read();
+            let readings = readings.iter().filter(|reading| reading.operation == operation);
+            counted = readings
+                .map(|reading| reading.times.iter().map(|(_, count)| count).sum::<u64>())
+                .sum();
+            if counted >= wanted {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(counted, wanted, "requests: {operation}");
     }
 
     /// The pool behind the mount.

@@ -42,6 +42,7 @@ pub(super) enum Item {
     Unpack,
     RemoveTree,
     CreateSynced,
+    CreateWritten,
 }
 
 /// What rounds need besides the place.
@@ -121,6 +122,7 @@ impl Item {
             Self::Unpack => "tar x, each of 500 files",
             Self::RemoveTree => "rm -r, each of 500 files",
             Self::CreateSynced => "create + write 4 KiB + fsync",
+            Self::CreateWritten => "create + write 4 KiB, -o sync",
         }
     }
 
@@ -133,7 +135,7 @@ impl Item {
                 (self.chunks(directory, work)?, FILE_BYTES / CHUNK)
             }
             Self::Unpack | Self::RemoveTree => (self.tree(directory, work)?, DIRECTORIES * FILES_EACH),
-            Self::CreateSynced => (synced(directory, work)?, FILES),
+            Self::CreateSynced | Self::CreateWritten => (self.small_files(directory, work)?, FILES),
         };
         Ok(took.as_secs_f64() * 1e6 / float(count))
     }
@@ -217,6 +219,23 @@ impl Item {
         })
     }
 
+    fn small_files(self, directory: &Path, work: &Work) -> Result<Duration> {
+        let directory = directory.join("small");
+        fs::create_dir(&directory)?;
+        let took = timed(|| {
+            for number in 0..FILES {
+                let mut file = File::create_new(directory.join(format!("file-{number}")))?;
+                file.write_all(work.part(BLOCK))?;
+                if self == Self::CreateSynced {
+                    file.sync_all()?;
+                }
+            }
+            Ok(())
+        })?;
+        fs::remove_dir_all(&directory)?;
+        Ok(took)
+    }
+
     fn tree(self, directory: &Path, work: &Work) -> Result<Duration> {
         let mut unpack = Command::new("tar");
         unpack.arg("-xf").arg(&work.archive).arg("-C").arg(directory);
@@ -224,21 +243,6 @@ impl Item {
         let removed = timed(|| run(Command::new("rm").arg("-r").arg(directory.join("tree"))))?;
         Ok(if self == Self::Unpack { unpacked } else { removed })
     }
-}
-
-fn synced(directory: &Path, work: &Work) -> Result<Duration> {
-    let directory = directory.join("synced");
-    fs::create_dir(&directory)?;
-    let took = timed(|| {
-        for number in 0..FILES {
-            let mut file = File::create_new(directory.join(format!("file-{number}")))?;
-            file.write_all(work.part(BLOCK))?;
-            file.sync_all()?;
-        }
-        Ok(())
-    })?;
-    fs::remove_dir_all(&directory)?;
-    Ok(took)
 }
 
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {

@@ -14,13 +14,15 @@ mod place;
 use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::failure;
 use crate::output::{self, Output, OutputArgs};
 use item::{Item, Work};
-use place::Place;
+use place::{Place, Syncs};
 
 /// Ratio to ext4 that is wanted: at most.
 const SYNC_GOAL: f64 = 1.0 / 3.0;
@@ -38,36 +40,44 @@ struct Row {
     goal: f64,
 }
 
-/// Compares, in `directory`, which should be in memory.
+/// Compares, in `directory`, which should be in memory. A signal ends it between two rounds, so that nothing stays
+/// mounted.
 pub(super) fn run(directory: &Path, rounds: u64, format: OutputArgs, output: &mut Output) -> Result<()> {
-    let udax = Place::udax(directory)?;
-    let mut rows = Vec::new();
-    match Place::bindfs(directory) {
-        Ok(bindfs) => {
-            let work = Work::new(directory)?;
-            for item in Item::ALL {
-                rows.push(compare(item, &work, (&udax, &bindfs), rounds, GOAL)?);
+    let mut contest = Contest {
+        rounds,
+        signals: Signals::new([SIGTERM, SIGINT, SIGHUP])?,
+        rows: Vec::new(),
+    };
+    let work = Work::new(directory)?;
+    {
+        let udax = Place::udax(directory, Syncs::Caller)?;
+        match Place::bindfs(directory) {
+            Ok(bindfs) => {
+                for item in Item::ALL {
+                    contest.compare(item, &work, (&udax, &bindfs), GOAL)?;
+                }
             }
+            Err(error) => skipped("bindfs over tmpfs", &error),
         }
-        Err(error) => skipped("bindfs over tmpfs", &error),
     }
-    match Place::ext4(directory) {
-        Ok(ext4) => {
-            let work = Work::new(directory)?;
-            rows.push(compare(
-                Item::CreateSynced,
-                &work,
-                (&udax, &ext4),
-                rounds,
-                SYNC_GOAL,
-            )?);
+    for (item, syncs) in [
+        (Item::CreateSynced, Syncs::Caller),
+        (Item::CreateWritten, Syncs::Mount),
+    ] {
+        match Place::ext4(directory, syncs) {
+            Ok(ext4) => {
+                let parent = directory.join("beside-ext4");
+                std::fs::create_dir_all(&parent)?;
+                let udax = Place::udax(&parent, syncs)?;
+                contest.compare(item, &work, (&udax, &ext4), SYNC_GOAL)?;
+            }
+            Err(error) => skipped("ext4 on a loop device", &error),
         }
-        Err(error) => skipped("ext4 on a loop device", &error),
     }
     if format.is_json() {
-        output.json(&rows)
+        output.json(&contest.rows)
     } else {
-        Ok(print(&rows, output)?)
+        Ok(print(&contest.rows, output)?)
     }
 }
 
@@ -75,31 +85,41 @@ fn skipped(what: &str, error: &anyhow::Error) {
     failure::tell(&format!("not compared with {what}: {}", failure::line(error)));
 }
 
-fn compare(item: Item, work: &Work, places: (&Place, &Place), rounds: u64, goal: f64) -> Result<Row> {
-    const WARM_UP: u64 = 1;
-    let (udax, other) = places;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..rounds + WARM_UP {
-        let pair = match round.is_multiple_of(2) {
-            true => [(udax, &mut ours), (other, &mut theirs)],
-            false => [(other, &mut theirs), (udax, &mut ours)],
-        };
-        for (place, times) in pair {
-            let time = item.time(place.directory(), work)?;
-            if round >= WARM_UP {
-                times.push(time);
+struct Contest {
+    rounds: u64,
+    signals: Signals,
+    rows: Vec<Row>,
+}
+
+impl Contest {
+    fn compare(&mut self, item: Item, work: &Work, places: (&Place, &Place), goal: f64) -> Result<()> {
+        const WARM_UP: u64 = 1;
+        let (udax, other) = places;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..self.rounds + WARM_UP {
+            let pair = match round.is_multiple_of(2) {
+                true => [(udax, &mut ours), (other, &mut theirs)],
+                false => [(other, &mut theirs), (udax, &mut ours)],
+            };
+            for (place, times) in pair {
+                ensure!(self.signals.pending().next().is_none(), "ended by a signal");
+                let time = item.time(place.directory(), work)?;
+                if round >= WARM_UP {
+                    times.push(time);
+                }
             }
         }
+        let (ours, theirs) = (median(ours), median(theirs));
+        self.rows.push(Row {
+            item: item.name(),
+            beside: other.name(),
+            udax_microseconds: ours,
+            beside_microseconds: theirs,
+            ratio: ours / theirs.max(1e-9),
+            goal,
+        });
+        Ok(())
     }
-    let (ours, theirs) = (median(ours), median(theirs));
-    Ok(Row {
-        item: item.name(),
-        beside: other.name(),
-        udax_microseconds: ours,
-        beside_microseconds: theirs,
-        ratio: ours / theirs.max(1e-9),
-        goal,
-    })
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

@@ -16,6 +16,31 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Who sees to it that what is done is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Syncs {
+    /// Whoever does it, by fsync(2).
+    Caller,
+    /// The filesystem, by the mount option `sync`.
+    Mount,
+}
+
+impl Syncs {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Caller => "rw",
+            Self::Mount => "sync",
+        }
+    }
+
+    fn name(self, name: &str) -> String {
+        match self {
+            Self::Caller => name.to_owned(),
+            Self::Mount => format!("{name}-sync"),
+        }
+    }
+}
+
 /// A mounted filesystem.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -39,14 +64,22 @@ impl Drop for Place {
 
 impl Place {
     /// A new pool in `parent`, mounted by this program.
-    pub(super) fn udax(parent: &Path) -> Result<Self> {
-        let pool = parent.join("pool");
+    pub(super) fn udax(parent: &Path, syncs: Syncs) -> Result<Self> {
+        let pool = parent.join(syncs.name("pool"));
         super::super::format_sized(&pool, BYTES)?.close()?;
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let directory = parent.join("udax");
+        let directory = parent.join(syncs.name("udax"));
         let mut command = Command::new(program);
         // As the pool of a persistent memory: without first touches of its pages.
-        command.args(["mount", "--foreground", "-o", "populate", "--"]);
+        command.args([
+            "mount",
+            "--foreground",
+            "-o",
+            "populate",
+            "-o",
+            syncs.option(),
+            "--",
+        ]);
         command.args([pool.as_path(), directory.as_path()]);
         Self::serve("udax", directory, &mut command)
     }
@@ -63,17 +96,20 @@ impl Place {
     }
 
     /// A new ext4 on a loop device over a file in `parent`.
-    pub(super) fn ext4(parent: &Path) -> Result<Self> {
-        let image = parent.join("ext4-image");
+    pub(super) fn ext4(parent: &Path, syncs: Syncs) -> Result<Self> {
+        let image = parent.join(syncs.name("ext4-image"));
         std::fs::File::create_new(&image)?.set_len(BYTES)?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-        let directory = parent.join("ext4");
+        let directory = parent.join(syncs.name("ext4"));
         std::fs::create_dir(&directory)?;
         run(Command::new("mount")
-            .args(["-o", "loop"])
+            .args(["-o", "loop", "-o", syncs.option()])
             .args([&image, &directory]))?;
         Ok(Self {
-            name: "ext4, loop",
+            name: match syncs {
+                Syncs::Caller => "ext4, loop",
+                Syncs::Mount => "ext4 -o sync, loop",
+            },
             directory,
             server: None,
         })
