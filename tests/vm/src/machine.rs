@@ -122,7 +122,10 @@ impl Image {
 }
 
 /// Copies what follows `start`, and leaves holes where nothing is: images lie in memory.
-fn copy_from(path: &Path, start: u64, to: &Path) -> anyhow::Result<()> {
+///
+/// # Errors
+/// What reading and writing give.
+pub(crate) fn copy_from(path: &Path, start: u64, to: &Path) -> anyhow::Result<()> {
     let image = File::open(path)?;
     let copy = File::create(to)?;
     copy.set_len(image.metadata()?.len() - start)?;

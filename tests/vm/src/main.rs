@@ -15,11 +15,12 @@ mod verdict;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use machine::Board;
 use mode::Mode;
 use power::Plan;
-use verdict::{End, Verdict};
+use verdict::{End, Lost, Verdict};
 
 /// What the machine boots and what runs in it.
 #[derive(clap::Args, Clone, Debug)]
@@ -32,9 +33,12 @@ struct Kit {
     /// The killed writer
     #[arg(long, default_value = "target/debug/udax-test-model")]
     writer: PathBuf,
-    /// The tests of regions
-    #[arg(long, default_value = "target/vm/region")]
+    /// The tests of regions, an executable of `cargo test -p udax-pmem --test region --no-run`
+    #[arg(long)]
     region: PathBuf,
+    /// Where images of memories are made, some of 448 MiB at once
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    images: PathBuf,
     /// Modes; all when none is given
     #[arg(long = "mode", value_enum)]
     modes: Vec<Mode>,
@@ -94,7 +98,17 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+/// Ends with this when something that was promised is lost: no second try makes that good.
+const LOST: u8 = 3;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("ci/vm: {error:#}");
+        ExitCode::from(if error.is::<Lost>() { LOST } else { 1 })
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::All {
@@ -129,7 +143,11 @@ fn main() -> anyhow::Result<ExitCode> {
             }
         }
         Command::Run { kit, command } => {
-            let mode = kit.modes.first().copied().unwrap_or(Mode::Devdax);
+            let mode = match kit.modes[..] {
+                [] => Mode::Devdax,
+                [mode] => mode,
+                _ => bail!("one command runs in one mode"),
+            };
             return suite::command(&kit, mode, &command);
         }
         Command::Poison { pool } => poison::run(&pool)?,

@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax_test_model::killed::Judge;
 
 use crate::Kit;
-use crate::machine::{Image, Machine};
+use crate::machine::{Image, Machine, copy_from};
 use crate::mode::{Alignment, Mode};
-use crate::suite::{memory_directory, quoted};
-use crate::verdict::NotJudged;
+use crate::suite::{image_directory, quoted};
+use crate::verdict::{Lost, NotJudged};
 
 /// The most reports that are waited for before a kill: the emulation makes some hundred a second.
 const MAX_REPORTS: u64 = 600;
@@ -30,6 +30,8 @@ const MAX_REPORTS: u64 = 600;
 const MAX_MICROS: u64 = 20_000;
 /// Bytes of the pool on a filesystem.
 const POOL_BYTES: &str = "128M";
+/// Seconds of the machine's own without an operation of the writer, of which each takes milliseconds.
+const HANGING_BEATS: u64 = 120;
 /// How long a writer may take for its reports.
 const WRITER_LIMIT: Duration = Duration::from_secs(240);
 
@@ -39,8 +41,8 @@ pub(crate) struct Plan {
     /// Machines to kill in each mode
     #[arg(long, default_value_t = 3)]
     kills: u64,
-    /// How often each of them is frozen and copied before
-    #[arg(long, default_value_t = 2)]
+    /// How often each of them is frozen and copied before: a writer ends after operations for so many
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=30))]
     freezes: u64,
     /// What choices are made from
     #[arg(long, default_value_t = 1)]
@@ -79,7 +81,7 @@ struct Series<'k> {
 /// # Errors
 /// What was promised is not there, something else is, or the pool is damaged.
 pub(crate) fn run(kit: &Kit, mode: Mode, plan: Plan) -> anyhow::Result<()> {
-    let directory = memory_directory()?;
+    let directory = image_directory(kit)?;
     let begin = Instant::now();
     let mut series = Series {
         kit,
@@ -191,6 +193,7 @@ impl Series<'_> {
             script += &format!("{} mkfs --force {size} {pool}\n", place(&self.kit.udax)?);
         }
         let writer = place(&self.kit.writer)?;
+        script += "while :; do echo; sleep 1; done >/run/share/beats &\n";
         Ok(script + &format!("exec {writer} --writer {pool} --seed {seed} >/run/share/reports\n"))
     }
 
@@ -228,20 +231,23 @@ impl Series<'_> {
 
     /// Judges a pool by what was promised when it was frozen, with `copy`, or killed.
     fn settle(&mut self, pool: &Path, seed: u64, reports: &[i32], copy: Option<Image>) -> anyhow::Result<()> {
+        // As it was left: judging recovers it.
+        let left = self.directory.join("left");
+        copy_from(pool, 0, &left)?;
         let judged = if copy.is_some() {
             self.judge.judge_copy(pool, seed, reports).map(|()| true)
         } else {
             self.judge.judge(pool, seed, reports)
         };
-        let has_room = judged.with_context(|| {
+        let has_room = judged.map_err(|error| {
             let kept = kept(self.mode, seed, reports.len());
             // For who looks into it; that something is wrong is told in any case.
-            let _ = fs::copy(pool, &kept);
-            format!(
-                "{}: writer {seed}; the pool as recovered is {}",
+            let _ = fs::copy(&left, &kept);
+            Lost(format!(
+                "{}: writer {seed}; the pool as it was left is {}: {error:#}",
                 self.mode.name(),
                 kept.display()
-            )
+            ))
         })?;
         if !has_room {
             self.judge.renew();
@@ -253,14 +259,26 @@ impl Series<'_> {
     /// Waits until the writer has made some more operations, and then some time.
     fn wait_for_reports(&mut self, machine: &mut Machine) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let reports = machine.share("reports");
-        let wanted = fs::metadata(&reports)?.len() / 4 + self.random.random_range(0..MAX_REPORTS);
-        while fs::metadata(&reports)?.len() / 4 < wanted {
+        let (reports, beats) = (machine.share("reports"), machine.share("beats"));
+        let reports = || anyhow::Ok(fs::metadata(&reports)?.len() / 4);
+        let beats = || fs::metadata(&beats).map_or(0, |beats| beats.len());
+        let (mut last, mut last_beat) = (reports()?, beats());
+        let wanted = last + self.random.random_range(0..MAX_REPORTS);
+        while last < wanted {
             ensure!(
                 begin.elapsed() < WRITER_LIMIT,
                 NotJudged(format!(
                     "the writer has not made {wanted} operations within {WRITER_LIMIT:?}"
                 ))
+            );
+            let now = reports()?;
+            if now > last {
+                (last, last_beat) = (now, beats());
+            }
+            // The machine goes on, so it is not that which is slow.
+            ensure!(
+                beats() - last_beat < HANGING_BEATS,
+                Lost(format!("the writer hangs after {last} operations"))
             );
             machine.ensure_runs()?;
             sleep(Duration::from_millis(1));

@@ -1,6 +1,5 @@
 //! What is run in one boot: the tests of regions, the `udax` command, contests of truncations against DMA, and poison.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -68,23 +67,17 @@ fn run_job(
     job: &str,
     limit: Duration,
 ) -> anyhow::Result<i32> {
-    let directory = memory_directory()?;
+    let directory = image_directory(kit)?;
     let mut image = Image::new(directory.path(), mode, alignment)?;
     Machine::start(&kit.board, &mut image, &[], job)?.finish(limit)
 }
 
-/// Where images lie: in memory where there is some.
+/// A folder for images.
 ///
 /// # Errors
 /// What making a directory gives.
-pub(crate) fn memory_directory() -> anyhow::Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    };
-    made.context("make a folder for the image")
+pub(crate) fn image_directory(kit: &Kit) -> anyhow::Result<tempfile::TempDir> {
+    tempfile::tempdir_in(&kit.images).context("make a folder for the image")
 }
 
 /// A word of the shell's.

@@ -20,6 +20,18 @@ impl fmt::Display for NotJudged {
 
 impl std::error::Error for NotJudged {}
 
+/// What was promised is not there, something else is, or udax does not go on.
+#[derive(Debug)]
+pub(crate) struct Lost(pub(crate) String);
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Lost {}
+
 /// What became of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
