@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// One of the images that a power failure may leave.
 ///
-/// Printed as one word: `most`, `least`, `without-81`, `only-81`, `since-40`, `random-7`, `nth-3`, each with `@` and a number of
-/// stored words when the failure comes before later ones were stored.
+/// Printed as one word: `most`, `least`, `without-81`, `only-81`, `since-40`, `random-7`, `nth-3`, each with `@` and a
+/// number of stored words when the failure comes before later ones were stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cut {
     /// Only words that were stored before this one count; `None`: all.

@@ -278,7 +278,7 @@ impl Medium {
         cuts
     }
 
-    /// What a fence that is missing lets happen: of the stores since the last one, the later have overtaken the earlier.
+    /// What a fence that is missing lets happen: of the stores since the last one, later have overtaken earlier ones.
     fn overtaken(&self) -> Vec<Cut> {
         let later = self.stores.iter().skip(1);
         later.map(|order| Cut::now(Pick::Since(*order))).collect()
