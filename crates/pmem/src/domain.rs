@@ -166,14 +166,17 @@ fn is_numbered(path: &Path, prefix: &str) -> bool {
 }
 
 /// Empties the buffers between the caches and the medium of the region that a device is a part of (the kernel's
-/// `nvdimm_flush`). A region without such a function has nothing to empty.
+/// `nvdimm_flush`). Of a region without such a function the kernel says 0, and it has nothing to empty.
 ///
 /// # Errors
 /// What writing the attribute gives: it takes root.
 pub(crate) fn deep_flush(directory: &Path) -> Result<()> {
-    let attribute = ancestor(directory, "region").map(|region| region.join("deep_flush"));
-    match attribute {
-        Some(attribute) if attribute.exists() => fs::write(attribute, "1\n"),
+    let Some(region) = ancestor(directory, "region") else {
+        return Ok(());
+    };
+    let attribute = region.join("deep_flush");
+    match fs::read_to_string(&attribute) {
+        Ok(has_function) if has_function.trim() == "1" => fs::write(attribute, "1\n"),
         _ => Ok(()),
     }
 }
@@ -280,9 +283,11 @@ mod tests {
             !attribute.exists(),
             "nothing is made where there is no such function"
         );
-        fs::write(&attribute, "0\n").unwrap();
-        deep_flush(&dax.directory).unwrap();
-        assert_eq!(fs::read_to_string(&attribute).unwrap(), "1\n");
+        for (before, after) in [("0", "0"), ("1", "1\n")] {
+            fs::write(&attribute, before).unwrap();
+            deep_flush(&dax.directory).unwrap();
+            assert_eq!(fs::read_to_string(&attribute).unwrap(), after);
+        }
         deep_flush(Path::new("/sys/devices/platform/hmem.0/dax0.0")).unwrap();
     }
 

@@ -68,12 +68,20 @@ impl Source {
     /// `Busy`; `Io`: what open(2) gives, or neither a file nor a DAX device.
     pub(crate) fn open(path: &Path, mode: Mode) -> Result<Self> {
         let io = |what| move |source: std::io::Error| RegionError::io(path, what, source);
-        // A device that is used otherwise has no path: a file of its name must not be made instead.
-        if let Some(advice) = absent_device(path) {
-            let source = std::io::Error::new(ErrorKind::NotFound, advice);
-            return Err(RegionError::io(path, "open", source));
+        let absent =
+            |advice: String| RegionError::io(path, "open", std::io::Error::new(ErrorKind::NotFound, advice));
+        // A device that is used otherwise may have no path: a file of its name must not be made instead.
+        if is_device_name(path) && !path.exists() {
+            return Err(absent(advice_for_absent(path)));
         }
-        let (file, is_new) = open_file(path, mode).map_err(io("open"))?;
+        let (file, is_new) = open_file(path, mode).map_err(|error| {
+            // Or a path, and nobody behind it.
+            if is_device_name(path) && error.raw_os_error() == Some(libc::ENXIO) {
+                absent(advice_for_absent(path))
+            } else {
+                io("open")(error)
+            }
+        })?;
         let metadata = file.metadata().map_err(io("stat"))?;
         let file_type = metadata.file_type();
         let kind = if file_type.is_file() {
@@ -286,22 +294,21 @@ impl Source {
     }
 }
 
-/// What to do where a DAX device is missing: it is in another mode, or there is none.
-fn absent_device(path: &Path) -> Option<String> {
-    let is_device = path.parent() == Some(Path::new("/dev"))
+/// Whether a DAX device has such a name.
+fn is_device_name(path: &Path) -> bool {
+    path.parent() == Some(Path::new("/dev"))
         && path
             .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"dax"));
-    if !is_device || path.exists() {
-        return None;
-    }
-    Some(
-        medium::advice_for_missing(Path::new(SYSFS), path).unwrap_or_else(|| {
-            "no such device: 'ndctl list --regions --namespaces' and 'daxctl list' show what there is, and \
+            .is_some_and(|name| name.as_bytes().starts_with(b"dax"))
+}
+
+/// What to do where a DAX device is missing: it is in another mode, or there is none.
+fn advice_for_absent(path: &Path) -> String {
+    medium::advice_for_missing(Path::new(SYSFS), path).unwrap_or_else(|| {
+        "no such device: 'ndctl list --regions --namespaces' and 'daxctl list' show what there is, and \
              'ndctl create-namespace --mode=devdax' makes one"
-                .to_owned()
-        }),
-    )
+            .to_owned()
+    })
 }
 
 /// Opens; also whether the file is new.
