@@ -56,7 +56,7 @@ struct Facts {
 #[derive(Serialize)]
 struct Found {
     device: Option<String>,
-    is_persistent: bool,
+    is_persistent_memory: Option<bool>,
     alignment: Option<u64>,
     namespace: Option<String>,
     region: Option<String>,
@@ -70,7 +70,7 @@ impl Found {
         let medium = Medium::of(pool).unwrap_or_default();
         Self {
             device: medium.device,
-            is_persistent: medium.is_persistent,
+            is_persistent_memory: medium.is_persistent_memory,
             alignment: medium.alignment,
             namespace: medium.namespace,
             region: medium.region,
@@ -81,8 +81,11 @@ impl Found {
 
     /// A line for people; nothing of what is no memory.
     fn line(&self) -> Option<(&'static str, String)> {
-        let region = self.region.as_ref()?;
-        let mut parts = vec![region.clone()];
+        let what = match self.is_persistent_memory? {
+            true => "Persistent memory",
+            false => "Volatile memory",
+        };
+        let mut parts: Vec<String> = self.region.iter().cloned().collect();
         parts.extend(self.namespace.clone());
         parts.extend(self.device.clone());
         parts.extend(self.alignment.map(|bytes| format!("mapped by {}", Size(bytes))));
@@ -94,11 +97,6 @@ impl Found {
         if self.bad_bytes > 0 {
             parts.push(format!("{} lost", Size(self.bad_bytes)));
         }
-        let what = if self.is_persistent {
-            "Persistent memory"
-        } else {
-            "Volatile memory"
-        };
         Some((what, parts.join(", ")))
     }
 }
@@ -219,5 +217,35 @@ impl Facts {
             table.add_row([what.to_owned(), memory]);
         }
         output.table(&table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(is_persistent_memory: Option<bool>, region: Option<&str>) -> Found {
+        Found {
+            device: Some("dax0.0".to_owned()),
+            is_persistent_memory,
+            alignment: Some(2 << 20),
+            namespace: None,
+            region: region.map(str::to_owned),
+            persistence_domain: None,
+            bad_bytes: 4096,
+        }
+    }
+
+    #[test]
+    fn memory_is_told_by_what_it_is_and_a_disk_not_at_all() {
+        let parts = "dax0.0, mapped by 2 MiB, 4 KiB lost".to_owned();
+        let volatile = found(Some(false), None).line();
+        assert_eq!(volatile, Some(("Volatile memory", parts.clone())));
+        let persistent = found(Some(true), Some("region0")).line();
+        assert_eq!(
+            persistent,
+            Some(("Persistent memory", format!("region0, {parts}")))
+        );
+        assert_eq!(found(None, None).line(), None);
     }
 }

@@ -62,9 +62,11 @@ pub(crate) fn dax_device(sysfs: &Path, device: libc::dev_t) -> Result<DaxDevice>
     })
 }
 
-/// Whether a device is on a bus of non-volatile memory; else it is ordinary memory behind a DAX device.
+/// Whether a device is on a bus of non-volatile memory; else it is ordinary memory behind a DAX device. What a host
+/// lends by virtio is on such a bus, too, but durable only after the host has written it back, which no flush of a
+/// line makes it do (the kernel refuses `MAP_SYNC` there).
 pub(crate) fn is_persistent(directory: &Path) -> bool {
-    ancestor(directory, "ndbus").is_some()
+    ancestor(directory, "ndbus").is_some() && ancestor(directory, "virtio").is_none()
 }
 
 /// Whether caches are in the power-fail domain of the memory behind a device. Where its region cannot be told (a
@@ -95,17 +97,19 @@ fn region_is_eadr(region: &Path) -> bool {
 ///
 /// # Errors
 /// What is missing, unreadable or no number.
-pub(crate) fn bad_ranges(directory: &Path) -> Result<Vec<Range<u64>>> {
-    let Some(region) = ancestor(directory, "region") else {
+pub(crate) fn bad_ranges(device: &DaxDevice) -> Result<Vec<Range<u64>>> {
+    let Some(region) = ancestor(&device.directory, "region") else {
         return Ok(Vec::new());
     };
     let listed = parse_sectors(&fs::read_to_string(region.join("badblocks"))?)?;
     if listed.is_empty() {
         return Ok(Vec::new());
     }
-    let first = read_address(&directory.join("resource"))?;
+    let first = read_address(&device.directory.join("resource"))?;
     let offset = first.saturating_sub(read_address(&region.join("resource"))?);
-    let in_device = |range: Range<u64>| range.start.saturating_sub(offset)..range.end.saturating_sub(offset);
+    // What is before or behind the device is another one's.
+    let inside = |at: u64| at.saturating_sub(offset).min(device.size);
+    let in_device = |range: Range<u64>| inside(range.start)..inside(range.end);
     Ok(listed
         .into_iter()
         .map(in_device)
@@ -177,6 +181,7 @@ pub(crate) fn deep_flush(directory: &Path) -> Result<()> {
     let attribute = region.join("deep_flush");
     match fs::read_to_string(&attribute) {
         Ok(has_function) if has_function.trim() == "1" => fs::write(attribute, "1\n"),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -250,6 +255,9 @@ mod tests {
     fn memory_without_a_bus_of_nonvolatile_memory_is_not_persistent() {
         assert!(!is_persistent(Path::new("/sys/devices/platform/hmem.0/dax0.0")));
         assert!(!is_persistent(Path::new("/sys/devices/platform/ndbusted/dax0.0")));
+        assert!(!is_persistent(Path::new(
+            "/sys/devices/pci0000:00/0000:00:03.0/virtio1/ndbus0/region0/dax0.0"
+        )));
     }
 
     #[test]
@@ -298,7 +306,7 @@ mod tests {
         fs::write(nd_region.join("badblocks"), listed).unwrap();
         fs::write(nd_region.join("resource"), region).unwrap();
         fs::write(dax.directory.join("resource"), device).unwrap();
-        bad_ranges(&dax.directory)
+        bad_ranges(&dax)
     }
 
     #[test]
@@ -315,6 +323,10 @@ mod tests {
         assert_eq!(found, [3584..5120, 4608..5120]);
         let found = with_bad_blocks("7 3\n9 1", "0x1000", "0x2000").unwrap();
         assert_eq!(found, [0..1024, 512..1024]);
+        // The device has 1 GiB; what is behind it is another one's.
+        let found = with_bad_blocks("2097151 3\n2097152 8", "0x1000", "0x1000").unwrap();
+        assert_eq!(found.first(), Some(&((1 << 30) - 512..1 << 30)));
+        assert_eq!(found.len(), 1);
     }
 
     #[test]
@@ -338,9 +350,11 @@ mod tests {
 
     #[test]
     fn memory_without_a_region_has_no_list() {
-        assert_eq!(
-            bad_ranges(Path::new("/sys/devices/platform/hmem.0/dax0.0")).unwrap(),
-            []
-        );
+        let device = DaxDevice {
+            size: 1 << 30,
+            align: 2 << 20,
+            directory: PathBuf::from("/sys/devices/platform/hmem.0/dax0.0"),
+        };
+        assert_eq!(bad_ranges(&device).unwrap(), []);
     }
 }

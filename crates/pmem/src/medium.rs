@@ -19,9 +19,9 @@ pub struct Medium {
     pub device: Option<String>,
     /// The namespace that it is made of, with its label where there is one.
     pub namespace: Option<String>,
-    /// Whether it survives a power failure at all: not so ordinary memory behind a DAX device, on a CXL card or set
-    /// aside.
-    pub is_persistent: bool,
+    /// Of memory, whether it is persistent: not so what is ordinary memory behind a DAX device, on a CXL card or set
+    /// aside. `None` of anything else, as a disk.
+    pub is_persistent_memory: Option<bool>,
     /// The region of memory.
     pub region: Option<String>,
     /// What of the region a power failure spares, in the kernel's words: `memory_controller` (what has left the
@@ -46,10 +46,11 @@ impl Medium {
             );
         }
         let device = domain::dax_device(sysfs, metadata.rdev())?;
-        let bad = domain::bad_ranges(&device.directory).unwrap_or_default();
+        let bad = domain::bad_ranges(&device).unwrap_or_default();
         Ok(Self {
             alignment: Some(device.align),
             bad_bytes: bad.iter().map(|range| range.end - range.start).sum(),
+            is_persistent_memory: Some(domain::is_persistent(&device.directory)),
             ..Self::in_directory(sysfs, &device.directory)
         })
     }
@@ -61,11 +62,11 @@ impl Medium {
             .and_then(|region| word(&region.join("persistence_domain")));
         Self {
             device: name(directory),
-            is_persistent: domain::is_persistent(directory),
             namespace: namespace(directory).map(|namespace| {
                 let label = word(&sysfs.join("bus/nd/devices").join(&namespace).join("alt_name"));
                 label.map_or_else(|| namespace.clone(), |label| format!("{namespace} '{label}'"))
             }),
+            is_persistent_memory: region.is_some().then(|| domain::is_persistent(directory)),
             region: region.as_deref().and_then(name),
             persistence_domain: domain,
             ..Self::default()
@@ -193,7 +194,9 @@ mod tests {
             .join("devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax0.0");
         let medium = Medium::in_directory(root.path(), &device);
         assert_eq!(medium.region.as_deref(), Some("region0"));
-        assert!(!medium.is_persistent);
+        assert_eq!(medium.is_persistent_memory, Some(false));
+        let disk = Medium::in_directory(root.path(), &root.path().join("devices/pci0/block/vda"));
+        assert_eq!(disk.is_persistent_memory, None);
     }
 
     #[test]
@@ -235,7 +238,7 @@ mod tests {
         let medium = Medium::in_directory(root.path(), &disk);
         assert_eq!(medium.namespace.as_deref(), Some("namespace0.0 'fast'"));
         assert_eq!(medium.device.as_deref(), Some("pmem0"));
-        assert!(medium.is_persistent);
+        assert_eq!(medium.is_persistent_memory, Some(true));
         assert_eq!(medium.region.as_deref(), Some("region0"));
         assert_eq!(medium.persistence_domain.as_deref(), Some("memory_controller"));
     }

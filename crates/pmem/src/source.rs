@@ -270,7 +270,7 @@ impl Source {
                 self.file.write_all_at(&[0; 4096], page).is_ok()
             }
             Kind::Device(device) => {
-                let listed = domain::bad_ranges(&device.directory).unwrap_or_default();
+                let listed = domain::bad_ranges(device).unwrap_or_default();
                 is_inside && !listed.iter().any(|bad| bad.start < page + PAGE && bad.end > page)
             }
             Kind::File { .. } => false,

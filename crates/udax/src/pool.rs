@@ -215,10 +215,11 @@ impl Pool {
         written.and(self.deep_flush_if_allowed())
     }
 
-    /// As the kernel's filesystems when they are unmounted; of a device only root may.
+    /// As the kernel's filesystems when they are unmounted; of a device only root may, where sysfs can be written.
     fn deep_flush_if_allowed(&self) -> Result<()> {
+        const REFUSED: [ErrorKind; 2] = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
         match self.region.deep_flush() {
-            Err(RegionError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+            Err(RegionError::Io { source, .. }) if REFUSED.contains(&source.kind()) => Ok(()),
             other => Ok(other?),
         }
     }

@@ -23,7 +23,7 @@ use nix::unistd::{Pid, Whence, lseek};
 use tempfile::TempDir;
 
 use crate::mode::{Alignment, Mode};
-use crate::verdict::{End, NotJudged};
+use crate::verdict::{End, Lost, NotJudged};
 
 /// The namespace's own block before its bytes.
 pub(crate) const NAMESPACE_START: u64 = 2 << 20;
@@ -186,6 +186,10 @@ impl Machine {
                 Err(error) if attempt < MAX_BOOTS && board.end.ensure_time().is_ok() => {
                     println!("boot {attempt} of {MAX_BOOTS}: {error}");
                 }
+                // What makes it ready does not: neither the emulation's matter nor one of time.
+                Err(error) if machine.has_said("vm: failed:") => {
+                    return Err(error.context("no machine is ready"));
+                }
                 // Nothing of ours has run in it.
                 Err(error) => return Err(NotJudged(format!("no machine has booted: {error}")).into()),
             }
@@ -198,7 +202,8 @@ impl Machine {
     }
 
     fn power_on(board: &Board, image: &Image, others: &[Image], job: &str) -> anyhow::Result<Self> {
-        let share = tempfile::tempdir().context("make a folder to share")?;
+        let place = image.path.parent().context("an image in no folder")?;
+        let share = tempfile::tempdir_in(place).context("make a folder to share")?;
         let conf = format!(
             "MODE={} FRESH={} ALIGN={} MKFS='{}' OTHERS={}\n",
             image.mode.name(),
@@ -288,15 +293,22 @@ impl Machine {
         self.end.ensure_time()
     }
 
-    /// Why it has ended: a kernel that panics is the emulation's matter, as nothing of ours runs in it.
+    /// Why it has ended: a kernel that panics is the emulation's matter, as nothing of ours runs in it; a job that
+    /// ended is not.
     fn ended(&self, how: &str) -> anyhow::Error {
         let words = format!("the machine ended {how}:\n{}", self.last_words());
-        let console = fs::read(self.share("console")).unwrap_or_default();
-        if String::from_utf8_lossy(&console).contains("Kernel panic") {
+        if self.share("status").exists() {
+            Lost(words).into()
+        } else if self.has_said("Kernel panic") {
             NotJudged(words).into()
         } else {
             anyhow!(words)
         }
+    }
+
+    fn has_said(&self, words: &str) -> bool {
+        let console = fs::read(self.share("console")).unwrap_or_default();
+        String::from_utf8_lossy(&console).contains(words)
     }
 
     /// Takes the power away.

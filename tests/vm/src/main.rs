@@ -63,7 +63,7 @@ struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Runs the suite once in each mode, then kills machines
+    /// In each mode, runs the suite once, then kills machines
     All {
         #[command(flatten)]
         kit: Kit,
@@ -121,16 +121,13 @@ fn run() -> anyhow::Result<ExitCode> {
             kit.board.end = end;
             let mut is_all = true;
             for mode in kit.modes() {
-                let verdict = end.run(&format!("{}: suite", mode.name()), || {
+                let suite = end.run(&format!("{}: suite", mode.name()), || {
                     suite::run(&kit, mode, seconds)
                 })?;
-                is_all &= verdict == Verdict::Passed;
-            }
-            for mode in kit.modes() {
-                let verdict = end.run(&format!("{}: kills", mode.name()), || {
+                let kills = end.run(&format!("{}: kills", mode.name()), || {
                     power::run(&kit, mode, plan)
                 })?;
-                is_all &= verdict == Verdict::Passed;
+                is_all &= [suite, kills] == [Verdict::Passed; 2];
             }
             println!(
                 "\nci/vm: {}, nothing is wrong",

@@ -95,11 +95,15 @@ pub(crate) fn run(pool: &Path) -> anyhow::Result<()> {
     list_as_bad(&device, physical)?;
     let precious = Precious::open(pool)?;
     precious.ensure_lost(MET)?;
-    match precious.make_good(MET) {
-        Ok(()) => println!("written as a whole, it is good again"),
+    match precious.write_whole(MET) {
+        Ok(()) => {
+            precious.ensure_whole()?;
+            println!("written as a whole, it is good again");
+        }
         Err(error) => {
             // Only the memory's firmware can clear such a page; QEMU's has no such function.
             println!("written as a whole, it is still lost: {error}");
+            ensure!(error.errno() == Errno::EIO, "not EIO, but {}", error.errno());
             precious.ensure_lost(MET)?;
         }
     }
@@ -197,8 +201,16 @@ impl Precious {
 
     /// A write of page `lost` as a whole makes all good.
     fn make_good(&self, lost: usize) -> anyhow::Result<()> {
-        let at = u64::try_from(lost * PAGE)?;
-        self.file.write_at(self.page(lost), at)?;
+        self.write_whole(lost)?;
+        self.ensure_whole()
+    }
+
+    fn write_whole(&self, page: usize) -> Result<(), udax::Error> {
+        let at = u64::try_from(page * PAGE).unwrap_or(0);
+        self.file.write_at(self.page(page), at).map(drop)
+    }
+
+    fn ensure_whole(&self) -> anyhow::Result<()> {
         self.ensure_good(None)?;
         let report = self.scrub()?;
         ensure!(

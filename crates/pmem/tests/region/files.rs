@@ -156,6 +156,19 @@ fn a_fence_writes_back_what_was_flushed_and_nothing_else() {
 }
 
 #[test]
+fn a_deep_flush_of_a_file_leaves_nothing_to_be_written() {
+    let directory = disk_directory();
+    let name = "deep-flush-pool";
+    let region = Region::create(&directory.path().join(name), 1 << 20, msync()).unwrap();
+    region.store(512 << 10, &[3; 8]).unwrap();
+    assert!(dirty_kib(name) >= 4);
+    region.deep_flush().unwrap();
+    assert_eq!(dirty_kib(name), 0);
+    // Nothing survives a power failure of these: nothing to do.
+    Region::anonymous(4096, None).unwrap().deep_flush().unwrap();
+}
+
+#[test]
 fn growing_keeps_the_bytes_and_adds_zeros() {
     for directory in [memory_directory(), disk_directory()] {
         for options in [RegionOptions::default(), msync()] {
