@@ -240,12 +240,16 @@ fn metrics_are_a_page_on_a_loopback_address() {
     drop(free);
     let mut daemon = live.start(&["-o", &format!("metrics={address}")]);
     fs::write(live.path("f"), vec![1; 5000]).unwrap();
-    let page = get(address, "/metrics");
-    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
-    let bytes = page
-        .lines()
-        .find(|line| line.starts_with("udax_request_bytes_total") && line.contains("\"write\""));
-    assert!(bytes.unwrap().ends_with(" 5000"), "{page}");
+    let mut page = String::new();
+    // A request is counted after it is answered.
+    until(|| {
+        page = get(address, "/metrics");
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+        let mut lines = page.lines();
+        let bytes =
+            lines.find(|line| line.starts_with("udax_request_bytes_total") && line.contains("\"write\""));
+        bytes.is_some_and(|line| line.ends_with(" 5000"))
+    });
     let bucket = "udax_request_duration_seconds_bucket";
     assert!(
         page.lines()
@@ -298,6 +302,11 @@ fn a_contest_shows_its_pins() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // Not before it serves: who looks at the pool itself keeps it from being opened.
+    until(|| {
+        let serves = fs::read_dir(&runtime).is_ok_and(|mut sockets| sockets.next().is_some());
+        serves || contest.try_wait().unwrap().is_some()
+    });
     let mut pins = 0;
     until(|| {
         let mut command = place.command();
@@ -305,9 +314,9 @@ fn a_contest_shows_its_pins() {
             .env("UDAX_RUNTIME_DIR", &runtime)
             .args(["stats", "--json", "pool"]);
         let told = place.run_command(&mut command);
-        // Before it serves, the pool is not to be opened either.
+        // Nor when it has ended.
         if told.stdout().is_empty() {
-            return false;
+            return contest.try_wait().unwrap().is_some();
         }
         let stats = told.json();
         let oldest = stats["pins"]["oldest"].as_array().unwrap();

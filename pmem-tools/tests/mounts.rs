@@ -269,6 +269,50 @@ fn mount_of_util_linux_finds_what_it_needs() {
     assert_eq!(mounts.line(), None);
 }
 
+/// What mount(8) and fstab do with the links of `udax links` in /usr/sbin; 77 where those cannot be put there.
+const MOUNT_OF_UTIL_LINUX: &str = r#"
+set -eu
+# Or mounts of others would stay as long as this.
+umount --all --lazy --types fuse.udax || true
+mkdir upper work
+mount -t overlay overlay -o "lowerdir=/usr/sbin,upperdir=$PWD/upper,workdir=$PWD/work" /usr/sbin || exit 77
+ln -s "$0" /usr/sbin/mount.udax
+ln -s "$0" /usr/sbin/mount.fuse.udax
+closed() {
+    umount "$PWD/mnt"
+    turns=0
+    while "$0" fsck -n pool 2>&1 >/dev/null | grep -q 'in use'; do
+        turns=$((turns + 1))
+        [ $turns -lt 600 ]
+        sleep 0.1
+    done
+}
+printf '%s %s udax noatime,nosuid 0 0\n' "$PWD/pool" "$PWD/mnt" >fstab
+mount --fstab "$PWD/fstab" "$PWD/mnt"
+grep -q " $PWD/mnt rw,nosuid,noatime .* fuse.udax $PWD/pool" /proc/self/mountinfo
+echo content >mnt/f
+closed
+mount -t fuse.udax -o ro pool mnt
+grep -q " $PWD/mnt ro,.* fuse.udax $PWD/pool" /proc/self/mountinfo
+[ "$(cat mnt/f)" = content ]
+closed
+! mount -t udax -o unheardof pool mnt
+"#;
+
+#[test]
+fn mount_and_fstab_mount_a_pool() {
+    let Some(mounts) = Mounts::new() else { return };
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_udax"));
+    let Some(output) = mounts.run_apart(program, MOUNT_OF_UTIL_LINUX) else {
+        return;
+    };
+    if output.status.code() == Some(77) {
+        eprintln!("skipped: no overlay can be mounted here: {output:?}");
+        return;
+    }
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn a_log_is_written_where_the_options_say() {
     let Some(mounts) = Mounts::new() else { return };

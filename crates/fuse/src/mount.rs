@@ -83,7 +83,7 @@ pub enum MountError {
 pub struct Mount {
     session: fuser::Session<Server>,
     directory: PathBuf,
-    /// As the kernel listed it at once.
+    /// As the kernel lists it.
     own: Option<Mounted>,
     meters: Meters,
 }
@@ -107,10 +107,13 @@ impl Mount {
         let notifier = Arc::new(OnceLock::new());
         let server = Server::new(filesystem, options, Arc::clone(&notifier))?;
         let meters = server.meters.clone();
+        let before = Mounted::all(&directory).unwrap_or_default();
         let session = fuser::Session::new(server, &directory, &config(options, source))
             .map_err(|why| refused(directory.clone(), why))?;
         notifier.get_or_init(|| session.notifier());
-        let own = Mounted::find(&directory).ok().flatten();
+        // Not the topmost: somebody may have mounted something over it at once.
+        let mut mounts = Mounted::all(&directory).unwrap_or_default().into_iter();
+        let own = mounts.rfind(|mount| mount.is_pool() && !before.contains(mount));
         if let Some(own) = &own {
             widen_read_ahead(own);
         }

@@ -23,7 +23,16 @@ impl Mounted {
     /// # Errors
     /// The list cannot be read.
     pub fn find(directory: &Path) -> io::Result<Option<Self>> {
-        Ok(find(&std::fs::read("/proc/self/mountinfo")?, directory))
+        Ok(Self::all(directory)?.pop())
+    }
+
+    /// All that is mounted on `directory`, the topmost last.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub(crate) fn all(directory: &Path) -> io::Result<Vec<Self>> {
+        let list = std::fs::read("/proc/self/mountinfo")?;
+        Ok(all(&list, directory).collect())
     }
 
     /// Its device as `st_dev` of its files has it.
@@ -38,9 +47,9 @@ impl Mounted {
     }
 }
 
-fn find(list: &[u8], directory: &Path) -> Option<Mounted> {
+fn all<'l>(list: &'l [u8], directory: &'l Path) -> impl Iterator<Item = Mounted> + 'l {
     let wanted = directory.as_os_str().as_bytes();
-    list.split(|byte| *byte == b'\n').rev().find_map(|line| {
+    list.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
         let place = unescaped(fields.nth(1)?);
@@ -92,7 +101,8 @@ mod tests {
             30 22 0:30 / /a\\040b rw,nosuid shared:1 master:2 - fuse.udax /pool\\134one rw\n\
             31 30 0:31 / /a\\040b rw - tmpfs none rw\n\
             32 22 0:33 / /c rw shared:5 - fuse.udax /pool\\134one ro,user_id=0\n";
-        let found = |path: &str| find(list, Path::new(path));
+        let found = |path: &str| all(list, Path::new(path)).last();
+        assert_eq!(all(list, Path::new("/a b")).count(), 2);
         let other = found("/a b").expect("it is listed");
         assert!(!other.is_pool() && !other.is_read_only);
         let pool = found("/c").expect("it is listed");
