@@ -2,35 +2,52 @@
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
-use crate::page::in_memory;
+use crate::page::{MAX_ORDER, in_file, in_memory};
+
+/// Words of the largest folio.
+const MOST_WORDS: usize = (1 << MAX_ORDER) / 64;
 
 /// One bit a page. Changed only with the folio locked, looked at by anybody.
 ///
 /// Setting releases and looking acquires, so that who sees a page uptodate sees its bytes.
 #[derive(Debug)]
-pub(crate) struct Bits {
-    words: SmallVec<[AtomicU64; 1]>,
-    len: u64,
+pub(crate) struct Bits(Words);
+
+/// Of small folios, of which there are many, the bits lie in the folio itself: a hit touches fewer lines.
+#[derive(Debug)]
+enum Words {
+    One(AtomicU64),
+    Many(Box<[AtomicU64; MOST_WORDS]>),
 }
 
 impl Bits {
+    /// Bits for `len` pages, at most those of the largest folio.
     pub(crate) fn new(len: u64) -> Self {
-        let words = len.div_ceil(64);
-        Self {
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            len,
+        debug_assert!(len <= 1 << MAX_ORDER);
+        Self(if len <= 64 {
+            Words::One(AtomicU64::new(0))
+        } else {
+            Words::Many(Box::new(std::array::from_fn(|_| AtomicU64::new(0))))
+        })
+    }
+
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        match &self.0 {
+            Words::One(word) => std::slice::from_ref(word),
+            Words::Many(words) => words.as_slice(),
         }
     }
 
     /// The words that have a bit of the range, and which bits these are.
     #[inline]
     fn masks(&self, range: Range<u64>) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        debug_assert!(range.end <= self.len);
+        let words = self.words();
+        debug_assert!(range.end.div_ceil(64) <= in_file(words.len()));
         let first = range.start / 64;
-        let words = self.words.iter().skip(in_memory(first));
+        let words = words.iter().skip(in_memory(first));
         words
             .zip(first..range.end.div_ceil(64))
             .filter_map(move |(word, number)| {
