@@ -168,7 +168,7 @@ impl Mount {
             Ok(Err(why)) => why,
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
-        if stopper.is_topmost().is_ok() {
+        if stopper.ensure_topmost().is_ok() {
             // Nobody would answer there.
             let _ = unmount(&stopper.directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
@@ -190,7 +190,7 @@ impl Stopper {
     /// # Errors
     /// It is not mounted any more, or something else is mounted over it; the kernel refuses.
     pub fn stop(&self) -> Result<(), MountError> {
-        self.is_topmost().map_err(|why| self.failed(why))?;
+        self.ensure_topmost().map_err(|why| self.failed(why))?;
         match unmount(&self.directory, UnmountFlags::empty()) {
             Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
             other => return other.map_err(|why| self.failed(why)),
@@ -206,7 +206,7 @@ impl Stopper {
 
     /// # Errors
     /// What unmounting the directory would hit is something else.
-    fn is_topmost(&self) -> io::Result<()> {
+    fn ensure_topmost(&self) -> io::Result<()> {
         let topmost = Mounted::find(&self.directory)?;
         if topmost.is_some() && topmost == self.own {
             return Ok(());

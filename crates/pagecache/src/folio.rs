@@ -193,7 +193,8 @@ impl Folio {
     /// leaf.
     pub(crate) fn clear(&self, flags: u32) -> bool {
         debug_assert!(flags & (flag::LOCKED | flag::WRITEBACK | flag::READING) == 0);
-        self.flags.fetch_and(!flags, Ordering::AcqRel) & flags != 0
+        // Mostly none is: a look costs less than a change of nothing.
+        self.has(flags) && self.flags.fetch_and(!flags, Ordering::AcqRel) & flags != 0
     }
 
     /// Locks it if it is unlocked.
@@ -242,7 +243,7 @@ impl Folio {
     /// Notes that it was used. The first use is what it was brought for, and does not count: else a scan would look
     /// like what is used again.
     pub(crate) fn touch(&self) {
-        if self.has(flag::FRESH) && self.clear(flag::FRESH) {
+        if self.clear(flag::FRESH) {
             return;
         }
         // A lost count of two threads does no harm.

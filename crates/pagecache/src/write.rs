@@ -124,7 +124,7 @@ impl Writing<'_> {
                 }
                 locked.wait_written();
             }
-            if !self.flags.contains(WriteFlags::DONTCACHE) && locked.has(flag::DROPBEHIND) {
+            if !self.flags.contains(WriteFlags::DONTCACHE) {
                 locked.clear(flag::DROPBEHIND);
             }
             locked.touch();
