@@ -1,70 +1,29 @@
 //! What a hit costs, against a copy of as many bytes in memory: the budgets are 1.3 for a read and 1.5 for a write.
 
 use std::hint::black_box;
-use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use udax_pagecache::{
-    Advice, Backing, BackingError, Cache, CacheError, CacheOptions, Control, Mapping, Owner, PAGE, ReadAhead,
-    ReadFlags, ReadRun, Reservations, Reserving, Stability, WriteFlags, WriteRun, Written,
-};
+use udax_pagecache::{Advice, CacheOptions, PAGE, ReadAhead, ReadFlags, WriteFlags};
+use zeros::Zeros;
+
+#[path = "../tests/zeros/mod.rs"]
+mod zeros;
 
 /// 64 MiB: more than the processor's caches.
 const PAGES: u64 = 1 << 14;
 
-/// A large file of zeros, which forgets what is written.
-struct Nothing;
-
-impl Backing for Nothing {
-    fn size(&self) -> u64 {
-        PAGES * PAGE
-    }
-
-    fn read(&mut self, run: ReadRun) -> Result<(), BackingError> {
-        run.complete();
-        Ok(())
-    }
-
-    fn reserve(&mut self, _: Range<u64>, _: &mut Reserving<'_>) -> Result<(), BackingError> {
-        Ok(())
-    }
-
-    fn write(&mut self, run: WriteRun) -> Result<(), BackingError> {
-        run.complete(Ok(()));
-        Ok(())
-    }
-}
-
-struct File(Arc<Mapping>);
-
-impl Owner for File {
-    fn mapping(&self) -> &Arc<Mapping> {
-        &self.0
-    }
-
-    fn write_back(&self, control: Control) -> Result<Written, CacheError> {
-        self.0.write_back(&mut Nothing, control)
-    }
-}
-
 /// A file, all of which is cached: in folios of one page, or of 512.
-fn file(piece: u64) -> Arc<File> {
+fn file(piece: u64) -> Arc<zeros::File> {
     let options = CacheOptions {
         bytes: 256 << 20,
         dirty_bytes: 128 << 20,
         ..CacheOptions::default()
     };
-    let cache = Cache::new(&options, Reservations::default());
-    let file = Arc::new_cyclic(|weak: &Weak<File>| {
-        let owner: Weak<dyn Owner> = Weak::<File>::clone(weak);
-        File(Mapping::new(&cache, 1, owner, Stability::Loose))
-    });
+    let file = zeros::file(&options);
     let bytes = vec![1; usize::try_from(piece * PAGE).expect("it fits")];
     for page in (0..PAGES).step_by(usize::try_from(piece).expect("it fits")) {
-        let written = file
-            .0
-            .write(&mut Nothing, page * PAGE, &bytes, WriteFlags::empty());
+        let written = file.0.write(&mut Zeros, page * PAGE, &bytes, WriteFlags::empty());
         assert_eq!(written.ok(), Some(bytes.len()));
     }
     file
@@ -109,14 +68,14 @@ fn hits(c: &mut Criterion) {
                 let at = place() * PAGE;
                 let read = file
                     .0
-                    .read(&mut Nothing, at, &mut buffer, &mut ahead, ReadFlags::empty());
+                    .read(&mut Zeros, at, &mut buffer, &mut ahead, ReadFlags::empty());
                 black_box(read).is_ok()
             });
         });
         c.bench_function(&format!("write 4 KiB of dirty {name}"), |b| {
             b.iter(|| {
                 let at = place() * PAGE;
-                black_box(file.0.write(&mut Nothing, at, &buffer, WriteFlags::empty())).is_ok()
+                black_box(file.0.write(&mut Zeros, at, &buffer, WriteFlags::empty())).is_ok()
             });
         });
         file.0.truncate(0..u64::MAX);

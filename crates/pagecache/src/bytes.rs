@@ -4,17 +4,14 @@
 //! [`Bytes::stable`] and [`Bytes::exclusive`]: copies go through raw pointers, by instructions or atomics that no
 //! compiler reasons about.
 
-use std::alloc::{self, Layout};
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use nix::sys::mman::{MmapAdvise, madvise};
-
+use crate::arena::Arena;
 use crate::page::{PAGE, in_memory};
 
-/// Bytes of the processor's huge pages.
-const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of the processor's lines.
 const LINE: usize = 64;
 /// Bytes that are asked for early; by then the processor has seen that it is to go on.
@@ -23,10 +20,13 @@ const PREFETCHED: usize = 512;
 /// Memory of a power of two of pages, aligned to its own size.
 ///
 /// # Invariants
-/// `at` is an allocation of `len` bytes, aligned to as many, which are initialised; it is freed only by `drop`.
+/// `at` is what the arena has given for the order: `len` bytes, aligned to as many, which are initialised; only `drop`
+/// gives it back.
 pub(crate) struct Bytes {
     at: NonNull<u8>,
     len: usize,
+    order: u8,
+    arena: Arc<Arena>,
 }
 
 // SAFETY: the memory belongs to this value alone; all access is by copies that may run beside each other.
@@ -36,24 +36,16 @@ unsafe impl Sync for Bytes {}
 
 impl Bytes {
     /// Zeros for `1 << order` pages; none if there is no memory.
-    pub(crate) fn zeroed(order: u8) -> Option<Self> {
-        let len = in_memory(PAGE << order);
-        let layout = Self::layout(len)?;
-        if len < HUGE_PAGE {
-            // SAFETY: the layout's size is not zero.
-            let at = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-            return Some(Self { at, len });
-        }
-        // SAFETY: as above.
-        let at = NonNull::new(unsafe { alloc::alloc(layout) })?;
-        advise_huge(at, len);
-        // SAFETY: allocated for `len` bytes just now.
-        unsafe { at.write_bytes(0, len) };
-        Some(Self { at, len })
-    }
-
-    fn layout(len: usize) -> Option<Layout> {
-        Layout::from_size_align(len, len).ok()
+    pub(crate) fn zeroed(arena: &Arc<Arena>, order: u8) -> Option<Self> {
+        let at = arena.take(order)?;
+        let bytes = Self {
+            at,
+            len: in_memory(PAGE << order),
+            order,
+            arena: Arc::clone(arena),
+        };
+        bytes.zero(0..bytes.len);
+        Some(bytes)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -142,10 +134,7 @@ impl Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated with this layout, and not freed before.
-            unsafe { alloc::dealloc(self.at.as_ptr(), layout) };
-        }
+        self.arena.give_back(self.at, self.order);
     }
 }
 
@@ -155,13 +144,6 @@ impl fmt::Debug for Bytes {
             .field("len", &self.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Asks for huge pages: one fault where there would be 512, and fewer misses of page tables afterwards.
-fn advise_huge(at: NonNull<u8>, len: usize) {
-    // A kernel without them gives small ones.
-    // SAFETY: the range is ours, and what is in it stays.
-    let _ = unsafe { madvise(at.cast(), len, MmapAdvise::MADV_HUGEPAGE) };
 }
 
 #[cfg(all(target_arch = "x86_64", not(loom), not(shuttle)))]
@@ -252,7 +234,8 @@ mod tests {
 
     #[test]
     fn bytes_are_zero_aligned_and_come_back_as_stored() {
-        let bytes = Bytes::zeroed(2).unwrap();
+        let arena = Arc::new(Arena::new(16));
+        let bytes = Bytes::zeroed(&arena, 2).unwrap();
         assert_eq!(bytes.len(), 4 * 4096);
         assert!(bytes.address_of(0, 1).addr().get().is_multiple_of(bytes.len()));
         bytes.copy_in(4095, &[1, 2, 3]);
@@ -265,6 +248,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "beyond a folio")]
     fn what_is_beyond_the_end_is_refused() {
-        Bytes::zeroed(0).unwrap().zero(4090..4097);
+        let arena = Arc::new(Arena::new(16));
+        Bytes::zeroed(&arena, 0).unwrap().zero(4090..4097);
     }
 }

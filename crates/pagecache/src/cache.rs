@@ -10,6 +10,7 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::wait::{WaitTable, Wake};
 use udax_sync::{CachePadded, Mutex, Rank, thread_number};
 
+use crate::arena::Arena;
 use crate::dirty_list::DirtyList;
 use crate::flusher::Alarm;
 use crate::folio::{Folio, Key};
@@ -20,7 +21,8 @@ use crate::{ErrSeq, Reservations};
 /// How much memory a cache takes, and when it writes.
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
-    /// Bytes of folios. More is taken only while all of it is dirty or pinned.
+    /// Bytes of folios. More is taken only while all of it is dirty or pinned. As much as a sixteenth of it is kept
+    /// besides, for the next folios.
     pub bytes: u64,
     /// Bytes that may be dirty: who would make more waits. At most half of `bytes`; 0 for a fifth of them (the kernel's
     /// `dirty_ratio`).
@@ -131,6 +133,10 @@ pub struct Statistics {
     pub reserved: u64,
     /// Pages that the cache may take.
     pub budget: u64,
+    /// Bytes of memory that folios have, also of those that have left their files and are still being looked at.
+    pub memory: u64,
+    /// Bytes of memory that are kept for the next folios.
+    pub kept: u64,
     /// Pages that may be dirty before writers have to wait.
     pub dirty_limit: u64,
     /// How often a reader found the folio that it looked for.
@@ -150,13 +156,16 @@ pub struct Cache {
     errors: ErrSeq,
     pub(crate) dirty_files: Mutex<DirtyList>,
     pub(crate) alarm: Alarm,
+    pub(crate) arena: Arc<Arena>,
 }
 
 impl Cache {
     /// An empty cache. Without a [`crate::Flusher`], nothing is written but by who asks for it.
     pub fn new(options: &CacheOptions, reservations: Reservations) -> Arc<Self> {
+        let limits = Limits::new(options);
         Arc::new(Self {
-            limits: Limits::new(options),
+            arena: Arc::new(Arena::new(limits.pages)),
+            limits,
             counts: Counts::default(),
             waits: WaitTable::new(),
             queue: Mutex::new(Rank::Leaf, Queue::default()),
@@ -180,7 +189,10 @@ impl Cache {
     /// The numbers of now.
     pub fn statistics(&self) -> Statistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (memory, kept) = self.arena.bytes();
         Statistics {
+            memory,
+            kept,
             cached: read(&self.counts.cached),
             dirty: read(&self.counts.dirty),
             under_write: read(&self.counts.under_write),

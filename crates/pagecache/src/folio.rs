@@ -115,7 +115,7 @@ impl Folio {
                 reserved: Bits::new(len),
             },
             uses: AtomicU8::new(0),
-            bytes: Bytes::zeroed(order)?,
+            bytes: Bytes::zeroed(&mapping.cache().arena, order)?,
         }))
     }
 

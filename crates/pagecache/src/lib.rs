@@ -38,6 +38,8 @@
 //! | pin | shared | locked while it is counted; a large one is split | for a split |
 //! | collapse | shared, tried | all tried | while they are exchanged |
 
+#[cfg_attr(any(loom, shuttle), path = "arena_plain.rs")]
+mod arena;
 mod backing;
 mod bits;
 mod bytes;
@@ -55,6 +57,8 @@ mod invalidate;
 mod locked;
 mod mapping;
 mod page;
+#[cfg(not(any(loom, shuttle)))]
+mod page_map;
 mod pin;
 mod queue;
 mod read;
@@ -63,6 +67,8 @@ mod read_run;
 mod reclaim;
 mod removal;
 mod replace;
+#[cfg(not(any(loom, shuttle)))]
+mod slab;
 mod split;
 mod sync_file;
 mod throttle;

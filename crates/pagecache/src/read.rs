@@ -59,52 +59,70 @@ impl Mapping {
 impl Reading<'_> {
     /// Copies as much of the range as the folio of its first byte has at hand, and gives its end.
     fn piece(&mut self, bytes: Range<u64>, to: &mut [u8]) -> Result<u64, CacheError> {
-        if let Some(end) = self.hit(&bytes, to) {
-            self.ahead.note(end.div_ceil(PAGE));
-            return Ok(end);
-        }
         let page = page_of(bytes.start);
-        let folio = match self.mapping.folio(page) {
+        let hit = self.mapping.index.look(page, |folio| self.hit(folio, &bytes, to));
+        let end = match hit {
+            Some(Some(end)) => end,
+            Some(None) => self.found(self.mapping.folio(page), &bytes, to)?,
+            None => self.found(None, &bytes, to)?,
+        };
+        self.ahead.note(end.div_ceil(PAGE));
+        Ok(end)
+    }
+
+    /// Copies what a folio has at hand if nothing else is to be done with it. Takes no count of it: one that leaves the
+    /// index meanwhile stays until the look is over.
+    fn hit(&self, folio: &Folio, bytes: &Range<u64>, to: &mut [u8]) -> Option<u64> {
+        let page = page_of(bytes.start);
+        let wanted = overlap(bytes, &folio.byte_range());
+        folio
+            .bytes
+            .prefetch(folio.offset(wanted.start), in_memory(wanted.end - wanted.start));
+        if folio.has(flag::AHEAD | flag::DROPBEHIND) || !folio.is_uptodate(&(page..page + 1)) {
+            return None;
+        }
+        self.mapping.cache().count_hit();
+        Some(self.copy(folio, bytes, to))
+    }
+
+    /// Brings what is missing, copies, and does what the folio's flags ask of its reader.
+    fn found(
+        &mut self,
+        found: Option<Arc<Folio>>,
+        bytes: &Range<u64>,
+        to: &mut [u8],
+    ) -> Result<u64, CacheError> {
+        let page = page_of(bytes.start);
+        let folio = match found {
             Some(folio) if folio.is_uptodate(&(page..page + 1)) => {
                 self.mapping.cache().count_hit();
                 folio
             }
             found => {
                 self.mapping.cache().count_miss();
-                self.obtain(found, &bytes)?
+                self.obtain(found, bytes)?
             }
         };
         if folio.has(flag::AHEAD) && !self.flags.contains(ReadFlags::NOWAIT) && folio.clear(flag::AHEAD) {
             self.read_ahead()?;
         }
-        let part = at_hand(&folio, &bytes);
-        let len = in_memory(part.end - part.start);
-        folio.bytes.copy_out(folio.offset(part.start), &mut to[..len]);
-        self.note_use(&folio, &part);
-        self.ahead.note(part.end.div_ceil(PAGE));
-        Ok(part.end)
+        let end = self.copy(&folio, bytes, to);
+        if folio.has(flag::DROPBEHIND) {
+            self.note_dropped(&folio, end);
+        }
+        Ok(end)
     }
 
-    /// As `piece`, where all is simple: the folio is there, and nothing but the copy is to be done with it. Takes no
-    /// count of the folio: one that leaves the index meanwhile stays until the look is over.
-    fn hit(&self, bytes: &Range<u64>, to: &mut [u8]) -> Option<u64> {
-        let page = page_of(bytes.start);
-        self.mapping.index.look(page, |folio| {
-            let wanted = overlap(bytes, &folio.byte_range());
-            let at = folio.offset(wanted.start);
-            folio.bytes.prefetch(at, in_memory(wanted.end - wanted.start));
-            if folio.has(flag::AHEAD | flag::DROPBEHIND) || !folio.is_uptodate(&(page..page + 1)) {
-                return None;
-            }
-            let part = at_hand(folio, bytes);
-            let len = in_memory(part.end - part.start);
-            folio.bytes.copy_out(at, &mut to[..len]);
-            if !self.ahead.is_reading_on(&folio.range()) {
-                folio.touch();
-            }
-            self.mapping.cache().count_hit();
-            Some(part.end)
-        })?
+    /// Copies what the folio has of the range from its first page on, gives the end of that, and notes the use.
+    fn copy(&self, folio: &Folio, bytes: &Range<u64>, to: &mut [u8]) -> u64 {
+        let part = at_hand(folio, bytes);
+        let len = in_memory(part.end - part.start);
+        folio.bytes.copy_out(folio.offset(part.start), &mut to[..len]);
+        // Several small reads of a folio are one use.
+        if !self.ahead.is_reading_on(&folio.range()) {
+            folio.touch();
+        }
+        part.end
     }
 
     /// A folio in which the first page of the range is uptodate.
@@ -177,20 +195,14 @@ impl Reading<'_> {
         }
     }
 
-    fn note_use(&mut self, folio: &Arc<Folio>, read: &Range<u64>) {
-        // Several small reads of a folio are one use.
-        if !self.ahead.is_reading_on(&folio.range()) {
-            folio.touch();
-        }
-        if !folio.has(flag::DROPBEHIND) {
-            return;
-        }
+    /// What becomes of a folio that is to leave the cache, read up to `end`.
+    fn note_dropped(&self, folio: &Arc<Folio>, end: u64) {
         match self.stay() {
             Stay::Cached => {
                 folio.clear(flag::DROPBEHIND);
             }
             // Read to its end, or that of the file: until then who reads on comes back for the rest.
-            Stay::Dropped if read.end >= folio.byte_range().end.min(self.size) => {
+            Stay::Dropped if end >= folio.byte_range().end.min(self.size) => {
                 self.mapping.drop_behind(folio);
             }
             Stay::Dropped => {}

@@ -40,8 +40,10 @@ pub enum Rank {
     Index = 120,
     /// A store to the medium, and what a recorder is told of it.
     Recorder = 190,
-    /// Nothing is taken under it.
+    /// Nothing is taken under it, but for the next.
     Leaf = 200,
+    /// The memory of a cache's folios: given back wherever the last user of a folio is.
+    Memory = 210,
 }
 
 /// The order within a rank: the inode number, the page index, the lane.

@@ -19,10 +19,10 @@ fn bytes_dirty_pages_marks_and_reservations_are_as_before() {
     file.write(64 * PAGE, &page_of(64));
     file.disk.set_size(128 * PAGE);
     file.read(65 * PAGE, 63 * 4096);
-    let before = world.cache.statistics();
+    let before = world.counts();
     assert_eq!((before.dirty, before.reserved), (2, 1));
     assert!(file.mapping.collapse(0, 6) && file.mapping.collapse(127 * PAGE, 6));
-    assert_eq!(world.cache.statistics(), before);
+    assert_eq!(world.counts(), before);
     assert!(file.mapping.is_dirty(5) && file.mapping.is_dirty(64) && !file.mapping.is_dirty(6));
     for page in 0..65 {
         let bytes = file.read(page * PAGE, 4096);

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use udax_pagecache::{
     Backing, BackingError, Cache, CacheError, CacheOptions, Control, Freed, Mapping, Mode, Owner, PAGE,
-    ReadAhead, ReadFlags, ReadRun, Reservations, Reserving, Stability, WriteFlags, WriteRun, Written,
+    ReadAhead, ReadFlags, ReadRun, Reservations, Reserving, Stability, Statistics, WriteFlags, WriteRun,
+    Written,
 };
 
 /// Waits until a state is reached that another thread brings about; a bound only for what never comes.
@@ -408,6 +409,15 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// What the cache counts, but for memory: that of a folio which was replaced goes when nobody looks any more.
+    pub(crate) fn counts(&self) -> Statistics {
+        Statistics {
+            memory: 0,
+            kept: 0,
+            ..self.cache.statistics()
+        }
+    }
+
     pub(crate) fn new(options: &CacheOptions, blocks: u64) -> Self {
         let space = Space { used: Mutex::new(0) };
         Self {

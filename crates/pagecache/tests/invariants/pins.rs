@@ -69,9 +69,9 @@ fn a_pin_of_a_page_of_a_large_folio_breaks_it_up_and_changes_nothing_else() {
     file.write(3 * PAGE, &page_of(2));
     file.write(40 * PAGE, &page_of(3));
     freed(file.number());
-    let before = world.cache.statistics();
+    let before = world.counts();
     let pin = file.mapping.pin(&mut file.disk.lend(), 10, Access::Read).unwrap();
-    assert_eq!(world.cache.statistics(), before);
+    assert_eq!(world.counts(), before);
     let gone = freed(file.number());
     assert!(!gone.is_empty() && gone.iter().all(|freed| freed.order > 0));
     let dirty: Vec<u64> = (0..64).filter(|page| file.mapping.is_dirty(*page)).collect();
