@@ -138,12 +138,9 @@ impl Mount {
         self.meters.clone()
     }
 
-    /// The mount in the kernel's list; none if somebody has unmounted it.
-    ///
-    /// # Errors
-    /// The list cannot be read.
-    pub fn mounted(&self) -> io::Result<Option<Mounted>> {
-        Mounted::find(&self.directory)
+    /// As the kernel lists it; none if somebody has unmounted it before it could be found there.
+    pub fn mounted(&self) -> Option<&Mounted> {
+        self.own.as_ref()
     }
 
     /// Answers requests until the mount is gone. The filesystem that was given is not used any more then. A descriptor

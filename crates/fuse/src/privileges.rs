@@ -2,13 +2,10 @@
 //!
 //! Without that flag the kernel would do it, by asking for `security.capability` before each write.
 
-use udax::{FileKind, Node, SetAttributes};
+use udax::{FileKind, Node};
 
 use crate::refusal::Result;
 
-const SET_USER_ID: u32 = 0o4000;
-const SET_GROUP_ID: u32 = 0o2000;
-const GROUP_EXECUTE: u32 = 0o010;
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// Whether the caller of a change keeps the set-id bits of what it changes.
@@ -32,19 +29,9 @@ pub(crate) fn kill(node: &Node, set_id: SetId) -> Result<bool> {
     if node.kind() != FileKind::Regular {
         return Ok(false);
     }
-    let mut has_changed = kill_capability(node)?;
-    if set_id == SetId::Kill {
-        let permissions = node.stat()?.permissions;
-        let kept = without_set_id(permissions);
-        if kept != permissions {
-            node.set_attributes(SetAttributes {
-                permissions: Some(kept),
-                ..SetAttributes::default()
-            })?;
-            has_changed = true;
-        }
-    }
-    Ok(has_changed)
+    let had_capability = kill_capability(node)?;
+    let had_set_id = set_id == SetId::Kill && node.clear_set_id()?;
+    Ok(had_capability || had_set_id)
 }
 
 /// Takes file capabilities from `node`; whether it had any.
@@ -73,25 +60,9 @@ pub(crate) fn is_in_group(pid: u32, gid: u32) -> bool {
         .is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
 }
 
-/// The permissions without set-user-id, and without set-group-id where that means the right of a group.
-const fn without_set_id(permissions: u32) -> u32 {
-    let mut kept = permissions & !SET_USER_ID;
-    if permissions & GROUP_EXECUTE != 0 {
-        kept &= !SET_GROUP_ID;
-    }
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_group_bit_of_mandatory_locking_stays() {
-        assert_eq!(without_set_id(0o6755), 0o0755);
-        assert_eq!(without_set_id(0o6745), 0o2745);
-        assert_eq!(without_set_id(0o1777), 0o1777);
-    }
 
     #[test]
     fn a_process_is_in_its_own_groups_and_not_in_others() {

@@ -59,6 +59,21 @@ impl Server {
         );
     }
 
+    /// Lets go of a file or directory.
+    fn reply_released(&self, operation: Operation, (ino, handle): (INodeNo, FileHandle), reply: ReplyEmpty) {
+        let release = || {
+            self.release(ino, handle);
+            Ok(())
+        };
+        answer(self.time(operation), reply, release, |reply, ()| reply.ok());
+    }
+
+    /// Makes a file or directory durable.
+    fn reply_synced(&self, operation: Operation, handle: FileHandle, reply: ReplyEmpty) {
+        let sync = || self.sync(handle);
+        answer(self.time(operation), reply, sync, |reply, ()| reply.ok());
+    }
+
     /// There is no such name: node id 0 lets the kernel remember that.
     fn reply_absence(&self, reply: ReplyEntry) {
         let nothing = unknown(INodeNo(0), FileType::RegularFile);
@@ -387,13 +402,7 @@ impl Filesystem for Server {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let release = || {
-            self.release(ino, handle);
-            Ok(())
-        };
-        answer(self.time(Operation::Release), reply, release, |reply, ()| {
-            reply.ok()
-        });
+        self.reply_released(Operation::Release, (ino, handle), reply);
     }
 
     fn fsync(
@@ -404,12 +413,7 @@ impl Filesystem for Server {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        answer(
-            self.time(Operation::Sync),
-            reply,
-            || self.sync(handle),
-            |reply, ()| reply.ok(),
-        );
+        self.reply_synced(Operation::Sync, handle, reply);
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -489,16 +493,7 @@ impl Filesystem for Server {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let release = || {
-            self.release(ino, handle);
-            Ok(())
-        };
-        answer(
-            self.time(Operation::ReleaseDirectory),
-            reply,
-            release,
-            |reply, ()| reply.ok(),
-        );
+        self.reply_released(Operation::ReleaseDirectory, (ino, handle), reply);
     }
 
     fn fsyncdir(
@@ -509,12 +504,7 @@ impl Filesystem for Server {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        answer(
-            self.time(Operation::SyncDirectory),
-            reply,
-            || self.sync(handle),
-            |reply, ()| reply.ok(),
-        );
+        self.reply_synced(Operation::SyncDirectory, handle, reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

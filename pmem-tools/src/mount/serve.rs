@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udax::{DataSource, Filesystem, MountOptions};
-use udax_fuse::{Mount, Options, Stopper};
+use udax_fuse::{Mount, Mounted, Options, Stopper};
 use udax_journal::JournalError;
 use udax_sync::thread;
 
@@ -78,10 +78,7 @@ fn mount_and_serve(
     tracing::info!(pool = %source, directory = %directory.display(), "mounted");
     let facts = MountFacts {
         directory,
-        device: mount
-            .mounted()?
-            .and_then(|mounted| mounted.device_number())
-            .unwrap_or(0),
+        device: mount.mounted().and_then(Mounted::device_number).unwrap_or(0),
         is_read_only: options.read_only,
         meters: mount.meters(),
     };

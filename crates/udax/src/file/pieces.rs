@@ -193,7 +193,7 @@ impl Pool {
         let is_replaced =
             piece.extent.is_summed() || matches!(treatment, Treatment::Summed | Treatment::Replaced);
         if piece.origin == Origin::Written && is_replaced && !is_injected(Fault::InPlaceSum) {
-            return self.take_for_summed(update, piece.extent, (goal, tier), flags);
+            return self.take_instead(update, piece.extent, (goal, tier), flags);
         }
         let flags = match piece.origin {
             Origin::Written => piece.extent.flags,
@@ -206,17 +206,17 @@ impl Pool {
         Ok(Piece { extent, ..piece })
     }
 
-    /// New blocks, which will have `flags`, for the first of `part`, which are the file's own.
-    fn take_for_summed(
+    /// New blocks, which will have `flags`, to take the place of the first of `old`, which are written.
+    pub(super) fn take_instead(
         &self,
         update: &mut Update<'_>,
-        part: Extent,
+        old: Extent,
         (goal, tier): (BlockNo, Tier),
         flags: ExtentFlags,
     ) -> Result<Piece> {
         let run = self.take_run(Wanted {
-            at: part.first,
-            count: part.count,
+            at: old.first,
+            count: old.count,
             goal,
             priority: update.priority(),
             tier,
@@ -227,11 +227,11 @@ impl Pool {
                 start: run.start,
                 count: run.count,
                 flags,
-                ..part
+                ..old
             },
             origin: Origin::Copied(Replaced {
-                start: part.start,
-                flags: part.flags,
+                start: old.start,
+                flags: old.flags,
             }),
         })
     }

@@ -10,7 +10,7 @@ use udax_dax::{Broken, Fate};
 use udax_media::extent::{Extent, ExtentFlags};
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
 
-use super::pieces::{Origin, Piece, Replaced, Treatment, Wanted};
+use super::pieces::{Origin, Piece, Treatment};
 use super::write::Cause;
 use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping, clip};
@@ -39,34 +39,18 @@ impl Pool {
                 what: "a file shares unwritten blocks",
             });
         };
-        let extent = Extent {
+        let own = part.flags.difference(ExtentFlags::SHARED);
+        let old = Extent {
             count: segment.blocks.count,
-            flags: part.flags.difference(ExtentFlags::SHARED),
             ..part
         };
         if segment.owners == 1 {
-            let origin = Origin::Written;
-            return Ok(Piece { extent, origin });
+            return Ok(Piece {
+                extent: Extent { flags: own, ..old },
+                origin: Origin::Written,
+            });
         }
-        let run = self.take_run(Wanted {
-            at: extent.first,
-            count: extent.count,
-            goal,
-            priority: update.priority(),
-            tier,
-        })?;
-        update.guard(run);
-        Ok(Piece {
-            extent: Extent {
-                start: run.start,
-                count: run.count,
-                ..extent
-            },
-            origin: Origin::Copied(Replaced {
-                start: part.start,
-                flags: part.flags,
-            }),
-        })
+        self.take_instead(update, old, (goal, tier), own)
     }
 
     /// Copies what is shared of `first..end`, some pieces to a record; what the file reads as does not change, nor do

@@ -85,6 +85,43 @@ impl Pool {
             return Err(Error::NotSupported("a symbolic link has no permissions"));
         }
         let mut state = inode.write()?;
+        self.set_attributes_locked(inode, &mut state, set)
+    }
+
+    /// Takes from a regular file what lends the rights of its owner to who runs it; whether it lent any. Its content
+    /// changes, by somebody who may not do that.
+    pub(crate) fn clear_set_id(&self, inode: &Inode) -> Result<bool> {
+        self.check_writable()?;
+        let lent = |mode: u32| {
+            let permissions = mode & PERMISSION_MASK;
+            let kept = without_set_id(permissions);
+            (inode.kind == FileKind::Regular && kept != permissions).then_some(kept)
+        };
+        {
+            // Hardly a file lends any: looking lets others read beside it.
+            let _state = inode.read()?;
+            if lent(self.inode_mode_and_flags(inode)?.0).is_none() {
+                return Ok(false);
+            }
+        }
+        let mut state = inode.write()?;
+        let Some(kept) = lent(self.inode_mode_and_flags(inode)?.0) else {
+            return Ok(false);
+        };
+        let set = SetAttributes {
+            permissions: Some(kept),
+            ..SetAttributes::default()
+        };
+        self.set_attributes_locked(inode, &mut state, set)?;
+        Ok(true)
+    }
+
+    fn set_attributes_locked(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        set: SetAttributes,
+    ) -> Result<Stat> {
         let mut update = Update::freeing(self);
         let mut line = Line::read(self, inode)?;
         state.settle_times(&mut line);
@@ -108,7 +145,7 @@ impl Pool {
             // What was stored before does not count against a time that is set (`utimensat`, then `fsync`).
             inode.take_stored();
         }
-        self.stat_inode(inode, &state)
+        self.stat_inode(inode, state)
     }
 
     fn set_mode_and_owner(&self, update: &mut Update<'_>, inode: &Inode, set: SetAttributes) -> Result<()> {
@@ -189,10 +226,22 @@ impl InodeState {
 }
 
 /// The permissions without set-user-id, and without set-group-id where that means the right of a group.
-pub(crate) const fn without_set_id(permissions: u32) -> u32 {
+const fn without_set_id(permissions: u32) -> u32 {
     let mut kept = permissions & !SET_USER_ID;
     if permissions & GROUP_EXECUTE != 0 {
         kept &= !SET_GROUP_ID;
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_bit_of_mandatory_locking_stays() {
+        assert_eq!(without_set_id(0o6755), 0o0755);
+        assert_eq!(without_set_id(0o6745), 0o2745);
+        assert_eq!(without_set_id(0o1777), 0o1777);
+    }
 }

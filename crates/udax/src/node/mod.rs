@@ -117,6 +117,18 @@ impl Node {
         self.pool.set_attributes(&self.inode, set)
     }
 
+    /// Takes set-user-id and, where it means the right of a group, set-group-id from a regular file, as a write by
+    /// somebody without `CAP_FSETID` does (write(2); the kernel's `file_remove_privs`); whether it had any.
+    ///
+    /// # Durability
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `Stale`; a media error.
+    pub fn clear_set_id(&self) -> Result<bool> {
+        self.pool.clear_set_id(&self.inode)
+    }
+
     /// As [`File::set_dax`], whoever has it open.
     ///
     /// # Errors
