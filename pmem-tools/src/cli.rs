@@ -4,8 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
 
 use crate::output::Output;
 use crate::{
@@ -99,6 +101,10 @@ impl Statuses {
 
 /// Runs a command line.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
+    // With somebody who listens, a file that may not become so long (ulimit -f) is an error and not the end.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        tracing::debug!(%error, "SIGXFSZ stays as it is");
+    }
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let name = name.unwrap_or_default().to_owned();
     let statuses = Statuses::of(&name, arguments.get(1));

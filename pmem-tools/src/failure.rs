@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udax_check::CheckError;
+use udax_journal::JournalError;
 use udax_media::FormatError;
 use udax_pmem::RegionError;
 
@@ -98,7 +99,12 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
                 Some("remove files, or make the pool larger with 'udax grow'".into())
             }
             udax::Error::Corrupt(error) | udax::Error::NotPool(error) => format_advice(error),
-            udax::Error::Region(error) => region_advice(error).map(Cow::from),
+            udax::Error::Region(error) | udax::Error::Journal(JournalError::Region(error)) => {
+                region_advice(error).map(Cow::from)
+            }
+            udax::Error::UnreachableData { at, .. } => {
+                region_advice(&RegionError::Unreachable { at: *at }).map(Cow::from)
+            }
             udax::Error::LostData { .. } => Some(
                 "the rest of it can be read; 'udax fsck --badblocks' tells all that is lost, and a write of whole \
                  blocks, or removing the file, is the end of it"
@@ -114,7 +120,9 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
     }
     if let Some(error) = cause.downcast_ref::<CheckError>() {
         return match error {
-            CheckError::Region(error) => region_advice(error).map(Cow::from),
+            CheckError::Region(error) | CheckError::Journal(JournalError::Region(error)) => {
+                region_advice(error).map(Cow::from)
+            }
             CheckError::NoSuperblock(error) => format_advice(error),
             _ => None,
         };
@@ -176,6 +184,9 @@ fn region_advice(error: &RegionError) -> Option<&'static str> {
             _ => None,
         },
         RegionError::Unreserved { .. } => Some("a process has no more addresses here: see 'ulimit -v'"),
+        RegionError::Unreachable { .. } => Some(
+            "make room there, or give the file its length back, and try again: what was durable is there then",
+        ),
         RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
         _ => None,
     }

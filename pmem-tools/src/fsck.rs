@@ -43,7 +43,8 @@ pub(crate) struct Fsck {
     #[arg(short = 'y', long, visible_short_aliases = ['a', 'p'])]
     repair: bool,
     /// Read every block of the pool, and tell which the medium has lost and which files they belong to. With -y those
-    /// that nobody uses are listed, so that nobody will. Takes as long as reading all of the pool
+    /// that nobody uses are listed, so that nobody will, and listed ones that can be read are taken off the list. Takes
+    /// as long as reading all of the pool
     #[arg(short = 'c', long)]
     badblocks: bool,
     /// Compare the data of files with its checksums, where it has some, and tell where it is wrong. Nothing is changed

@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Parser;
 use serde::Serialize;
 use udax::{DataSource, Filesystem, FormatOptions, Owner, Timestamp};
 use udax_media::{BLOCK_BYTES, MIN_POOL_BYTES, Superblock};
+use udax_pmem::RegionError;
 
 use crate::failure;
 use crate::output::{Output, OutputArgs};
@@ -88,6 +89,10 @@ impl Mkfs {
         let superblock = Filesystem::format(&self.pool, &options).map_err(|error| match error {
             // What was asked for, not what is there, is wrong: fsck would not help.
             udax::Error::Corrupt(error) | udax::Error::NotPool(error) => self.refused(error),
+            udax::Error::Region(RegionError::Media { at }) => anyhow!(
+                "{shown}: cannot make a pool: media error at byte {at}, where a store of the whole page does not help: \
+                 clear it first (a device: 'ndctl clear-errors'), or make the pool elsewhere"
+            ),
             error => self.refused(error),
         })?;
         let made = Made::new(shown, &superblock);

@@ -1,14 +1,18 @@
 //! What administrators do with pools: mkfs, info, fsck, dump; and pools that are none.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apart;
 mod command;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use apart::run_apart;
 use command::Place;
+use udax::{Filesystem, MountOptions, NewInode};
 
 const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
@@ -713,4 +717,81 @@ fn fsck_ends_with_the_paths_of_what_is_damaged() {
         report.contains(&format!("pool: inode {directory} is /a/b c\n")),
         "{report}"
     );
+}
+
+/// A pool with records to replay, where there is no space for what they change, and then space again; 77 where no such
+/// place can be made.
+const WITHOUT_SPACE: &str = r#"
+set -eu
+mkdir small
+mount -t tmpfs -o size=24m small small || exit 77
+cp --sparse=always crashed small/pool
+dd if=/dev/zero of=small/filler bs=4k 2>/dev/null || true
+for options in -y '-y --badblocks' '-n --badblocks'; do
+    status=0
+    "$0" fsck $options small/pool >out 2>&1 || status=$?
+    cat out
+    [ $status = 8 ]
+    grep -q 'make room there' out
+done
+! "$0" mkdir small/pool:/other
+rm small/filler
+"$0" fsck -n small/pool | grep 'to replay'
+"$0" fsck -y small/pool
+[ "$("$0" ls small/pool:/late | wc -l)" = 100 ]
+"#;
+
+#[test]
+fn a_repair_without_space_on_the_filesystem_throws_nothing_away() {
+    let place = Place::with_pool("32M");
+    let pool = place.path("pool");
+    let fs = Filesystem::open(&pool, &MountOptions::default()).unwrap();
+    fs.create_dir("late", NewInode::with_permissions(0o755)).unwrap();
+    fs.sync().unwrap();
+    // As after a power failure: what came after the checkpoint is in the journal only.
+    let journal = fs.superblock().journal_blocks();
+    let range = [journal.start, journal.end()].map(|block| usize::try_from(block.offset().raw()).unwrap());
+    let mut crashed = fs::read(&pool).unwrap();
+    for number in 0..100 {
+        let path = format!("late/{number}");
+        fs.create_dir(path, NewInode::with_permissions(0o755)).unwrap();
+    }
+    crashed[range[0]..range[1]].copy_from_slice(&fs::read(&pool).unwrap()[range[0]..range[1]]);
+    fs.close().unwrap();
+    fs::write(place.path("crashed"), &crashed).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_udax"));
+    let Some(output) = run_apart(&place, program, WITHOUT_SPACE) else {
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_name_in_dev_that_is_no_device_makes_no_file_and_a_pool_that_cannot_be_made_leaves_none() {
+    let place = Place::new();
+    place
+        .run(["mkfs", "--size", "32M", "/dev/udax-test-no-device"])
+        .fails_with(&["/dev/udax-test-no-device", "no such device"]);
+    assert!(!Path::new("/dev/udax-test-no-device").exists());
+    let line = "ulimit -f 1000; exec \"$0\" mkfs --size 32M pool";
+    let mut command = place.command();
+    let limited = place.run_command(
+        Command::new("sh")
+            .args(["-c", line])
+            .arg(command.get_program())
+            .current_dir(place.path("")),
+    );
+    limited.fails_with(&["File too large"]);
+    assert!(!place.path("pool").exists());
+    command.args(["mkfs", "--size", "16M", "pool"]);
+    place.run_command(&mut command).success();
+    let line = "ulimit -f 20000; exec \"$0\" grow pool 64M";
+    let limited = place.run_command(
+        Command::new("sh")
+            .args(["-c", line])
+            .arg(command.get_program())
+            .current_dir(place.path("")),
+    );
+    limited.fails_with(&["File too large"]);
+    place.run(["fsck", "-n", "pool"]).success();
 }

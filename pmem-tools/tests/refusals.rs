@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod apart;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod command;
 #[expect(dead_code, reason = "other tests use the rest")]
@@ -16,6 +17,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, sym
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use apart::run_apart;
 use mounted::{FAILED, Mounts};
 use rustix::fs::XattrFlags;
 use udax_check::Use;
@@ -103,7 +105,7 @@ fn told(output: &Output, parts: &[&str]) {
 #[test]
 fn a_missing_device_is_told_with_what_to_do() {
     let Some(mounts) = Mounts::new() else { return };
-    let run = |line| mounts.run_apart(Path::new(env!("CARGO_BIN_EXE_udax")), line);
+    let run = |line| run_apart(&mounts.place, Path::new(env!("CARGO_BIN_EXE_udax")), line);
     let empty = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec \"$0\" mount pool mnt";
     let Some(output) = run(empty) else { return };
     told(&output, &["/dev/fuse", "modprobe fuse"]);
@@ -131,7 +133,7 @@ fn a_user_without_the_helper_is_told_its_package() {
                 mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/fuse c 10 229 && \
                 exec setpriv --reuid 65534 --regid 65534 --clear-groups \
                 env PATH=/nonexistent \"$0\" mount pool mnt";
-    let Some(output) = mounts.run_apart(&program, line) else {
+    let Some(output) = run_apart(&mounts.place, &program, line) else {
         return;
     };
     told(&output, &["fusermount3", "package fuse3", "mnt"]);
@@ -139,7 +141,7 @@ fn a_user_without_the_helper_is_told_its_package() {
     let line = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 600 /dev/fuse c 10 229 && \
                 exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" mount pool mnt";
     told(
-        &mounts.run_apart(&program, line).unwrap(),
+        &run_apart(&mounts.place, &program, line).unwrap(),
         &["/dev/fuse", "mount as root"],
     );
     assert_eq!(mounts.line(), None);

@@ -87,12 +87,16 @@ impl Progress for Silent {
 /// The pool must not be open otherwise.
 ///
 /// # Errors
-/// [`CheckError`] when no check is possible. Damage is no error: it is in the report.
+/// [`CheckError`] when no check is possible; also when bytes could not be reached that are not lost
+/// ([`RegionError::Unreachable`]): then a repair has mended nothing for their sake, and they may be there the next time.
+/// Damage is no error: it is in the report.
 ///
 /// # Durability
 /// What the report says is repaired is durable on return.
 pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -> Result<Report, CheckError> {
-    let superblocks = head::read_superblocks(region)?;
+    let superblocks = head::read_superblocks(region);
+    ensure_reached(region)?;
+    let superblocks = superblocks?;
     let threads = options.worker_threads();
     let unreadable = match options.bad_blocks {
         true => Unreadable::find(region, superblocks.believed.total_blocks(), threads, progress)?,
@@ -138,16 +142,13 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
         unreadable: &unreadable,
     };
     let scan = scan::scan(&pool, counters, progress);
+    ensure_reached(region)?;
     let mut report = Report::new(&scan, checkpoints.believed.as_ref(), pool.reach().total());
     report.replayed = replayed;
     findings.extend(scan.findings.list);
     report.problems = problems(findings);
-    report.problems.extend(unreadable::judge_journal(
-        region,
-        superblock,
-        &unreadable,
-        Repair::No,
-    ));
+    let of_journal = unreadable::judge_journal(region, superblock, Repair::No);
+    report.problems.extend(of_journal);
     report.notes = problems(notes);
     report.sort();
     Ok(report)
@@ -161,10 +162,20 @@ pub fn check(region: &Region, options: &CheckOptions, progress: &dyn Progress) -
 pub fn check_copies(region: &Region) -> Result<Vec<Problem>, CheckError> {
     let superblocks = head::read_superblocks(region)?;
     let checkpoints = head::read_checkpoints(region, &superblocks.believed);
+    ensure_reached(region)?;
     let mut findings = checkpoints.findings;
     findings.extend(checkpoints.notes);
     superblocks.told(Ending::Closed, &mut findings, &mut Vec::new());
     Ok(problems(findings))
+}
+
+/// Nothing is said of a pool of which bytes could not be reached, though they are not lost: the file was cut short, or
+/// its filesystem has no space.
+fn ensure_reached(region: &Region) -> Result<(), CheckError> {
+    match region.first_unreachable() {
+        Some(at) => Err(RegionError::Unreachable { at }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Findings of which nothing was mended.

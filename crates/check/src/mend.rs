@@ -28,7 +28,8 @@ use crate::scan::{self, Scan};
 use crate::source::BlockSource;
 use crate::unreadable::{self, Repair, Unreadable};
 use crate::{
-    CheckError, CheckOptions, Progress, Report, counters_of, journal_damage, journal_finding, record_findings,
+    CheckError, CheckOptions, Progress, Report, counters_of, ensure_reached, journal_damage, journal_finding,
+    record_findings,
 };
 
 use log::Log;
@@ -83,7 +84,7 @@ pub(crate) fn repair(
     let superblock = grown.as_ref().unwrap_or(superblock);
     let (mut log, replayed) = open_log(region, superblock, recovered, &mut findings)?;
     // Nothing in the lanes is needed any more.
-    let of_journal = unreadable::judge_journal(region, superblock, unreadable, Repair::Yes);
+    let of_journal = unreadable::judge_journal(region, superblock, Repair::Yes);
     let geometry = Geometry::new(superblock);
     let pool = Pool {
         source: region,
@@ -184,6 +185,8 @@ fn run_rounds(
     let mut round = 0;
     loop {
         let mut scan = scan::scan(pool, Some(counters_of(log.checkpoint())), progress);
+        // What could not be reached looks like what is lost, and must not be mended.
+        ensure_reached(log.region)?;
         let plan = std::mem::take(&mut scan.findings.plan);
         let mut current = Vec::new();
         for finding in &scan.findings.list {
@@ -217,7 +220,8 @@ fn run_rounds(
             log.close(free, scan.inodes)?;
         }
         if is_worth_a_scan {
-            return Ok(scan::scan(pool, Some(counters_of(log.checkpoint())), progress));
+            let scan = scan::scan(pool, Some(counters_of(log.checkpoint())), progress);
+            return ensure_reached(log.region).map(|()| scan);
         }
         return Ok(scan);
     }

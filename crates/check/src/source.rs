@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use udax_media::{BLOCK_SIZE, BlockNo, LINE_BYTES};
+use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, LINE_BYTES};
 use udax_pmem::{Region, RegionError};
 
 /// A block's bytes.
@@ -15,11 +15,22 @@ pub(crate) type Block = [u8; BLOCK_SIZE];
 pub(crate) trait BlockSource: Sync {
     /// Copies block `block` into `to`.
     fn read_block(&self, block: BlockNo, to: &mut Block) -> Result<(), RegionError>;
+
+    /// The blocks that are known to be lost, because somebody has said so or met them.
+    fn lost_blocks(&self) -> Vec<BlockRange>;
 }
 
 impl BlockSource for Region {
     fn read_block(&self, block: BlockNo, to: &mut Block) -> Result<(), RegionError> {
         self.read(block.offset().raw(), to)
+    }
+
+    fn lost_blocks(&self) -> Vec<BlockRange> {
+        let of_bytes = |bytes: std::ops::Range<u64>| {
+            let start = ByteOffset(bytes.start).block();
+            BlockRange::new(start, bytes.end.div_ceil(BLOCK_BYTES) - start.raw())
+        };
+        self.bad_ranges().into_iter().map(of_bytes).collect()
     }
 }
 
@@ -39,6 +50,10 @@ impl BlockSource for Replayed<'_> {
             None => self.region.read_block(block, to)?,
         }
         Ok(())
+    }
+
+    fn lost_blocks(&self) -> Vec<BlockRange> {
+        self.region.lost_blocks()
     }
 }
 

@@ -5,6 +5,7 @@ use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank, thread};
 
+use crate::source::BlockSource as _;
 use crate::{Problem, Progress};
 
 /// Blocks read at once.
@@ -16,6 +17,8 @@ const STEP_BLOCKS: u64 = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Unreadable {
     runs: Vec<BlockRange>,
+    /// All blocks were read: the others can be.
+    is_complete: bool,
 }
 
 impl Unreadable {
@@ -58,23 +61,20 @@ impl Unreadable {
         })?;
         let mut blocks = found.into_inner();
         blocks.sort_unstable();
-        Ok(Self::of_blocks(&blocks))
-    }
-
-    fn of_blocks(blocks: &[BlockNo]) -> Self {
         let mut runs: Vec<BlockRange> = Vec::new();
         for block in blocks {
             match runs.last_mut() {
-                Some(last) if last.end() == *block => last.count += 1,
-                _ => runs.push(BlockRange::new(*block, 1)),
+                Some(last) if last.end() == block => last.count += 1,
+                _ => runs.push(BlockRange::new(block, 1)),
             }
         }
-        Self { runs }
+        let is_complete = true;
+        Ok(Self { runs, is_complete })
     }
 
-    /// All of them.
-    pub(crate) fn runs(&self) -> &[BlockRange] {
-        &self.runs
+    /// Whether the block was read, and can be.
+    pub(crate) fn is_readable(&self, block: BlockNo) -> bool {
+        self.is_complete && self.within(BlockRange::new(block, 1)).next().is_none()
     }
 
     /// Those in `range`.
@@ -111,14 +111,9 @@ fn read_blocks(region: &Region, first: u64, end: u64) -> Result<Vec<BlockNo>, Re
     Ok(bad)
 }
 
-/// What is to say of unreadable blocks of the journal. With [`Repair::Yes`], once nothing in them is needed any more,
-/// they are filled with zeros, which makes them good where the medium can do that.
-pub(crate) fn judge_journal(
-    region: &Region,
-    superblock: &Superblock,
-    unreadable: &Unreadable,
-    repair: Repair,
-) -> Vec<Problem> {
+/// What is to say of lost blocks of the journal. With [`Repair::Yes`], once nothing in them is needed any more, they
+/// are filled with zeros, which makes them good where the medium can do that.
+pub(crate) fn judge_journal(region: &Region, superblock: &Superblock, repair: Repair) -> Vec<Problem> {
     let judge = |run: BlockRange| {
         let is_mended = repair == Repair::Yes && zero(region, run).is_ok();
         Problem {
@@ -130,10 +125,11 @@ pub(crate) fn judge_journal(
             lost: None,
         }
     };
-    unreadable
-        .within(superblock.journal_blocks())
-        .map(judge)
-        .collect()
+    let lost = Unreadable {
+        runs: region.lost_blocks(),
+        is_complete: false,
+    };
+    lost.within(superblock.journal_blocks()).map(judge).collect()
 }
 
 /// Whether something may be changed.
@@ -145,7 +141,9 @@ pub(crate) enum Repair {
 
 fn zero(region: &Region, run: BlockRange) -> Result<(), RegionError> {
     region.zero_nontemporal(run.start.offset().raw(), run.count * BLOCK_BYTES)?;
-    region.fence()
+    region.fence()?;
+    let mut bytes = [0; BLOCK_SIZE];
+    (run.start.raw()..run.end().raw()).try_for_each(|block| region.read_block(BlockNo(block), &mut bytes))
 }
 
 /// A run for people: its first block is told elsewhere.
@@ -169,12 +167,10 @@ mod tests {
             region.poison(block * BLOCK_BYTES + 5, 1).unwrap();
         }
         let found = Unreadable::find(&region, 2000, 3, &Silent).unwrap();
-        let blocks = found
-            .runs()
-            .iter()
-            .flat_map(|run| run.start.raw()..run.end().raw());
+        let blocks = found.runs.iter().flat_map(|run| run.start.raw()..run.end().raw());
         assert_eq!(blocks.collect::<Vec<_>>(), lost);
-        assert_eq!(found.runs().len(), 5);
+        assert_eq!(found.runs.len(), 5);
+        assert_eq!(found.runs, region.lost_blocks());
         let within: Vec<_> = found.within(BlockRange::new(BlockNo(16), 496)).collect();
         assert_eq!(
             within,

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const SYSFS: &str = "/sys";
 /// The unit of lists of bad blocks.
 const SECTOR: u64 = 512;
+/// The most bytes that an attribute of sysfs gives.
+const ATTRIBUTE: usize = 4095;
 
 /// A `/dev/dax*` device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,7 +119,8 @@ pub(crate) fn bad_ranges(device: &DaxDevice) -> Result<Vec<Range<u64>>> {
         .collect())
 }
 
-/// Lines `sector count` as ranges of bytes.
+/// Lines `sector count` as ranges of bytes. The kernel cuts a long list inside of a line, which has no end then: that
+/// one is left out, and met like one that is not listed.
 fn parse_sectors(text: &str) -> Result<Vec<Range<u64>>> {
     let parse = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u64>().ok());
@@ -128,7 +131,13 @@ fn parse_sectors(text: &str) -> Result<Vec<Range<u64>>> {
         let end = start.checked_add(count)?.checked_mul(SECTOR)?;
         Some(start * SECTOR..end)
     };
-    text.lines()
+    let is_cut = text.len() >= ATTRIBUTE && !text.ends_with('\n');
+    let whole = match text.rsplit_once('\n') {
+        Some((whole, _)) if is_cut => whole,
+        _ => text,
+    };
+    whole
+        .lines()
         .filter(|line| !line.trim().is_empty())
         .map(|line| {
             let error = || Error::new(ErrorKind::InvalidData, format!("bad blocks: {line:?}"));
@@ -327,6 +336,17 @@ mod tests {
         let found = with_bad_blocks("2097151 3\n2097152 8", "0x1000", "0x1000").unwrap();
         assert_eq!(found.first(), Some(&((1 << 30) - 512..1 << 30)));
         assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn a_list_that_the_kernel_has_cut_is_what_it_has_whole() {
+        let lines: Vec<String> = (1..1000).map(|number| format!("{} 1\n", number * 8)).collect();
+        let cut = &lines.concat()[..4095];
+        let whole = &cut[..=cut.rfind('\n').unwrap()];
+        assert!(whole.len() < cut.len());
+        let known = with_bad_blocks(cut, "0x0", "0x0").unwrap();
+        assert_eq!(known, with_bad_blocks(whole, "0x0", "0x0").unwrap());
+        assert!(known.len() > 400, "{}", known.len());
     }
 
     #[test]

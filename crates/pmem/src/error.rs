@@ -26,9 +26,17 @@ pub enum RegionError {
         /// The alignment needed.
         align: u64,
     },
-    /// The medium did not give the bytes (SIGBUS: a poisoned page, or a file cut short under the mapping).
+    /// The medium has lost the bytes: they are in [`crate::Region::bad_ranges`].
     #[error("media error at byte {at}")]
     Media {
+        /// The first byte that could not be read or written.
+        at: u64,
+    },
+    /// SIGBUS, but for another reason than lost bytes: they may be there the next time.
+    #[error(
+        "byte {at} cannot be reached: the file was cut short, or the filesystem that it is on has no space"
+    )]
+    Unreachable {
         /// The first byte that could not be read or written.
         at: u64,
     },
@@ -92,7 +100,7 @@ impl RegionError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::OutOfBounds { .. } | Self::Misaligned { .. } => Errno::EINVAL,
-            Self::Media { .. } => Errno::EIO,
+            Self::Media { .. } | Self::Unreachable { .. } => Errno::EIO,
             Self::ReadOnly { .. } => Errno::EROFS,
             Self::TooSmall { .. } | Self::Unreserved { .. } => Errno::ENOSPC,
             Self::Busy { .. } => Errno::EBUSY,

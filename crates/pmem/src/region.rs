@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
 use crate::access::{self, Outcome};
@@ -29,6 +30,8 @@ use crate::{RegionError, Result};
 
 /// Failed pages that are remembered: enough to tell a bad device, little enough to keep.
 const MAX_FAILURES: usize = 1024;
+/// No byte of a region.
+const NOWHERE: u64 = u64::MAX;
 
 /// A mapping of persistent memory.
 ///
@@ -45,13 +48,15 @@ pub struct Region {
     is_read_only: bool,
     is_private: bool,
     failures: Mutex<BTreeSet<u64>>,
+    /// The first byte that could not be reached, or [`NOWHERE`].
+    unreachable: AtomicU64,
     bad: BadPages,
     watch: Option<Watch>,
 }
 
 impl Region {
     /// Maps `path` (file or device) as it is, and locks it against other openers. A file with holes keeps them: a
-    /// store into one that finds no space is a media error.
+    /// store into one that finds no space is `Unreachable`.
     ///
     /// # Errors
     /// `Busy`: somebody has it open for writing, or open at all while we want to write; `Io`: it cannot be opened or
@@ -83,7 +88,7 @@ impl Region {
             });
         }
         let source = Source::open(path, Mode::Create)?;
-        let new_path = source.new_path();
+        let new_path = source.new_path().map(Path::to_owned);
         let result = Self::create_on(source, len, options);
         if let (Err(_), Some(new_path)) = (&result, new_path) {
             // The error that is told is the first one.
@@ -146,6 +151,7 @@ impl Region {
             is_read_only: options.read_only,
             is_private: options.private,
             failures: Mutex::new(Rank::Leaf, BTreeSet::new()),
+            unreachable: AtomicU64::new(NOWHERE),
             bad: BadPages::new(addresses),
             watch: options.recorder.map(Watch::new),
         };
@@ -224,15 +230,27 @@ impl Region {
         self.mapping.source().map(Source::path)
     }
 
+    /// The path of a file that [`Region::create`] has made for this region.
+    pub fn new_path(&self) -> Option<&Path> {
+        self.mapping.source().and_then(Source::new_path)
+    }
+
     /// What messages call it: the path, or "anonymous memory".
     pub fn name(&self) -> String {
         self.mapping.name()
     }
 
-    /// Pages that had media errors, as ascending offsets of their first bytes; the first 1024 met. What of them the
+    /// Pages that could not be accessed, as ascending offsets of their first bytes; the first 1024 met. What of them the
     /// medium has lost is in [`Region::bad_ranges`] too.
     pub fn media_failures(&self) -> Vec<u64> {
         self.failures.lock().iter().copied().collect()
+    }
+
+    /// The first byte that an access could not reach since the region was opened ([`RegionError::Unreachable`]): what
+    /// was read around it is not all that there is.
+    pub fn first_unreachable(&self) -> Option<u64> {
+        let at = self.unreachable.load(Ordering::Relaxed);
+        (at != NOWHERE).then_some(at)
     }
 
     /// Where bytes are in memory, for devices and others that access them on their own. The address stays theirs as
@@ -305,8 +323,13 @@ impl Region {
         let page = at - at % PAGE;
         if self.is_lost(page) {
             self.bad.insert(page..page + PAGE, Origin::Medium);
+            return RegionError::Media { at };
         }
-        RegionError::Media { at }
+        // Who looks afterwards may have been told of it by another thread, which is order enough.
+        let _ = self
+            .unreachable
+            .compare_exchange(NOWHERE, at, Ordering::Relaxed, Ordering::Relaxed);
+        RegionError::Unreachable { at }
     }
 
     fn note_failure(&self, at: u64) {

@@ -5,7 +5,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -289,17 +288,14 @@ impl Source {
     }
 
     /// The path of a file that this open has made.
-    pub(crate) fn new_path(&self) -> Option<PathBuf> {
-        self.is_new.then(|| self.path.clone())
+    pub(crate) fn new_path(&self) -> Option<&Path> {
+        self.is_new.then_some(self.path.as_path())
     }
 }
 
-/// Whether a DAX device has such a name.
+/// Whether it is where devices are: who gives a name there does not want a file.
 fn is_device_name(path: &Path) -> bool {
     path.parent() == Some(Path::new("/dev"))
-        && path
-            .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"dax"))
 }
 
 /// What to do where a DAX device is missing: it is in another mode, or there is none.

@@ -127,6 +127,20 @@ pub enum Error {
         /// That byte in the pool.
         at: u64,
     },
+    /// `EIO`: bytes of a file cannot be reached, though the medium has not lost them ([`RegionError::Unreachable`]). They
+    /// may be there the next time.
+    #[error(
+        "byte {offset} of inode {ino} cannot be reached: the pool's file was cut short, or the filesystem that it is \
+         on has no space (byte {at} of the pool)"
+    )]
+    UnreachableData {
+        /// The file.
+        ino: InodeNo,
+        /// The first of them in the file.
+        offset: u64,
+        /// The first of them in the pool.
+        at: u64,
+    },
     /// `EIO`: a block of a file does not have its checksum: the medium has changed it. A write of the whole block
     /// replaces it; all other files, and the file's other blocks, are as before.
     #[error(
@@ -234,6 +248,7 @@ impl Error {
             Self::Region(_)
             | Self::Journal(_)
             | Self::LostData { .. }
+            | Self::UnreachableData { .. }
             | Self::WrongData { .. }
             | Self::LostMetadata { .. } => Errno::EIO,
         }

@@ -1,4 +1,5 @@
-//! What happens when the medium loses metadata: the operation fails, the pool takes no more changes, and says why.
+//! What happens when the medium loses metadata, or does not let it be reached: the operation fails, the pool takes no more
+//! changes, and says why.
 //!
 //! Reads of what is not affected go on. The first loss is kept; later ones are told by the operations that meet them.
 //! Lost bytes of a file are no concern of this: they are an error of that file alone.
@@ -19,11 +20,18 @@ pub struct Damage {
     pub what: &'static str,
     /// Where.
     pub place: Place,
+    /// The medium has lost it. If not, it could not be reached, since the pool's file was cut short or its filesystem had
+    /// no space: all that was durable is there when the pool is opened again where it can be.
+    pub is_lost: bool,
 }
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "media error in {}: {}", self.what, self.place)
+        let how = match self.is_lost {
+            true => "media error in",
+            false => "no way to reach",
+        };
+        write!(formatter, "{how} {}: {}", self.what, self.place)
     }
 }
 
@@ -64,18 +72,36 @@ impl Health {
     fn failed(&self, what: &'static str, error: RegionError) -> Error {
         match error {
             RegionError::Media { at } => self.lose(what, Place::Block(ByteOffset(at).block())),
+            RegionError::Unreachable { at } => {
+                let damage = Damage {
+                    what,
+                    place: Place::Block(ByteOffset(at).block()),
+                    is_lost: false,
+                };
+                self.end(damage);
+                Error::Region(error)
+            }
             other => Error::Region(other),
+        }
+    }
+
+    /// The pool takes no more changes.
+    fn end(&self, damage: Damage) {
+        let told = damage.clone();
+        if self.first.set(damage).is_ok() {
+            self.is_damaged.store(true, Ordering::Relaxed);
+            tracing::error!("{told}: the pool is read-only from now on");
         }
     }
 
     /// Metadata is lost: the pool takes no more changes.
     #[cold]
     pub(crate) fn lose(&self, what: &'static str, place: Place) -> Error {
-        let damage = Damage { what, place };
-        if self.first.set(damage).is_ok() {
-            self.is_damaged.store(true, Ordering::Relaxed);
-            tracing::error!(what, %place, "media error in metadata: the pool is read-only from now on");
-        }
+        self.end(Damage {
+            what,
+            place,
+            is_lost: true,
+        });
         Error::LostMetadata { what, place }
     }
 }

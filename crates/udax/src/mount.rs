@@ -13,7 +13,7 @@ use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, FormatError, Geometry, InodeNo, MAX_POOL_BYTES,
     MIN_POOL_BYTES, Place, Superblock, roots, seal, sum,
 };
-use udax_pmem::{DEFAULT_RESERVE, Region, RegionOptions};
+use udax_pmem::{DEFAULT_RESERVE, Region, RegionError, RegionOptions};
 use udax_sync::atomic::Ordering;
 use udax_sync::fault::{Fault, is_injected};
 
@@ -50,7 +50,12 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
         Some(size) => Region::create(path, size / BLOCK_BYTES * BLOCK_BYTES, region_options)?,
         None => Region::open(path, region_options)?,
     };
-    format_region(&region, options)
+    let made = format_region(&region, options);
+    if let (Err(_), Some(new)) = (&made, region.new_path()) {
+        // The error that is told is the first one.
+        let _ = std::fs::remove_file(new);
+    }
+    made
 }
 
 /// Makes a pool in `region`, of the whole of it unless the options say less.
@@ -115,16 +120,18 @@ pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<
     Ok(superblock)
 }
 
-/// Stores zeros where the medium has lost what the pool needs itself and does not write as a whole. Lost blocks
-/// elsewhere are set aside when somebody wants them.
+/// Stores zeros where the medium has lost what a new pool needs itself. That nobody knows of a loss is no proof: each
+/// block is read. Lost blocks elsewhere are set aside when somebody wants them.
 fn replace_lost(region: &Region, geometry: &Geometry) -> Result<()> {
     let own = geometry.own_ranges().into_iter();
-    for own in own.filter(|own| !own.start.is_on_device()) {
-        for block in (own.start.raw()..own.end().raw()).map(BlockNo) {
-            let at = block.offset().raw();
-            if region.first_bad(at, BLOCK_BYTES).is_some() {
-                region.zero_nontemporal(at, BLOCK_BYTES)?;
-            }
+    let own = own.filter(|own| !own.start.is_on_device());
+    let own = own.flat_map(|own| (own.start.raw()..own.end().raw()).map(BlockNo));
+    let mut bytes = [0; BLOCK_SIZE];
+    for block in own.chain(first_blocks(geometry)) {
+        let at = block.offset().raw();
+        match region.read(at, &mut bytes) {
+            Err(RegionError::Media { .. }) => region.zero_nontemporal(at, BLOCK_BYTES)?,
+            read => read?,
         }
     }
     Ok(())
@@ -307,6 +314,7 @@ impl Pool {
                         | Error::Region(_)
                         | Error::LostMetadata { .. }
                         | Error::LostData { .. }
+                        | Error::UnreachableData { .. }
                         | Error::NoSpace { .. }
                         | Error::Journal(JournalError::TooLarge { .. })),
                     ) => self.leave_orphan(ino, &error),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -40,23 +40,6 @@ impl Mounts {
 
     pub(super) fn umount(&self) -> Ran {
         self.place.run(["umount", "mnt"])
-    }
-
-    /// Runs a line of shell in a mount namespace of its own, in the directory of the pool; `$0` is the command. `None`
-    /// where that is not allowed, which is told.
-    pub(super) fn run_apart(&self, program: &Path, line: &str) -> Option<Output> {
-        let apart = || {
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--propagation", "private"]);
-            command
-        };
-        if !apart().arg("true").status().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: no namespaces here");
-            return None;
-        }
-        let mut command = apart();
-        command.args(["sh", "-c", line]).arg(program);
-        Some(command.current_dir(self.place.path("")).output().unwrap())
     }
 
     /// The daemon as a child, when its mount is there.

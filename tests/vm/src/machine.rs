@@ -28,6 +28,8 @@ use crate::verdict::{End, Lost, NotJudged};
 /// The namespace's own block before its bytes.
 pub(crate) const NAMESPACE_START: u64 = 2 << 20;
 
+/// How long a machine may take to unmount and power off when its job is done.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(30);
 /// A boot takes 10 s where nobody else works, minutes on a machine under load.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Boots that are tried: the emulation of two processors that change the kernel's code fails now and then (an invalid
@@ -267,8 +269,17 @@ impl Machine {
     /// It takes longer than `limit`, or the machine ended without it.
     pub(crate) fn finish(mut self, limit: Duration) -> anyhow::Result<i32> {
         let begin = Instant::now();
-        while self.qemu.try_wait()?.is_none() {
+        loop {
+            let is_over = self.qemu.try_wait()?.is_some();
             self.show_output()?;
+            if let Some(status) = self.job_status() {
+                self.wait_for_power_off()?;
+                self.show_output()?;
+                return Ok(status);
+            }
+            if is_over {
+                return Err(self.ended("before its job"));
+            }
             self.end.ensure_time()?;
             let is_slow = begin.elapsed() >= limit;
             ensure!(
@@ -277,29 +288,43 @@ impl Machine {
             );
             sleep(LOOK * 5);
         }
-        self.show_output()?;
-        let Ok(status) = fs::read_to_string(self.share("status")) else {
-            return Err(self.ended("before its job"));
-        };
-        status.trim().parse().context("exit status of the job")
     }
 
+    /// The job's exit status, when it has ended.
+    fn job_status(&self) -> Option<i32> {
+        let line = fs::read_to_string(self.share("status")).ok()?;
+        line.strip_suffix('\n')?.parse().ok()
+    }
+
+    /// Lets the machine unmount what it has mounted. The job is judged already, so that it may fail in this.
+    fn wait_for_power_off(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while self.qemu.try_wait()?.is_none() && begin.elapsed() < POWER_OFF_LIMIT {
+            sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// That it runs, and its job, which does not end by itself.
+    ///
     /// # Errors
-    /// It has ended, and what it has said last; or the time is up.
+    /// One of them has ended, and what was said last; or the time is up.
     pub(crate) fn ensure_runs(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.qemu.try_wait()? {
+        let ended = self.qemu.try_wait()?;
+        if let Some(status) = self.job_status() {
+            let words = self.last_words();
+            return Err(Lost(format!("the job ended by itself with {status}:\n{words}")).into());
+        }
+        if let Some(status) = ended {
             return Err(self.ended(&format!("by itself, {status}")));
         }
         self.end.ensure_time()
     }
 
-    /// Why it has ended: a kernel that panics is the emulation's matter, as nothing of ours runs in it; a job that
-    /// ended is not.
+    /// Why it has ended: a kernel that panics is the emulation's matter, as nothing of ours runs in it.
     fn ended(&self, how: &str) -> anyhow::Error {
         let words = format!("the machine ended {how}:\n{}", self.last_words());
-        if self.share("status").exists() {
-            Lost(words).into()
-        } else if self.has_said("Kernel panic") {
+        if self.has_said("Kernel panic") {
             NotJudged(words).into()
         } else {
             anyhow!(words)

@@ -259,7 +259,7 @@ fn ask_kernel(place: Place) -> anyhow::Result<u64> {
 }
 
 /// Where a page of this process is in the machine.
-fn physical_address(address: usize) -> anyhow::Result<u64> {
+pub(crate) fn physical_address(address: usize) -> anyhow::Result<u64> {
     let mut entry = [0; 8];
     let at = u64::try_from(address / PAGE * entry.len())?;
     File::open("/proc/self/pagemap")?.read_exact_at(&mut entry, at)?;
@@ -269,7 +269,7 @@ fn physical_address(address: usize) -> anyhow::Result<u64> {
 }
 
 /// In a process of its own: who asks for it is not told, but killed.
-fn inject(physical: u64) -> anyhow::Result<()> {
+pub(crate) fn inject(physical: u64) -> anyhow::Result<()> {
     ensure!(fs::exists(INJECT)?, "this kernel has no {INJECT}");
     let script = format!("echo {physical:#x} >{INJECT}");
     let status = Command::new("sh").args(["-c", &script]).status()?;

@@ -34,7 +34,7 @@ pub(crate) fn run(kit: &Kit, mode: Mode, seconds: u64) -> anyhow::Result<()> {
         let path = path.canonicalize().with_context(|| path.display().to_string())?;
         job += &format!("{name}={}\n", quoted(&path.to_string_lossy()));
     }
-    let limit = LIMIT + Duration::from_secs(6 * seconds);
+    let limit = LIMIT.saturating_add(Duration::from_secs(seconds.saturating_mul(6)));
     let only_poison = format!("ONLY_POISON=1\n{job}");
     let jobs = [(Alignment::Huge, job), (Alignment::Page, only_poison)];
     let count = if mode == Mode::Devdax { 2 } else { 1 };

@@ -46,7 +46,8 @@ pub(crate) struct End(Option<Instant>);
 impl End {
     /// In `seconds`, if a number is given.
     pub(crate) fn within(seconds: Option<u64>) -> Self {
-        Self(seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)))
+        // A time beyond what the clock counts never comes.
+        Self(seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))))
     }
 
     /// # Errors

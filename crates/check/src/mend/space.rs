@@ -45,7 +45,7 @@ impl Space {
         Self {
             ownership,
             marked,
-            unusable: pool.unreadable.runs().to_vec(),
+            unusable: pool.source.lost_blocks(),
             next: (0, 0),
             pass: 0,
             taken: Vec::new(),

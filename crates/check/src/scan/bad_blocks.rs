@@ -14,6 +14,8 @@ use crate::ownership::Ownership;
 use crate::pool::Pool;
 use crate::unreadable::blocks;
 
+const OFF_THE_LIST: &str = "taken off the list of bad blocks";
+
 /// The tree of bad blocks: start to length, and whether some of it is unreadable.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
@@ -72,18 +74,25 @@ impl Scanner<'_> {
             for (run, is_owned) in self.by_ownership(BlockRange::new(BlockNo(*start), *count)) {
                 if is_owned {
                     let what = format!("{} listed as bad have an owner", blocks(run));
-                    let remedy = "taken off the list of bad blocks";
-                    findings.add(Finding::of_pool(Place::Block(run.start), what, remedy));
+                    findings.add(Finding::of_pool(Place::Block(run.start), what, OFF_THE_LIST));
                     is_wrong = true;
-                } else {
-                    self.ownership.claim(run);
-                    claimed += run.count;
-                    list.insert(run.start.raw(), run.count);
+                    continue;
+                }
+                for (run, is_readable) in runs_by(run, |block| self.pool.unreadable.is_readable(block)) {
+                    if is_readable {
+                        let what = format!("{} listed as bad can be read", blocks(run));
+                        findings.add(Finding::of_pool(Place::Block(run.start), what, OFF_THE_LIST));
+                        is_wrong = true;
+                    } else {
+                        self.ownership.claim(run);
+                        claimed += run.count;
+                        list.insert(run.start.raw(), run.count);
+                    }
                 }
             }
         }
-        for unreadable in self.pool.unreadable.runs() {
-            for (run, is_owned) in self.by_ownership(*unreadable) {
+        for lost in self.pool.source.lost_blocks() {
+            for (run, is_owned) in self.by_ownership(lost) {
                 if !is_owned {
                     let what = format!("{} cannot be read, and nobody owns them", blocks(run));
                     let remedy = "put on the list of bad blocks";
@@ -101,16 +110,21 @@ impl Scanner<'_> {
 
     /// `range` in runs that have an owner and such that have none.
     fn by_ownership(&self, range: BlockRange) -> Vec<(BlockRange, bool)> {
-        let mut runs: Vec<(BlockRange, bool)> = Vec::new();
-        for block in (range.start.raw()..range.end().raw()).map(BlockNo) {
-            let is_owned = self.ownership.bits(block) & 1 != 0;
-            match runs.last_mut() {
-                Some((run, before)) if *before == is_owned => run.count += 1,
-                _ => runs.push((BlockRange::new(block, 1), is_owned)),
-            }
-        }
-        runs
+        runs_by(range, |block| self.ownership.bits(block) & 1 != 0)
     }
+}
+
+/// `range` in runs of blocks that are so and such that are not.
+fn runs_by(range: BlockRange, is_so: impl Fn(BlockNo) -> bool) -> Vec<(BlockRange, bool)> {
+    let mut runs: Vec<(BlockRange, bool)> = Vec::new();
+    for block in (range.start.raw()..range.end().raw()).map(BlockNo) {
+        let is_so = is_so(block);
+        match runs.last_mut() {
+            Some((run, before)) if *before == is_so => run.count += 1,
+            _ => runs.push((BlockRange::new(block, 1), is_so)),
+        }
+    }
+    runs
 }
 
 /// What is to say of a file's data in `range`, from file block `first`, of which some cannot be read. No repair brings

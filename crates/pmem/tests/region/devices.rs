@@ -143,7 +143,7 @@ mod of_a_filesystem {
 
     #[test]
     #[ignore = "needs PMEM_DIR: a directory of a filesystem mounted with dax"]
-    fn a_page_cut_off_a_dax_file_is_a_media_error() {
+    fn a_page_cut_off_a_dax_file_is_an_error() {
         let directory = tempfile::tempdir_in(named_by("PMEM_DIR")).unwrap();
         let path = directory.path().join("pool");
         let region = Region::create(&path, 4 << 20, RegionOptions::default()).unwrap();
@@ -153,12 +153,12 @@ mod of_a_filesystem {
         let mut buffer = [0; 8192];
         assert!(matches!(
             region.read(0, &mut buffer),
-            Err(RegionError::Media { at: 4096 })
+            Err(RegionError::Unreachable { at: 4096 })
         ));
         assert_eq!(&buffer[..4096], &[1; 4096]);
         assert!(matches!(
             region.store_nontemporal(8192, &[1; 64]),
-            Err(RegionError::Media { at: 8192 })
+            Err(RegionError::Unreachable { at: 8192 })
         ));
         // No flush of a lost page: emulated processors do not fault on it.
         assert!(region.compare(0, &[1; 4096]).unwrap());

@@ -42,8 +42,8 @@ fn with_cut_region(action: impl Fn(&Region)) {
 
 fn failing_byte<T: std::fmt::Debug>(result: Result<T, RegionError>) -> u64 {
     match result {
-        Err(RegionError::Media { at }) => at,
-        other => panic!("not a media error: {other:?}"),
+        Err(RegionError::Unreachable { at }) => at,
+        other => panic!("not out of reach: {other:?}"),
     }
 }
 

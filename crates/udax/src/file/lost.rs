@@ -9,8 +9,8 @@ use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
 impl Pool {
-    /// The error of an access to `inode`, whose byte `offset` is byte `start` of the pool: a media error inside of
-    /// `len` bytes from there is one of the file.
+    /// The error of an access to `inode`, whose byte `offset` is byte `start` of the pool: if it is about one of `len`
+    /// bytes from there, it is one of the file.
     #[cold]
     pub(crate) fn lost_data(
         &self,
@@ -19,12 +19,19 @@ impl Pool {
         len: u64,
         error: RegionError,
     ) -> Error {
-        let RegionError::Media { at } = error else {
+        let (RegionError::Media { at } | RegionError::Unreachable { at }) = error else {
             return Error::Region(error);
         };
         let Some(before) = at.checked_sub(start).filter(|before| *before < len) else {
             return Error::Region(error);
         };
+        if matches!(error, RegionError::Unreachable { .. }) {
+            return Error::UnreachableData {
+                ino: inode.ino,
+                offset: offset + before,
+                at,
+            };
+        }
         // Blocks are lost as a whole, one after another.
         let mut end = at - at % BLOCK_BYTES + BLOCK_BYTES;
         while end < start + len && self.region.first_bad(end, 1).is_some() {
@@ -48,8 +55,10 @@ impl Pool {
         (offset, end): (u64, u64),
         error: Error,
     ) -> Error {
-        let Error::Region(RegionError::Media { at }) = error else {
-            return error;
+        let (at, lost): (u64, fn(u64) -> RegionError) = match error {
+            Error::Region(RegionError::Media { at }) => (at, |at| RegionError::Media { at }),
+            Error::Region(RegionError::Unreachable { at }) => (at, |at| RegionError::Unreachable { at }),
+            _ => return error,
         };
         let first = FileBlock::holding(offset);
         let last = FileBlock(end.div_ceil(BLOCK_BYTES));
@@ -71,7 +80,7 @@ impl Pool {
                     .max(place.1 + (at - start) + 1)
                     .min(extent.end().raw() * BLOCK_BYTES);
                 let len = upto.saturating_sub(place.1);
-                return self.lost_data(inode, place, len, RegionError::Media { at });
+                return self.lost_data(inode, place, len, lost(at));
             }
             block = extent.end();
         }

@@ -205,9 +205,11 @@ impl Pool {
                         // What comes before has been read.
                         Err(Error::Disk(_)) if done > 0 => break,
                         // What is before the lost bytes has been read.
-                        Err(Error::LostData { offset: lost, .. } | Error::WrongData { offset: lost, .. })
-                            if lost > offset =>
-                        {
+                        Err(
+                            Error::LostData { offset: lost, .. }
+                            | Error::UnreachableData { offset: lost, .. }
+                            | Error::WrongData { offset: lost, .. },
+                        ) if lost > offset => {
                             done = lost - offset;
                             break;
                         }

@@ -381,7 +381,7 @@ impl Pool {
         {
             match self.region.flush(BlockNo(block).offset().raw(), BLOCK_BYTES) {
                 // It gets no sum.
-                Ok(()) | Err(RegionError::Media { .. }) => {}
+                Ok(()) | Err(RegionError::Media { .. } | RegionError::Unreachable { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -405,7 +405,7 @@ impl Pool {
             let block = block_of(extent, in_file);
             match self.region.read(block.in_pool.offset().raw(), &mut bytes) {
                 Ok(()) => {}
-                Err(RegionError::Media { .. }) => continue,
+                Err(RegionError::Media { .. } | RegionError::Unreachable { .. }) => continue,
                 Err(error) => return Err(error.into()),
             }
             let sum = self.sum_of(&bytes);
@@ -431,8 +431,14 @@ impl Pool {
 
 /// Whole blocks are read: of lost bytes only those that were asked for are told.
 fn of_wanted(error: Error, (wanted, count): (u64, u64)) -> Error {
-    let Error::LostData { ino, offset, len, at } = error else {
-        return error;
+    let (ino, offset, len, at) = match error {
+        Error::LostData { ino, offset, len, at } => (ino, offset, len, at),
+        Error::UnreachableData { ino, offset, at } => {
+            let skipped = wanted.saturating_sub(offset);
+            let (offset, at) = (offset + skipped, at + skipped);
+            return Error::UnreachableData { ino, offset, at };
+        }
+        other => return other,
     };
     let skipped = wanted.saturating_sub(offset);
     let end = (offset + len).min(wanted.saturating_add(count));

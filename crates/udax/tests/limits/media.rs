@@ -1,16 +1,18 @@
 //! Media errors: what is lost with a page, and that nothing else is.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
 
 use nix::errno::Errno;
 use udax::{
     Access, AllocateMode, Error, File, Filesystem, FormatOptions, Label, MountOptions, OpenFlags, RenameMode,
     Request, Term, XattrMode,
 };
-use udax_check::{CheckOptions, Silent};
+use udax_check::{CheckError, CheckOptions, Silent};
+use udax_journal::JournalError;
 use udax_media::geometry::{CHECKPOINTS, Geometry, ROOTS, SUPERBLOCKS};
 use udax_media::{BLOCK_BYTES, BlockNo, Superblock};
-use udax_pmem::{Region, RegionOptions};
+use udax_pmem::{Region, RegionError, RegionOptions};
 
 use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, check, content, new_inode, open};
 
@@ -605,7 +607,9 @@ fn a_page_that_the_kernel_takes_away_is_an_error_of_its_bytes_only() {
     // A real SIGBUS: the file behind the mapping is cut short.
     let raw = OpenOptions::new().write(true).open(&pool.path).unwrap();
     raw.set_len(place).unwrap();
-    assert_eq!(lost(read(&file, lost_from + 5, 1)), (lost_from + 5, 1));
+    let error = read(&file, lost_from + 5, 1).unwrap_err();
+    let named = matches!(error, Error::UnreachableData { offset, at, .. } if (offset, at) == (lost_from + 5, place + 5));
+    assert!(named && error.errno() == Errno::EIO, "{error:?}");
     let before = read(&file, lost_from - 100, 5000).unwrap();
     assert_eq!(before, [7; 100]);
     assert_eq!(
@@ -639,7 +643,10 @@ fn fsck_tells_what_lost_blocks_belonged_to_and_lists_those_that_are_free() {
     };
     let region = poisoned(&pool, &bad);
     let quick = udax_check::check(&region, &CheckOptions::default(), &Silent).unwrap();
-    assert_eq!(quick.problems, []);
+    // What is known is told without reading everything, but for data.
+    let places: Vec<_> = quick.problems.iter().map(|problem| problem.place).collect();
+    let block = |at: u64| udax::Place::Block(BlockNo(at / BLOCK_BYTES));
+    assert_eq!(places, [block(lane), block(free)]);
     let report = udax_check::check(&region, &options(false), &Silent).unwrap();
     let told: Vec<_> = report
         .problems
@@ -685,6 +692,18 @@ fn fsck_tells_what_lost_blocks_belonged_to_and_lists_those_that_are_free() {
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].offset, listed[0].len), (free, 3 * BLOCK_BYTES));
     fs.close().unwrap();
+    // Two of them come back: who reads all blocks finds out, and others do not ask.
+    let region = poisoned(&pool, &[(free + BLOCK_BYTES, 1)]);
+    let mut plain = options(true);
+    plain.bad_blocks = false;
+    assert_eq!(udax_check::check(&region, &plain, &Silent).unwrap().bad_blocks, 3);
+    let report = udax_check::check(&region, &options(true), &Silent).unwrap();
+    assert_eq!((report.bad_blocks, report.exit_code()), (1, 1), "{report:#?}");
+    drop(region);
+    check(&pool.path);
+    let fs = pool.open();
+    assert_eq!(fs.bad_blocks().unwrap()[0].offset, free + BLOCK_BYTES);
+    fs.close().unwrap();
 }
 
 #[test]
@@ -695,18 +714,21 @@ fn fsck_mends_a_pool_whose_metadata_is_lost() {
         .superblock();
     let geometry = Geometry::new(&superblock);
     let bitmap = geometry.group(0).unwrap().bitmap.offset().raw();
-    for at in [
+    let places = [
         node,
         bitmap,
+        ROOTS.offset().raw(),
+        superblock.lane(0).start.offset().raw(),
         CHECKPOINTS[0].offset().raw(),
         CHECKPOINTS[1].offset().raw(),
         SUPERBLOCKS[0].offset().raw(),
-    ] {
-        let (pool, _) = (TestPool::copy_of(&pool), ());
+    ];
+    for (at, bad_blocks) in places.into_iter().flat_map(|at| [(at, false), (at, true)]) {
+        let pool = TestPool::copy_of(&pool);
         let region = poisoned(&pool, &[(at, 1)]);
         let options = CheckOptions {
             repair: true,
-            bad_blocks: true,
+            bad_blocks,
             ..CheckOptions::default()
         };
         let report = udax_check::check(&region, &options, &Silent).unwrap();
@@ -716,12 +738,72 @@ fn fsck_mends_a_pool_whose_metadata_is_lost() {
             [],
             "{at}"
         );
+        // What is lost still is nobody's, and is on the list.
+        let listed: u64 = region
+            .bad_ranges()
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
+        let report = udax_check::check(&region, &CheckOptions::default(), &Silent).unwrap();
+        assert_eq!(report.bad_blocks * BLOCK_BYTES, listed, "{at}");
         drop(region);
         check(&pool.path);
         let fs = pool.open();
         assert_eq!(content(&open(&fs, "/sound/file")), [6; 100]);
         fs.close().unwrap();
     }
+}
+
+/// Cuts the pool's file at `len` under a region, and repairs it: that must refuse, and change nothing that is told to
+/// be lost. Then the file has its bytes back.
+fn repair_cut_at(pool: &TestPool, len: u64, bad_blocks: bool) {
+    let before = std::fs::read(&pool.path).unwrap();
+    let region = Region::open(&pool.path, RegionOptions::default()).unwrap();
+    let raw = OpenOptions::new().write(true).open(&pool.path).unwrap();
+    raw.set_len(len).unwrap();
+    for repair in [false, true] {
+        let options = CheckOptions {
+            repair,
+            bad_blocks,
+            ..CheckOptions::default()
+        };
+        let error = udax_check::check(&region, &options, &Silent).unwrap_err();
+        let reason = match &error {
+            CheckError::Region(error) | CheckError::Journal(JournalError::Region(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            matches!(reason, RegionError::Unreachable { at } if *at >= len),
+            "{error:?}"
+        );
+    }
+    drop(region);
+    let kept = usize::try_from(len).unwrap();
+    raw.write_all_at(&before[kept..], len).unwrap();
+}
+
+#[test]
+fn a_repair_takes_nothing_for_lost_that_it_cannot_reach_now() {
+    let (pool, node) = pool_with_directory();
+    repair_cut_at(&pool, node, false);
+    check(&pool.path);
+    // Free blocks are not bad because the file has no place for them.
+    repair_cut_at(&pool, 15 * MIB, true);
+    check(&pool.path);
+    let fs = pool.open();
+    assert_eq!(fs.bad_blocks().unwrap(), []);
+    assert_eq!(content(&open(&fs, "/sound/file")), [6; 100]);
+
+    // Records that cannot be replayed are not thrown away.
+    open(&fs, "/late").append(&[8; 10_000]).unwrap();
+    let crashed = TestPool::copy_of(&pool);
+    let journal = fs.superblock().journal_blocks();
+    fs.close().unwrap();
+    repair_cut_at(&crashed, journal.end().offset().raw(), false);
+    let fs = crashed.open();
+    assert_eq!(content(&open(&fs, "/late")), [8; 10_000]);
+    fs.close().unwrap();
+    check(&crashed.path);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! How a pool is opened: privately, with room to grow, and with bytes missing.
 
-use udax::{Error, Filesystem, MountOptions, NewInode};
+use std::os::unix::fs::FileExt as _;
+
+use udax::{Error, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags};
+use udax_pmem::{Region, RegionOptions};
 
 use crate::pool::{MIB, TestPool};
 
@@ -70,4 +73,86 @@ fn a_pool_cut_short_or_too_small_is_told_as_such() {
         assert!(matches!(error, Error::NotPool(_)), "{error:?}");
         assert!(error.to_string().starts_with(expected), "{error}");
     }
+}
+
+/// KiB of a file's mappings in this process that are dirty (proc(5), `smaps`).
+fn dirty_kib(name: &str) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_its_own = false;
+    let mut sum = 0;
+    for line in maps.lines() {
+        let dirty = ["Shared_Dirty:", "Private_Dirty:"]
+            .iter()
+            .find_map(|kind| line.strip_prefix(kind));
+        match dirty.and_then(|rest| rest.trim().strip_suffix(" kB")) {
+            Some(kib) if is_its_own => sum += kib.parse::<u64>().unwrap(),
+            // The first line of a mapping.
+            None if !line.contains(':') || line.contains('-') => is_its_own = line.ends_with(name),
+            _ => {}
+        }
+    }
+    sum
+}
+
+#[test]
+fn a_deep_sync_and_a_close_leave_nothing_to_be_written_that_a_sync_leaves() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let name = "deep-sync.pool";
+    let path = directory.path().join(name);
+    let format = FormatOptions {
+        size: Some(16 * MIB),
+        msync: true,
+        ..FormatOptions::default()
+    };
+    Filesystem::format(&path, &format).unwrap();
+    let options = MountOptions {
+        msync: true,
+        ..MountOptions::default()
+    };
+    let fs = Filesystem::open(&path, &options).unwrap();
+    let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
+    let file = fs
+        .open_file("a", flags, NewInode::with_permissions(0o644))
+        .unwrap();
+    let marker = [0xA7; 4096];
+    file.write_at(&marker, 0).unwrap();
+    // What no fence of the pool owes: a page that somebody else has changed.
+    let bytes = std::fs::read(&path).unwrap();
+    let place = bytes.chunks(4096).position(|page| page == marker).unwrap();
+    let beside = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let make_dirty = || {
+        beside
+            .write_all_at(&marker, u64::try_from(place).unwrap() * 4096)
+            .unwrap();
+        file.read_at(&mut [0; 4096], 0).unwrap();
+    };
+    make_dirty();
+    fs.sync().unwrap();
+    assert!(dirty_kib(name) >= 4, "the page is not seen");
+    fs.deep_sync().unwrap();
+    assert_eq!(dirty_kib(name), 0);
+
+    // The kernel's mark of the page stays when the mapping is gone.
+    let dirty_after = |close: &dyn Fn()| {
+        close();
+        let options = RegionOptions {
+            read_only: true,
+            ..RegionOptions::default()
+        };
+        let region = Region::open(&path, options).unwrap();
+        region
+            .read(u64::try_from(place).unwrap() * 4096, &mut [0; 4096])
+            .unwrap();
+        dirty_kib(name)
+    };
+    make_dirty();
+    drop(file);
+    let fs = std::cell::Cell::new(Some(fs));
+    assert_eq!(dirty_after(&|| fs.take().unwrap().close().unwrap()), 0);
+    let kept = dirty_after(&|| {
+        beside
+            .write_all_at(&marker, u64::try_from(place).unwrap() * 4096)
+            .unwrap();
+    });
+    assert!(kept >= 4, "the page is not seen when the pool is closed");
 }
