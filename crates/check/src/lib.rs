@@ -88,8 +88,8 @@ impl Progress for Silent {
 ///
 /// # Errors
 /// [`CheckError`] when no check is possible; also when bytes could not be reached that are not lost
-/// ([`RegionError::Unreachable`]): then a repair has mended nothing for their sake, and they may be there the next time.
-/// Damage is no error: it is in the report.
+/// ([`RegionError::Unreachable`]): then a repair has mended nothing for their sake, and they may be there the next
+/// time. Damage is no error: it is in the report.
 ///
 /// # Durability
 /// What the report says is repaired is durable on return.

@@ -240,14 +240,13 @@ impl Region {
         self.mapping.name()
     }
 
-    /// Pages that could not be accessed, as ascending offsets of their first bytes; the first 1024 met. What of them the
-    /// medium has lost is in [`Region::bad_ranges`] too.
+    /// Pages that could not be accessed, as ascending offsets of their first bytes; the first 1024 met. What of them
+    /// the medium has lost is in [`Region::bad_ranges`] too.
     pub fn media_failures(&self) -> Vec<u64> {
         self.failures.lock().iter().copied().collect()
     }
 
-    /// The first byte that an access could not reach since the region was opened ([`RegionError::Unreachable`]): what
-    /// was read around it is not all that there is.
+    /// The first byte that an access could not reach since the region was opened ([`RegionError::Unreachable`]).
     pub fn first_unreachable(&self) -> Option<u64> {
         let at = self.unreachable.load(Ordering::Relaxed);
         (at != NOWHERE).then_some(at)

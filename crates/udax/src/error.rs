@@ -127,8 +127,8 @@ pub enum Error {
         /// That byte in the pool.
         at: u64,
     },
-    /// `EIO`: bytes of a file cannot be reached, though the medium has not lost them ([`RegionError::Unreachable`]). They
-    /// may be there the next time.
+    /// `EIO`: bytes of a file cannot be reached, though the medium has not lost them ([`RegionError::Unreachable`]).
+    /// They may be there the next time.
     #[error(
         "byte {offset} of inode {ino} cannot be reached: the pool's file was cut short, or the filesystem that it is \
          on has no space (byte {at} of the pool)"

@@ -1,5 +1,5 @@
-//! What happens when the medium loses metadata, or does not let it be reached: the operation fails, the pool takes no more
-//! changes, and says why.
+//! What happens when the medium loses metadata, or does not let it be reached: the operation fails, the pool takes no
+//! more changes, and says why.
 //!
 //! Reads of what is not affected go on. The first loss is kept; later ones are told by the operations that meet them.
 //! Lost bytes of a file are no concern of this: they are an error of that file alone.
@@ -20,8 +20,8 @@ pub struct Damage {
     pub what: &'static str,
     /// Where.
     pub place: Place,
-    /// The medium has lost it. If not, it could not be reached, since the pool's file was cut short or its filesystem had
-    /// no space: all that was durable is there when the pool is opened again where it can be.
+    /// The medium has lost it. If not, it could not be reached, since the pool's file was cut short or its filesystem
+    /// had no space: all that was durable is there when the pool is opened again where it can be.
     pub is_lost: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Pages that ordinary memory has lost, and that nobody has met since: what is made or mended there must meet them first.
+//! Pages that ordinary memory has lost, and that nobody has met since: what is made there must meet them first.
 //!
 //! On persistent memory the emulation forgets a loss with the mapping; a file in memory keeps it.
 
