@@ -20,11 +20,10 @@ const PREFETCHED: usize = 512;
 /// Memory of a power of two of pages, aligned to its own size.
 ///
 /// # Invariants
-/// `at` is what the arena has given for the order: `len` bytes, aligned to as many, which are initialised; only `drop`
-/// gives it back.
+/// `at` is what the arena has given for the order: [`Bytes::len`] bytes, aligned to as many, which are initialised;
+/// only `drop` gives it back.
 pub(crate) struct Bytes {
     at: NonNull<u8>,
-    len: usize,
     order: u8,
     arena: Arc<Arena>,
 }
@@ -40,16 +39,21 @@ impl Bytes {
         let at = arena.take(order)?;
         let bytes = Self {
             at,
-            len: in_memory(PAGE << order),
             order,
             arena: Arc::clone(arena),
         };
-        bytes.zero(0..bytes.len);
+        bytes.zero(0..bytes.len());
         Some(bytes)
     }
 
+    #[inline]
+    pub(crate) fn order(&self) -> u8 {
+        self.order
+    }
+
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        in_memory(PAGE << self.order)
     }
 
     /// Has the processor fetch what a copy of `len` bytes from `at` on meets first.

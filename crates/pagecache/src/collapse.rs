@@ -64,7 +64,7 @@ impl Mapping {
         while page < end {
             let folio = LockedFolio::try_lock(self.folio(page)?)?;
             let is_free = folio.first == page
-                && folio.order < order
+                && folio.order() < order
                 && !folio.has(flag::REMOVED | flag::WRITEBACK | flag::DROPBEHIND)
                 && !folio.is_pinned()
                 && folio.is_uptodate(&folio.range());
@@ -83,10 +83,10 @@ impl Mapping {
         for folio in small {
             is_to_write |= writer.is_marked(folio.first, mark::TOWRITE);
             let erased = writer.erase(folio.first);
-            debug_assert!(erased.is_some_and(|found| found.order == folio.order));
+            debug_assert!(erased.is_some_and(|found| found.order == folio.order()));
             folio.raise(flag::REMOVED);
         }
-        let stored = writer.store(large.first, large.order, Entry::Pointer(Arc::clone(large)));
+        let stored = writer.store(large.first, large.order(), Entry::Pointer(Arc::clone(large)));
         debug_assert!(matches!(stored, Ok(None)), "{stored:?}");
         if large.has(flag::DIRTY) {
             writer.set_mark(large.first, mark::DIRTY);

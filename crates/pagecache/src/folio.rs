@@ -86,7 +86,6 @@ pub(crate) struct Pins {
 #[repr(C)]
 pub(crate) struct Folio {
     flags: AtomicU32,
-    pub(crate) order: u8,
     /// How often it was used, up to a few: for reclaim.
     pub(crate) uses: AtomicU8,
     /// The first page, a multiple of `1 << order`.
@@ -106,7 +105,6 @@ impl Folio {
             cache: Arc::clone(mapping.cache()),
             mapping: Arc::downgrade(mapping),
             first,
-            order,
             flags: AtomicU32::new(flag::LOCKED | flag::FRESH),
             pins: Pins::default(),
             pages: PageStates {
@@ -119,9 +117,14 @@ impl Folio {
         }))
     }
 
+    /// It has `1 << order` pages.
+    pub(crate) fn order(&self) -> u8 {
+        self.bytes.order()
+    }
+
     /// How many pages it has.
     pub(crate) fn len(&self) -> u64 {
-        1 << self.order
+        1 << self.order()
     }
 
     /// Its pages, as the file numbers them.

@@ -67,7 +67,7 @@ impl Mapping {
             if locked.is_removed() {
                 continue;
             }
-            if locked.order > 0 {
+            if locked.order() > 0 {
                 locked.wait_written();
                 self.split(&locked)?;
                 continue;

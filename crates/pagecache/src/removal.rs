@@ -45,7 +45,7 @@ impl Mapping {
         for folio in folios {
             debug_assert!(!folio.is_removed() && !folio.has(flag::WRITEBACK));
             let erased = writer.erase(folio.first);
-            debug_assert!(erased.is_some_and(|found| found.order == folio.order));
+            debug_assert!(erased.is_some_and(|found| found.order == folio.order()));
             folio.raise(flag::REMOVED);
             pages += folio.len();
         }
@@ -81,7 +81,7 @@ pub(crate) fn freed(free_folio: FreeFolio, cache: &Cache, number: u64, folio: &L
     let freed = Freed {
         number,
         first: folio.first,
-        order: folio.order,
+        order: folio.order(),
         reserved,
     };
     free_folio(freed, cache.reservations());
