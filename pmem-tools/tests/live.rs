@@ -224,6 +224,28 @@ fn metrics_are_a_file_that_goes_with_the_mount() {
     until(|| !file.exists());
 }
 
+#[test]
+fn metrics_take_nobodys_file_and_are_refused_where_they_cannot_be_written() {
+    let Some(live) = Live::new() else { return };
+    let file = live.mounts.place.path("kept");
+    fs::write(&file, b"something else").unwrap();
+    for place in ["kept", "/sys/kernel/udax.prom"] {
+        let ran = live.run(&["mount", "--metrics", place, "pool", "mnt"]);
+        live.mounts.fails(&ran, mounted::FAILED, &[place]);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"something else");
+    // Its own of another time.
+    fs::write(&file, b"# HELP udax_pool_info old").unwrap();
+    live.run(&["mount", "--metrics", "kept", "pool", "mnt"]).success();
+    assert!(
+        fs::read_to_string(&file)
+            .unwrap()
+            .contains("udax_pool_free_bytes")
+    );
+    live.run(&["umount", "mnt"]).success();
+    until(|| !file.exists());
+}
+
 fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();

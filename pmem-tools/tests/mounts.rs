@@ -12,6 +12,7 @@ mod mounted;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use apart::run_apart;
@@ -198,6 +199,67 @@ fn a_signal_stops_a_mount_also_one_in_use() {
         assert_eq!(cat.success(), "kept");
         assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
     }
+}
+
+#[test]
+fn a_signal_stops_a_mount_that_was_remounted() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    let remounted = Command::new("mount")
+        .args(["-i", "-o", "remount,ro"])
+        .arg(mounts.path(""))
+        .status();
+    assert!(remounted.unwrap().success());
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(mounts.line(), None);
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_end_a_mount() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut command = mounts.place.command();
+    command.args(["mount", "--foreground", "-o", "log=trace", "pool", "mnt"]);
+    let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(daemon.stderr.take());
+    let begin = Instant::now();
+    while mounts.line().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no mount");
+        std::thread::yield_now();
+    }
+    // In use, which is worth a warning at the end.
+    let file = File::create_new(mounts.path("f")).unwrap();
+    assert!(fs::metadata(mounts.path("missing")).is_err());
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    drop(file);
+    assert_eq!(mounts.line(), None);
+}
+
+#[test]
+fn what_is_told_to_work_works_however_few_descriptors_there_are() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut refused = 0;
+    for limit in 8..24 {
+        let line = format!("ulimit -n {limit}; exec \"$0\" mount pool mnt");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &line])
+            .arg(mounts.place.command().get_program());
+        let ran = mounts
+            .place
+            .run_command(command.current_dir(mounts.place.path("")));
+        if mounts.line().is_none() {
+            assert!(!ran.stderr().is_empty(), "{limit}: nothing is told");
+            ran.status(FAILED);
+            refused += 1;
+            continue;
+        }
+        ran.success();
+        assert!(fs::metadata(mounts.path("")).is_ok(), "{limit}: nobody answers");
+        mounts.umount().success();
+    }
+    assert!(refused > 0, "no limit was too low");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! Bytes in, bytes out: no I/O. On the medium a list is as in the kernel's `struct posix_acl_xattr_header`, with the
 //! pool's numbers of users and groups.
 
-use crate::identity::IdMap;
+use crate::identity::{IdMap, NOBODY};
 
 /// The attribute with the list that access is checked by.
 pub(crate) const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -190,8 +190,8 @@ impl Acl {
     pub(crate) fn with_mount_ids(mut self, users: &IdMap, groups: &IdMap) -> Self {
         for entry in &mut self.entries {
             match entry.tag {
-                USER => entry.id = users.to_mount(entry.id),
-                GROUP => entry.id = groups.to_mount(entry.id),
+                USER => entry.id = users.to_mount(entry.id).unwrap_or(NOBODY),
+                GROUP => entry.id = groups.to_mount(entry.id).unwrap_or(NOBODY),
                 _ => {}
             }
         }

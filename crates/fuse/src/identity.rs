@@ -1,11 +1,15 @@
 //! Users and groups of the pool, and those that the mount shows.
 //!
 //! Without ranges they are the same. With ranges only what lies in one can be shown and given: another owner in the
-//! pool is shown as the overflow id, and nobody can give a file to one who has no number in the pool (`EOVERFLOW`, as
-//! the kernel's idmapped mounts do).
+//! pool is nobody on the mount, and nobody can give a file to one who has no number in the pool (`EOVERFLOW`, as the
+//! kernel's idmapped mounts do).
 
-/// What an owner is shown as who has no number on the mount (the kernel's `overflowuid`).
-const OVERFLOW_ID: u32 = 65534;
+/// What the kernel is told of an owner who has no number on the mount: no id (`INVALID_UID`). It shows that as the
+/// `overflowuid`, takes no user for it, and lets nobody write there.
+pub(crate) const NO_OWNER: u32 = u32::MAX;
+/// The same in an access list, where the kernel refuses what is no id: the last one, which nobody has. A list with it
+/// cannot be set.
+pub(crate) const NOBODY: u32 = u32::MAX - 1;
 /// Ranges of one map (the kernel's own limit for a user namespace).
 const MAX_RANGES: usize = 340;
 
@@ -65,13 +69,12 @@ impl IdMap {
         Ok(())
     }
 
-    /// What an owner in the pool is shown as.
-    pub fn to_mount(&self, id: u32) -> u32 {
+    /// What an owner in the pool is shown as; `None` when nobody on the mount is meant.
+    pub fn to_mount(&self, id: u32) -> Option<u32> {
         if self.ranges.is_empty() {
-            return id;
+            return Some(id);
         }
         self.translate(id, |range| (range.pool, range.mount))
-            .unwrap_or(OVERFLOW_ID)
     }
 
     /// Who in the pool is shown as `id`; `None` when nobody is.
@@ -105,10 +108,10 @@ mod tests {
         map.add(range("0:100000:10")).expect("the first");
         map.add(range("1000:5:2")).expect("apart");
         for (pool, mount) in [(0, 100_000), (9, 100_009), (1000, 5), (1001, 6)] {
-            assert_eq!(map.to_mount(pool), mount);
+            assert_eq!(map.to_mount(pool), Some(mount));
             assert_eq!(map.to_pool(mount), Some(pool));
         }
-        assert_eq!(map.to_mount(10), OVERFLOW_ID);
+        assert_eq!(map.to_mount(10), None);
         assert_eq!(map.to_pool(0), None);
         assert_eq!(map.to_pool(100_010), None);
     }

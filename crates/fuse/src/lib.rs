@@ -65,6 +65,6 @@ mod xattrs;
 
 pub use identity::{BadRange, IdMap, IdRange};
 pub use meter::{MeterReading, Meters};
-pub use mount::{Lazy, Mount, MountError, Stopper, unmount_directory};
+pub use mount::{Lazy, Mount, MountError, Serving, Stopper, unmount_directory};
 pub use mounts::Mounted;
 pub use options::{Audience, KernelFlag, OptionError, Options};

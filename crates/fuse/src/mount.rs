@@ -1,13 +1,15 @@
 //! Mounting, serving and stopping.
 //!
-//! [`Mount::new`] returns when the kernel has the mount and its first request was answered: the mount works then.
-//! [`Mount::serve`] returns when it is gone, whoever unmounted it. A [`Stopper`] unmounts from another thread.
+//! [`Mount::new`] returns when the kernel has the mount, [`Mount::start`] when a request of a program was answered: the
+//! mount works then. [`Serving::wait`] returns when it is gone, whoever unmounted it. A [`Stopper`] unmounts from
+//! another thread.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{Config, MountOption, SessionACL};
 use rustix::mount::UnmountFlags;
@@ -24,6 +26,8 @@ use crate::server::Server;
 const MAX_DEFAULT_THREADS: usize = 16;
 /// The fewest: one that waits for a pin must not stop all others.
 const MIN_DEFAULT_THREADS: usize = 4;
+/// Between two looks whether the mount works.
+const PROBE: Duration = Duration::from_millis(1);
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 
@@ -92,7 +96,8 @@ impl Mount {
     /// Mounts `filesystem` on `directory`; `source` is shown as what is mounted.
     ///
     /// The kernel keeps names, attributes and pages. What is changed through other clones of `filesystem` is seen on
-    /// the mount when their time is over ([`Options`]), pages not before the kernel has dropped them.
+    /// the mount when their time is over: who changes something so gives short times ([`Options`]), as the usual ones
+    /// never end. Pages are seen not before the kernel has dropped them.
     ///
     /// # Errors
     /// What is missing, or who refused. Nothing is mounted then.
@@ -143,19 +148,49 @@ impl Mount {
         self.own.as_ref()
     }
 
-    /// Answers requests until the mount is gone. The filesystem that was given is not used any more then. A descriptor
-    /// of `/dev/fuse` stays open until the process ends.
+    /// Begins to answer requests, and returns when the first one has been answered: the mount works then.
     ///
     /// # Errors
-    /// The connection to the kernel failed; it is unmounted then.
-    pub fn serve(self) -> Result<(), MountError> {
+    /// There are no threads, descriptors or memory for it; it is unmounted then.
+    pub fn start(self) -> Result<Serving, MountError> {
         let stopper = self.stopper();
         // Never dropped: fuser 0.18 takes a mount that has gone for one that is there, and would unmount what is on the
         // directory by then, such as what was there before.
         let mut background = ManuallyDrop::new(self.session.spawn().map_err(MountError::Serve)?);
         let nothing = thread::spawn(|| Ok(()));
-        let served = std::mem::replace(&mut background.guard, nothing).join();
-        let failure = match served {
+        let guard = std::mem::replace(&mut background.guard, nothing);
+        let serving = Serving { guard, stopper };
+        let directory = self.directory;
+        // In a thread of its own: without anybody who answers, it would wait for ever.
+        let probe = thread::spawn(move || rustix::fs::statvfs(&directory).map(drop));
+        while !probe.is_finished() {
+            if serving.guard.is_finished() {
+                // That is an error, or somebody has unmounted it already.
+                return serving
+                    .wait()
+                    .and(Err(MountError::Serve(io::Error::other("it ended at once"))));
+            }
+            thread::sleep(PROBE);
+        }
+        Ok(serving)
+    }
+}
+
+/// A mount that answers requests.
+#[derive(Debug)]
+pub struct Serving {
+    guard: thread::JoinHandle<io::Result<()>>,
+    stopper: Stopper,
+}
+
+impl Serving {
+    /// Waits until the mount is gone. The filesystem that was given is not used any more then. A descriptor of
+    /// `/dev/fuse` stays open until the process ends.
+    ///
+    /// # Errors
+    /// The connection to the kernel failed; it is unmounted then.
+    pub fn wait(self) -> Result<(), MountError> {
+        let failure = match self.guard.join() {
             Ok(Ok(())) => return Ok(()),
             // A mount that is taken away in use ends so for threads that were about to ask for more (the kernel's
             // `fuse_dev_do_read`).
@@ -165,9 +200,12 @@ impl Mount {
             Ok(Err(why)) => why,
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
-        if stopper.ensure_topmost().is_ok() {
-            // Nobody would answer there.
-            let _ = unmount(&stopper.directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
+        // Nobody would answer there. Where the list cannot be read, for want of a descriptor, it is what was mounted.
+        if !matches!(self.stopper.is_topmost(), Ok(false)) {
+            let _ = unmount(
+                &self.stopper.directory,
+                UnmountFlags::FORCE | UnmountFlags::DETACH,
+            );
         }
         Err(MountError::Serve(failure))
     }
@@ -201,14 +239,21 @@ impl Stopper {
         unmount(&self.directory, UnmountFlags::FORCE | UnmountFlags::DETACH).map_err(|why| self.failed(why))
     }
 
+    /// Whether unmounting the directory would hit this mount.
+    fn is_topmost(&self) -> io::Result<bool> {
+        let topmost = Mounted::find(&self.directory)?;
+        Ok(topmost
+            .zip(self.own.as_ref())
+            .is_some_and(|(topmost, own)| own.is_same(&topmost)))
+    }
+
     /// # Errors
     /// What unmounting the directory would hit is something else.
     fn ensure_topmost(&self) -> io::Result<()> {
-        let topmost = Mounted::find(&self.directory)?;
-        if topmost.is_some() && topmost == self.own {
+        if self.is_topmost()? {
             return Ok(());
         }
-        Err(io::Error::other(match topmost {
+        Err(io::Error::other(match Mounted::find(&self.directory)? {
             None => "nothing is mounted there any more",
             Some(_) => "something else is mounted over it: unmount that first",
         }))

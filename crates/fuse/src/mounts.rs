@@ -41,6 +41,11 @@ impl Mounted {
         Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
     }
 
+    /// Whether both are the same mount. One that is remounted stays what it is.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.device == other.device && self.kind == other.kind
+    }
+
     /// Whether it is a pool.
     pub fn is_pool(&self) -> bool {
         self.kind == b"fuse.udax"

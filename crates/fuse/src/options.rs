@@ -100,9 +100,6 @@ pub enum OptionError {
         /// What it can have.
         expected: &'static str,
     },
-    /// Two options contradict each other.
-    #[error("mount options '{0}' and '{1}' contradict each other; give one of them")]
-    Conflict(&'static str, &'static str),
 }
 
 impl Default for Options {
@@ -154,9 +151,6 @@ impl Options {
                 expected: "needs 'ro': what was replayed in memory only must not be changed",
             });
         }
-        if options.sync && options.read_only {
-            return Err(OptionError::Conflict("sync", "ro"));
-        }
         Ok(options)
     }
 
@@ -166,11 +160,10 @@ impl Options {
             "rw" => self.read_only = false,
             "norecovery" | "noload" => self.no_recovery = true,
             "noatime" => self.no_atime = true,
-            // What is done anyhow: access times are renewed when they are a day old or not after the last change, and
-            // times alone are written later.
-            "atime" | "relatime" | "norelatime" | "lazytime" | "nolazytime" | "diratime" | "nodiratime" => {
-                self.no_atime = false;
-            }
+            // Access times are renewed when they are a day old or not after the last change.
+            "atime" | "relatime" | "norelatime" => self.no_atime = false,
+            // What is done anyhow: times alone are written later. Directories have access times as files have.
+            "lazytime" | "nolazytime" | "diratime" | "nodiratime" => {}
             "sync" => self.sync = true,
             "async" => self.sync = false,
             "msync" => self.msync = true,
@@ -297,7 +290,7 @@ mod tests {
         assert_eq!(options.threads, 3);
         assert_eq!((options.dax, options.cache_bytes), (DaxMode::Inode, 64 << 20));
         assert_eq!(options.attr_timeout, Duration::from_millis(1500));
-        assert_eq!(options.users.to_mount(0), 1000);
+        assert_eq!(options.users.to_mount(0), Some(1000));
     }
 
     #[test]
@@ -320,9 +313,23 @@ mod tests {
             let error = Options::parse([list]).expect_err(list).to_string();
             assert!(error.contains(named), "{list}: {error}");
         }
-        assert_eq!(
-            Options::parse(["ro,sync"]),
-            Err(OptionError::Conflict("sync", "ro"))
-        );
+        // As mount(8) has it elsewhere: nothing is to be synced.
+        assert!(Options::parse(["ro,sync"]).is_ok_and(|options| options.read_only));
+    }
+
+    #[test]
+    fn words_about_times_that_change_nothing_leave_what_was_asked_for() {
+        for list in [
+            "noatime,nodiratime",
+            "noatime,lazytime",
+            "noatime,diratime,nolazytime",
+            "relatime,noatime",
+        ] {
+            assert!(
+                Options::parse([list]).is_ok_and(|options| options.no_atime),
+                "{list}"
+            );
+        }
+        assert!(Options::parse(["noatime,relatime"]).is_ok_and(|options| !options.no_atime));
     }
 }

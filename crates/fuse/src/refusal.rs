@@ -82,7 +82,10 @@ pub(crate) fn answer<R: Refuse, T>(
 
 /// Does `work`; a panic is `EIO`.
 pub(crate) fn caught<T>(operation: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    tracing::trace!(operation, "request");
+    let work = || {
+        tracing::trace!(operation, "request");
+        work()
+    };
     // The library lets go of its locks when a thread panics, and stops the journal where it must: what is left is
     // sound, or refuses to go on.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {

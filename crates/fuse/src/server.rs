@@ -8,7 +8,7 @@ use udax::{DaxMode, File, FileKind, Filesystem, InodeNo, Node, Stat};
 use udax_sync::OnceLock;
 
 use crate::handles::Handles;
-use crate::identity::IdMap;
+use crate::identity::{IdMap, NO_OWNER};
 use crate::meter::Meters;
 use crate::nodes::Nodes;
 use crate::options::Options;
@@ -108,8 +108,8 @@ impl Server {
             kind: kind_of(stat.kind),
             perm: u16::try_from(stat.permissions).unwrap_or(0),
             nlink: stat.nlink,
-            uid: self.users.to_mount(stat.uid),
-            gid: self.groups.to_mount(stat.gid),
+            uid: self.users.to_mount(stat.uid).unwrap_or(NO_OWNER),
+            gid: self.groups.to_mount(stat.gid).unwrap_or(NO_OWNER),
             // The kernel's 32-bit encoding has the same bits as `makedev` up to major 4095 and minor 2^20 - 1, which
             // is all that it has.
             rdev: u32::try_from(stat.rdev).unwrap_or(0),

@@ -5,6 +5,7 @@ use fuser::{Errno, INodeNo};
 use udax::{FileKind, Node, SetAttributes, XattrMode};
 
 use crate::acl::{self, Acl};
+use crate::identity::NO_OWNER;
 use crate::privileges;
 use crate::refusal::{Refusal, Result};
 use crate::server::{Caller, Server};
@@ -82,7 +83,7 @@ impl Server {
     }
 
     fn is_of_group(&self, caller: Caller, gid: u32) -> bool {
-        let gid = self.groups.to_mount(gid);
+        let gid = self.groups.to_mount(gid).unwrap_or(NO_OWNER);
         caller.uid == 0 || caller.gid == gid || privileges::is_in_group(caller.pid, gid)
     }
 

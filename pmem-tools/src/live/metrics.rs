@@ -9,12 +9,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::event::{PollFd, PollFlags};
+use udax_sync::atomic::{AtomicU64, Ordering};
 
 use super::{Background, Source, exposition, wait_readable};
 
@@ -22,6 +25,8 @@ use super::{Background, Source, exposition, wait_readable};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How metrics of a pool begin.
+const BEGIN: &[u8; 12] = b"# HELP udax_";
 /// Bytes of a request's head, and its lines, at most.
 const MAX_HEAD: usize = 8192;
 const MAX_HEADERS: usize = 64;
@@ -39,16 +44,32 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     _background: Background,
-    _file: Option<RemovedFile>,
+    _file: Option<Arc<MetricsFile>>,
 }
 
-/// A file that goes at the end.
+/// The file, as it was written last. It goes at the end, unless somebody else has written one there meanwhile.
 #[derive(Debug)]
-struct RemovedFile(PathBuf);
+struct MetricsFile {
+    path: PathBuf,
+    /// Its inode.
+    number: AtomicU64,
+}
 
-impl Drop for RemovedFile {
+impl MetricsFile {
+    /// Replaces the file at once.
+    fn write(&self, source: &Source) -> io::Result<()> {
+        let number = replace(&self.path, &exposition::text(&source.snapshot()))?;
+        self.number.store(number, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for MetricsFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let found = std::fs::symlink_metadata(&self.path).map(|metadata| metadata.ino());
+        if found.is_ok_and(|number| number == self.number.load(Ordering::Relaxed)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -94,10 +115,13 @@ impl Place {
     /// Takes the place; a file is made with the first metrics.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// The address cannot be listened on; the file is there and holds something else than metrics of a pool.
     pub(crate) fn open(self) -> anyhow::Result<Target> {
         match self {
-            Self::File(path) => Ok(Target::File(path)),
+            Self::File(path) => {
+                ensure_replaceable(&path)?;
+                Ok(Target::File(path))
+            }
             Self::Page(addresses) => TcpListener::bind(addresses.as_slice())
                 .map(Target::Page)
                 .with_context(|| format!("{addresses:?}: cannot listen there for metrics")),
@@ -109,13 +133,19 @@ impl Target {
     /// Gives metrics of `source` from now on.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// There is no thread to be had; the file cannot be written.
     pub(crate) fn start(self, source: Source) -> anyhow::Result<Metrics> {
         let (background, file) = match self {
             Self::File(path) => {
-                let file = RemovedFile(path.clone());
+                let file = Arc::new(MetricsFile {
+                    path,
+                    number: AtomicU64::new(0),
+                });
+                let shown = || format!("{}: cannot write metrics", crate::name::shown(&file.path));
+                file.write(&source).with_context(shown)?;
+                let written = Arc::clone(&file);
                 (
-                    Background::spawn(move |stop| write_file(stop, &path, &source)),
+                    Background::spawn(move |stop| write_file(stop, &written, &source)),
                     Some(file),
                 )
             }
@@ -131,12 +161,33 @@ impl Target {
     }
 }
 
-fn write_file(stop: &UnixStream, path: &Path, source: &Source) {
+/// Nobody's file goes because its name was given.
+fn ensure_replaceable(path: &Path) -> anyhow::Result<()> {
+    let mut begin = [0; BEGIN.len()];
+    let shown = || format!("{}: cannot be read", crate::name::shown(path));
+    let mut file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.with_context(shown)?,
+    };
+    if !file.metadata()?.is_file() {
+        bail!("{}: metrics go to a regular file", crate::name::shown(path));
+    }
+    let is_empty = file.metadata()?.len() == 0;
+    if is_empty || (file.read_exact(&mut begin).is_ok() && begin == *BEGIN) {
+        return Ok(());
+    }
+    bail!(
+        "{}: holds something else than metrics of a pool; remove it, or give another name",
+        crate::name::shown(path)
+    )
+}
+
+fn write_file(stop: &UnixStream, file: &MetricsFile, source: &Source) {
     let mut was_written = true;
     loop {
-        let written = replace(path, &exposition::text(&source.snapshot()));
+        let written = file.write(source);
         match &written {
-            Err(error) if was_written => tracing::error!(path = %path.display(), %error, "no metrics"),
+            Err(error) if was_written => tracing::error!(path = %file.path.display(), %error, "no metrics"),
             _ => {}
         }
         was_written = written.is_ok();
@@ -154,8 +205,8 @@ fn write_file(stop: &UnixStream, path: &Path, source: &Source) {
     }
 }
 
-/// Replaces `path` at once.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Replaces `path` at once; gives the inode number of the new file.
+fn replace(path: &Path, text: &str) -> io::Result<u64> {
     let Some(directory) = path.parent() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -164,8 +215,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(directory)?;
     file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
+    let file = file.persist(path)?;
+    Ok(file.metadata()?.ino())
 }
 
 fn serve(stop: &UnixStream, listener: &TcpListener, source: &Source) {

@@ -4,6 +4,7 @@
 //! the mount works. Until then it has the caller's standard error, where it tells what went wrong; afterwards it has
 //! nothing of the caller's.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -56,17 +57,19 @@ pub(super) fn detach() -> anyhow::Result<()> {
     std::env::set_current_dir("/").context("cannot change to the root directory")
 }
 
+/// What standard output and error are when nobody waits any more. Opened before the mount: who was told that it works
+/// must not see it go.
+pub(super) fn open_nothing() -> anyhow::Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    let nothing = options.read(true).write(true).open("/dev/null");
+    nothing.context("/dev/null: cannot open")
+}
+
 /// Says that the mount works, and gives the caller's files up.
-pub(super) fn tell_ready() -> anyhow::Result<()> {
-    // Opened first: who was told that the mount works must not see it go.
-    let nothing = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .context("/dev/null: cannot open")?;
+pub(super) fn tell_ready(nothing: &File) -> anyhow::Result<()> {
     let mut output = std::io::stdout();
     // That nobody waits any more is no failure: the mount works.
     let _ = writeln!(output, "{READY}").and_then(|()| output.flush());
-    rustix::stdio::dup2_stdout(&nothing).context("cannot give standard output up")?;
-    rustix::stdio::dup2_stderr(&nothing).context("cannot give standard error up")
+    rustix::stdio::dup2_stdout(nothing).context("cannot give standard output up")?;
+    rustix::stdio::dup2_stderr(nothing).context("cannot give standard error up")
 }

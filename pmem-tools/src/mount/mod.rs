@@ -47,7 +47,7 @@ pub(crate) const USAGE: u8 = 1;
 ///   nosuid, nodev, noexec     as for any mount; users other than root have the first two always
 ///   uidmap=P:M:N, gidmap=P:M:N  users or groups P to P+N-1 of the pool are M to M+N-1 on the mount
 ///   entry_timeout=S, attr_timeout=S  seconds that the kernel may remember names and attributes
-///   threads=N                 threads that serve; default one a processor, and at least 4
+///   threads=N                 threads that serve; default one a processor, but 4 to 16
 ///   metrics=FILE, metrics=HOST:PORT  as --metrics
 ///   log=LEVEL, log_file=FILE  what is logged (error, warn, info, debug, trace), and where to
 ///
@@ -168,7 +168,9 @@ impl Mount {
             .log_level
             .clone()
             .or_else(|| std::env::var("UDAX_LOG").ok());
-        let log = tracing_subscriber::fmt().with_env_filter(filter(asked.as_deref().unwrap_or("warn"))?);
+        // Somewhere that nobody reads any more, or that is full: the mount goes on.
+        let log = tracing_subscriber::fmt().log_internal_errors(false);
+        let log = log.with_env_filter(filter(asked.as_deref().unwrap_or("warn"))?);
         // That a subscriber is there already is no failure: a test's.
         let _ = match &options.log_file {
             None => log.with_writer(std::io::stderr).try_init(),

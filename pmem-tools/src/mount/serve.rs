@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udax::{DataSource, Filesystem, MountOptions};
@@ -39,6 +40,15 @@ pub(super) fn serve(
     (options, metrics): (&Options, Option<Place>),
     ready: Ready,
 ) -> anyhow::Result<ExitCode> {
+    // A descriptor for each file that somebody opens, and for each thread that serves.
+    let files = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::debug!(%error, "no more descriptors");
+    }
     // Before the pool is opened: an address that is taken is no reason to replay a journal.
     let metrics = metrics.map(Place::open).transpose()?;
     if ready == Ready::Tell {
@@ -85,10 +95,12 @@ fn mount_and_serve(
     let source = Source::new(pool, filesystem).of_this_process().with_mount(facts);
     let metrics = metrics.map(|target| target.start(source.clone())).transpose()?;
     let live = live::Server::start(source);
-    if ready == Ready::Tell {
-        daemon::tell_ready()?;
+    let nothing = (ready == Ready::Tell).then(daemon::open_nothing).transpose()?;
+    let serving = mount.start()?;
+    if let Some(nothing) = nothing {
+        daemon::tell_ready(&nothing)?;
     }
-    let served = mount.serve();
+    let served = serving.wait();
     // What they have of the pool keeps it open.
     drop(live);
     drop(metrics);

@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use udax::{Filesystem, FormatOptions, MountOptions};
 use udax_check::{CheckOptions, Silent};
-use udax_fuse::{Mount, Options, Stopper};
+use udax_fuse::{Mount, Options, Serving, Stopper};
 use udax_pmem::{Region, RegionOptions};
 use udax_sync::thread::{self, JoinHandle};
 
@@ -134,7 +134,7 @@ impl Mounted {
         Ok(Some(Self {
             directory,
             stopper,
-            server: Some(thread::spawn(move || mount.serve())),
+            server: Some(thread::spawn(move || mount.start().and_then(Serving::wait))),
             filesystem: Some(filesystem),
             watched,
         }))

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
@@ -144,6 +145,38 @@ fn owners_are_shown_and_set_as_the_map_says() {
     );
     let place = place.remount("");
     assert_eq!(fs::metadata(place.path("f")).unwrap().uid(), 5003);
+}
+
+#[test]
+fn what_has_no_owner_on_a_mount_is_nobodys() {
+    let Some(place) = Place::with_options("uidmap=0:0:1,gidmap=0:0:1", 32 << 20) else {
+        return;
+    };
+    let filesystem = place.filesystem();
+    let flags = udax::OpenFlags::WRITE | udax::OpenFlags::CREATE;
+    let file = filesystem
+        .open_file("f", flags, udax::NewInode::with_permissions(0o600))
+        .unwrap();
+    file.append(b"secret").unwrap();
+    file.set_attributes(udax::SetAttributes {
+        uid: Some(2000),
+        gid: Some(2000),
+        ..udax::SetAttributes::default()
+    })
+    .unwrap();
+    assert_eq!(fs::metadata(place.path("f")).unwrap().uid(), 65534);
+    // Who has the number that it is shown as is not its owner.
+    for line in ["cat f", "chmod 666 f", "echo >>f"] {
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", line])
+            .current_dir(place.path(""))
+            .uid(65534)
+            .gid(65534);
+        let output = shell.output().unwrap();
+        assert!(!output.status.success(), "{line}: {output:?}");
+    }
+    assert!(fs::write(place.path("f"), b"by root").is_err());
 }
 
 #[test]

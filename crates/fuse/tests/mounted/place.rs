@@ -77,7 +77,7 @@ impl Place {
         )
         .unwrap();
         let (stopper, meters) = (mount.stopper(), mount.meters());
-        let server = thread::spawn(move || mount.serve().unwrap());
+        let server = thread::spawn(move || mount.start().unwrap().wait().unwrap());
         let (watched, watch) = std::sync::mpsc::channel();
         let watchdog = stopper.clone();
         thread::spawn(move || {

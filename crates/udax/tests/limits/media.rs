@@ -692,14 +692,27 @@ fn fsck_tells_what_lost_blocks_belonged_to_and_lists_those_that_are_free() {
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].offset, listed[0].len), (free, 3 * BLOCK_BYTES));
     fs.close().unwrap();
-    // Two of them come back: who reads all blocks finds out, and others do not ask.
-    let region = poisoned(&pool, &[(free + BLOCK_BYTES, 1)]);
-    let mut plain = options(true);
-    plain.bad_blocks = false;
-    assert_eq!(udax_check::check(&region, &plain, &Silent).unwrap().bad_blocks, 3);
-    let report = udax_check::check(&region, &options(true), &Silent).unwrap();
+}
+
+#[test]
+fn listed_blocks_that_can_be_read_again_are_found_by_who_reads_all() {
+    let (pool, _) = pool_with_file(8);
+    let free = 16 * MIB - 10 * BLOCK_BYTES;
+    let repair = |bad: (u64, u64), bad_blocks| {
+        let options = CheckOptions {
+            repair: true,
+            bad_blocks,
+            ..CheckOptions::default()
+        };
+        let region = poisoned(&pool, &[bad]);
+        udax_check::check(&region, &options, &Silent).unwrap()
+    };
+    assert_eq!(repair((free, 3 * BLOCK_BYTES), false).bad_blocks, 3);
+    // Two of them come back.
+    let left = (free + BLOCK_BYTES, 1);
+    assert_eq!(repair(left, false).bad_blocks, 3);
+    let report = repair(left, true);
     assert_eq!((report.bad_blocks, report.exit_code()), (1, 1), "{report:#?}");
-    drop(region);
     check(&pool.path);
     let fs = pool.open();
     assert_eq!(fs.bad_blocks().unwrap()[0].offset, free + BLOCK_BYTES);
