@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use command::{Place, Ran};
 use mounted::Mounts;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A pool and a directory to mount it on, with a directory for sockets.
 struct Live {
@@ -244,6 +245,28 @@ fn metrics_take_nobodys_file_and_are_refused_where_they_cannot_be_written() {
     );
     live.run(&["umount", "mnt"]).success();
     until(|| !file.exists());
+}
+
+#[test]
+fn a_mount_that_does_not_answer_is_told_as_such() {
+    let Some(live) = Live::new() else { return };
+    let mut daemon = live.start(&[]);
+    live.run(&["stats", "mnt"]).success();
+    let pid = Pid::from_child(&daemon);
+    kill_process(pid, Signal::STOP).unwrap();
+    live.run(&["stats", "mnt"])
+        .fails_with(&["mnt", "does not answer"]);
+    kill_process(pid, Signal::CONT).unwrap();
+    live.run(&["stats", "mnt"]).success();
+    // Without a cursor that can be moved, there is one picture.
+    let mut top = live.command();
+    let top = live
+        .mounts
+        .place
+        .run_command(top.args(["top", "mnt"]).env("TERM", "dumb"));
+    assert!(!top.success().contains('\u{1b}'));
+    live.run(&["umount", "mnt"]).success();
+    assert!(daemon.wait().unwrap().success());
 }
 
 fn get(address: SocketAddr, path: &str) -> String {

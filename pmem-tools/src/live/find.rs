@@ -4,9 +4,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use udax_fuse::Mounted;
+use udax_sync::thread;
 
 use super::snapshot::{Identity, Snapshot};
 use super::{runtime, source};
@@ -68,21 +71,38 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
         let identity = source::identity(place).with_context(|| format!("{shown}: cannot look at it"))?;
         Wanted::Pool(identity)
     };
+    // All at once: one that does not answer keeps nobody from the others.
+    let (sender, answers) = mpsc::channel();
     for socket in runtime::collect_sockets() {
-        match Connection::open(&socket) {
-            Ok(connection) if connection.first.as_ref().is_some_and(|first| wanted.is(first)) => {
-                return Ok(Found::Live(Box::new(connection)));
-            }
-            // Another pool's, or one whose process was killed.
-            Ok(_) | Err(_) => {}
+        let sender = sender.clone();
+        let ask = move || {
+            // Who asked may have its answer already.
+            let _ = sender.send(Connection::open(&socket));
+        };
+        thread::Builder::new()
+            .spawn(ask)
+            .context("no thread to ask with")?;
+    }
+    drop(sender);
+    // Others are another pool's, or of a process that was killed.
+    for connection in answers.into_iter().flatten() {
+        if connection.first.as_ref().is_some_and(|first| wanted.is(first)) {
+            return Ok(Found::Live(Box::new(connection)));
         }
     }
-    if metadata.is_dir() {
+    if !metadata.is_dir() {
+        return Ok(Found::Nobody);
+    }
+    let absolute = place
+        .canonicalize()
+        .with_context(|| format!("{shown}: cannot look at it"))?;
+    if Mounted::find(&absolute)?.is_some_and(|mounted| mounted.is_pool()) {
         bail!(
-            "{shown}: no pool is mounted there, or not by this user; give the directory of a mount, or a pool"
+            "{shown}: who serves this mount does not answer: it is stopped, busy or gone, or another user's; 'udax \
+             umount' ends a mount whose process is gone"
         );
     }
-    Ok(Found::Nobody)
+    bail!("{shown}: no pool is mounted there; give the directory of a mount, or a pool")
 }
 
 impl Connection {

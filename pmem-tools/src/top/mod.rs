@@ -59,6 +59,11 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Whether the terminal has a cursor that can be moved, as far as `TERM` tells.
+fn has_cursor() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| !terminal.is_empty() && terminal != "dumb")
+}
+
 impl Top {
     /// Runs the command.
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<ExitCode> {
@@ -70,7 +75,7 @@ impl Top {
             ),
         };
         let mut state = State::new(connection.next()?, self.sort);
-        if self.once || !std::io::stdout().is_terminal() {
+        if self.once || !std::io::stdout().is_terminal() || !has_cursor() {
             self.print(&mut connection, state, output)?;
             return Ok(ExitCode::SUCCESS);
         }
