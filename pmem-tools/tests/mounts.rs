@@ -263,6 +263,36 @@ fn what_is_told_to_work_works_however_few_descriptors_there_are() {
 }
 
 #[test]
+fn a_daemon_keeps_neither_descriptors_nor_blocked_signals_of_who_started_it() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut command = Command::new("env");
+    let line = "exec 3>&1 4>lock; flock 4; exec \"$0\" mount pool mnt";
+    command
+        .args(["--block-signal=TERM", "sh", "-c", line])
+        .arg(mounts.place.command().get_program());
+    // Ends with the last one who has the pipe.
+    mounts
+        .place
+        .run_command(command.current_dir(mounts.place.path("")))
+        .success();
+    let lock = Command::new("flock")
+        .args(["--nonblock", "lock", "true"])
+        .current_dir(mounts.place.path(""))
+        .status();
+    assert!(lock.unwrap().success(), "the lock is kept");
+    let stats = mounts.place.run(["stats", "--json", "mnt"]).json();
+
+    let daemon = i32::try_from(stats["process"].as_u64().unwrap()).unwrap();
+    let daemon = Pid::from_raw(daemon).unwrap();
+    kill_process(daemon, Signal::TERM).unwrap();
+    let begin = Instant::now();
+    while mounts.line().is_some() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the signal is blocked");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_signal_does_not_unmount_what_was_mounted_over_a_pool() {
     let Some(mounts) = Mounts::new() else { return };
     let mut daemon = mounts.start();

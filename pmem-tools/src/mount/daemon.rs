@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::SigSet;
 
 use super::FAILED;
 
@@ -50,7 +51,22 @@ pub(super) fn start(pool: &Path, directory: &Path, options: &[String]) -> anyhow
     }
 }
 
-/// In the daemon, before anything else: no terminal can end it, and no directory is in use by it.
+/// In the daemon, before it opens anything: what the caller has open, and which signals it blocks, ends with it.
+pub(super) fn drop_inherited() -> anyhow::Result<()> {
+    let descriptors = std::fs::read_dir("/proc/self/fd").context("/proc/self/fd: cannot read")?;
+    let numbers: Vec<i32> = descriptors
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // One of them was the directory's.
+        let _ = nix::unistd::close(number);
+    }
+    SigSet::empty()
+        .thread_set_mask()
+        .context("cannot listen for signals")
+}
+
+/// In the daemon, before the mount: no terminal can end it, and no directory is in use by it.
 pub(super) fn detach() -> anyhow::Result<()> {
     // It was started by `start`, and so is no leader of a process group already.
     rustix::process::setsid().context("cannot leave the caller's session")?;

@@ -114,6 +114,9 @@ impl Mount {
         if self.fake {
             return Ok(ExitCode::SUCCESS);
         }
+        if self.daemon {
+            daemon::drop_inherited()?;
+        }
         if self.foreground || self.daemon {
             self.start_log(&options)?;
             serve::serve(&pool, &directory, (&options, metrics), self.ready())
