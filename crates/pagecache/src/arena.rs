@@ -7,7 +7,7 @@
 //! # Invariants
 //! - A page is *used* by one folio, or *free*. A free one is *kept* if it may have memory; else it was never touched,
 //!   or its memory was given back to the kernel.
-//! - No more pages are kept than the limit, but for the moment in which they are given back.
+//! - No more pages are kept than the limit, but for those of a slab that was just made, and until some are given back.
 //! - A slab is in the set of the largest order that it has room for, unless it has none, or is being trimmed.
 //!
 //! # Locks
@@ -21,7 +21,7 @@ use udax_sync::{Mutex, Rank};
 
 use crate::page::{MAX_ORDER, PAGE, in_file, in_memory};
 use crate::page_map::PageMap;
-use crate::slab::{SLAB, Slab, discard};
+use crate::slab::{SLAB, Slab, discard, keep_small};
 
 /// At most this part of a cache's pages, as a divisor, has memory while it is free.
 const KEPT_SHARE: u64 = 16;
@@ -113,6 +113,8 @@ impl Arena {
             slabs.surplus(self.limit / 2)
         };
         for (at, pages) in &surplus.parts {
+            // SAFETY: the first page of a slab that is being trimmed: it stays.
+            unsafe { keep_small(*at) };
             for range in pages.ranges() {
                 // SAFETY: the range is within the slab.
                 let first = unsafe { at.add(in_memory(range.start * PAGE)) };

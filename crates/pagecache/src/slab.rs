@@ -59,6 +59,16 @@ impl Drop for Slab {
     }
 }
 
+/// Keeps the kernel from making a huge page of a slab again, of which some pages are given back: it would have memory
+/// for them, too (khugepaged).
+///
+/// # Safety
+/// It is a slab's first page, and the slab stays.
+pub(crate) unsafe fn keep_small(at: NonNull<u8>) {
+    // SAFETY: mapped, as the caller says, and what is in it stays. A kernel without huge pages refuses.
+    let _ = unsafe { madvise(at.cast(), SLAB, MmapAdvise::MADV_NOHUGEPAGE) };
+}
+
 /// Gives the memory of pages from `at` on back to the kernel; they are zeros then.
 ///
 /// # Safety
