@@ -3,7 +3,7 @@
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place, Superblock};
 use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::{Mutex, Rank, thread};
+use udax_sync::thread;
 
 use crate::source::BlockSource as _;
 use crate::{Problem, Progress};
@@ -33,7 +33,6 @@ impl Unreadable {
         progress: &dyn Progress,
     ) -> Result<Self, RegionError> {
         let next = AtomicU64::new(0);
-        let found: Mutex<Vec<BlockNo>> = Mutex::new(Rank::Leaf, Vec::new());
         let run = || -> Result<(), RegionError> {
             loop {
                 let first = next.fetch_add(STEP_BLOCKS, Ordering::Relaxed);
@@ -41,10 +40,7 @@ impl Unreadable {
                     return Ok(());
                 }
                 let end = (first + STEP_BLOCKS).min(total_blocks);
-                let bad = read_blocks(region, first, end)?;
-                if !bad.is_empty() {
-                    found.lock().extend(bad);
-                }
+                meet_lost(region, first, end)?;
                 progress.step("reading all blocks", end, total_blocks);
             }
         };
@@ -59,17 +55,18 @@ impl Unreadable {
             }
             result
         })?;
-        let mut blocks = found.into_inner();
-        blocks.sort_unstable();
-        let mut runs: Vec<BlockRange> = Vec::new();
-        for block in blocks {
-            match runs.last_mut() {
-                Some(last) if last.end() == block => last.count += 1,
-                _ => runs.push(BlockRange::new(block, 1)),
-            }
+        Ok(Self {
+            is_complete: true,
+            ..Self::known(region)
+        })
+    }
+
+    /// Those that the region knows of already.
+    fn known(region: &Region) -> Self {
+        Self {
+            runs: region.lost_blocks(),
+            is_complete: false,
         }
-        let is_complete = true;
-        Ok(Self { runs, is_complete })
     }
 
     /// Whether the block was read, and can be.
@@ -90,25 +87,21 @@ impl Unreadable {
     }
 }
 
-fn read_blocks(region: &Region, first: u64, end: u64) -> Result<Vec<BlockNo>, RegionError> {
+/// Reads blocks, so that the region knows those that are lost.
+fn meet_lost(region: &Region, first: u64, end: u64) -> Result<(), RegionError> {
     let mut buffer = vec![0; usize::try_from(BATCH_BLOCKS).unwrap_or(1) * BLOCK_SIZE];
-    let mut bad = Vec::new();
     let mut next = first;
     while next < end {
         let count = BATCH_BLOCKS.min(end - next);
         let part = usize::try_from(count).unwrap_or(1) * BLOCK_SIZE;
         let bytes = buffer.get_mut(..part).unwrap_or_default();
-        match region.read(next * BLOCK_BYTES, bytes) {
-            Ok(()) => next += count,
-            Err(RegionError::Media { at }) => {
-                let block = ByteOffset(at).block();
-                bad.push(block);
-                next = block.raw() + 1;
-            }
+        next = match region.read(next * BLOCK_BYTES, bytes) {
+            Ok(()) => next + count,
+            Err(RegionError::Media { at }) => ByteOffset(at).block().raw() + 1,
             Err(error) => return Err(error),
-        }
+        };
     }
-    Ok(bad)
+    Ok(())
 }
 
 /// What is to say of lost blocks of the journal. With [`Repair::Yes`], once nothing in them is needed any more, they
@@ -125,10 +118,7 @@ pub(crate) fn judge_journal(region: &Region, superblock: &Superblock, repair: Re
             lost: None,
         }
     };
-    let lost = Unreadable {
-        runs: region.lost_blocks(),
-        is_complete: false,
-    };
+    let lost = Unreadable::known(region);
     lost.within(superblock.journal_blocks()).map(judge).collect()
 }
 
@@ -170,7 +160,6 @@ mod tests {
         let blocks = found.runs.iter().flat_map(|run| run.start.raw()..run.end().raw());
         assert_eq!(blocks.collect::<Vec<_>>(), lost);
         assert_eq!(found.runs.len(), 5);
-        assert_eq!(found.runs, region.lost_blocks());
         let within: Vec<_> = found.within(BlockRange::new(BlockNo(16), 496)).collect();
         assert_eq!(
             within,

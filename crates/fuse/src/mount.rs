@@ -159,16 +159,22 @@ impl Mount {
         let mut background = ManuallyDrop::new(self.session.spawn().map_err(MountError::Serve)?);
         let nothing = thread::spawn(|| Ok(()));
         let guard = std::mem::replace(&mut background.guard, nothing);
-        let serving = Serving { guard, stopper };
+        let serving = Serving {
+            guard: Some(guard),
+            stopper: stopper.clone(),
+        };
         let directory = self.directory;
         // In a thread of its own: without anybody who answers, it would wait for ever.
         let probe = thread::spawn(move || rustix::fs::statvfs(&directory).map(drop));
         while !probe.is_finished() {
-            if serving.guard.is_finished() {
-                // That is an error, or somebody has unmounted it already.
-                return serving
-                    .wait()
-                    .and(Err(MountError::Serve(io::Error::other("it ended at once"))));
+            if serving
+                .guard
+                .as_ref()
+                .is_some_and(thread::JoinHandle::is_finished)
+            {
+                // An error, or somebody has unmounted it already.
+                serving.wait()?;
+                return Ok(Serving { guard: None, stopper });
             }
             thread::sleep(PROBE);
         }
@@ -179,7 +185,8 @@ impl Mount {
 /// A mount that answers requests.
 #[derive(Debug)]
 pub struct Serving {
-    guard: thread::JoinHandle<io::Result<()>>,
+    /// Ends with the last thread that serves; none if that has ended before anybody waited.
+    guard: Option<thread::JoinHandle<io::Result<()>>>,
     stopper: Stopper,
 }
 
@@ -190,7 +197,10 @@ impl Serving {
     /// # Errors
     /// The connection to the kernel failed; it is unmounted then.
     pub fn wait(self) -> Result<(), MountError> {
-        let failure = match self.guard.join() {
+        let Some(guard) = self.guard else {
+            return Ok(());
+        };
+        let failure = match guard.join() {
             Ok(Ok(())) => return Ok(()),
             // A mount that is taken away in use ends so for threads that were about to ask for more (the kernel's
             // `fuse_dev_do_read`).
@@ -201,12 +211,14 @@ impl Serving {
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
         // Nobody would answer there. Where the list cannot be read, for want of a descriptor, it is what was mounted.
-        if !matches!(self.stopper.is_topmost(), Ok(false)) {
-            let _ = unmount(
-                &self.stopper.directory,
-                UnmountFlags::FORCE | UnmountFlags::DETACH,
-            );
+        let topmost = Mounted::find(&self.stopper.directory);
+        if topmost.is_ok_and(|topmost| !self.stopper.is_own(topmost.as_ref())) {
+            return Err(MountError::Serve(failure));
         }
+        let _ = unmount(
+            &self.stopper.directory,
+            UnmountFlags::FORCE | UnmountFlags::DETACH,
+        );
         Err(MountError::Serve(failure))
     }
 }
@@ -239,21 +251,21 @@ impl Stopper {
         unmount(&self.directory, UnmountFlags::FORCE | UnmountFlags::DETACH).map_err(|why| self.failed(why))
     }
 
-    /// Whether unmounting the directory would hit this mount.
-    fn is_topmost(&self) -> io::Result<bool> {
-        let topmost = Mounted::find(&self.directory)?;
-        Ok(topmost
+    /// Whether what the kernel lists as the topmost mount on the directory is this one.
+    fn is_own(&self, topmost: Option<&Mounted>) -> bool {
+        topmost
             .zip(self.own.as_ref())
-            .is_some_and(|(topmost, own)| own.is_same(&topmost)))
+            .is_some_and(|(topmost, own)| own.is_same(topmost))
     }
 
     /// # Errors
     /// What unmounting the directory would hit is something else.
     fn ensure_topmost(&self) -> io::Result<()> {
-        if self.is_topmost()? {
+        let topmost = Mounted::find(&self.directory)?;
+        if self.is_own(topmost.as_ref()) {
             return Ok(());
         }
-        Err(io::Error::other(match Mounted::find(&self.directory)? {
+        Err(io::Error::other(match topmost {
             None => "nothing is mounted there any more",
             Some(_) => "something else is mounted over it: unmount that first",
         }))

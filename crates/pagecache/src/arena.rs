@@ -194,10 +194,10 @@ impl Slabs {
         {
             self.kept -= kept;
             if is_free {
-                self.leave_room(address);
-                surplus
-                    .whole
-                    .extend(self.all.remove(&address).map(|entry| entry.slab));
+                if let Some(entry) = self.all.remove(&address) {
+                    leave_room(&mut self.with_room, address, entry.room);
+                    surplus.whole.push(entry.slab);
+                }
             } else if let Some(entry) = self.all.get_mut(&address) {
                 entry.is_trimmed = true;
                 surplus
@@ -223,21 +223,19 @@ impl Slabs {
         };
         let room = entry.free.largest().filter(|_| !entry.is_trimmed);
         if room != entry.room {
-            self.leave_room(address);
+            leave_room(&mut self.with_room, address, entry.room);
             if let Some(order) = room {
                 self.with_room[usize::from(order)].insert(address);
             }
-            if let Some(entry) = self.all.get_mut(&address) {
-                entry.room = room;
-            }
+            entry.room = room;
         }
     }
+}
 
-    fn leave_room(&mut self, address: usize) {
-        let before = self.all.get_mut(&address).and_then(|entry| entry.room.take());
-        if let Some(order) = before {
-            self.with_room[usize::from(order)].remove(&address);
-        }
+/// Takes a slab out of the set in which it is.
+fn leave_room(with_room: &mut [BTreeSet<usize>; ORDERS], address: usize, room: Option<u8>) {
+    if let Some(order) = room {
+        with_room[usize::from(order)].remove(&address);
     }
 }
 

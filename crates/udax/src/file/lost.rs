@@ -55,10 +55,11 @@ impl Pool {
         (offset, end): (u64, u64),
         error: Error,
     ) -> Error {
-        let (at, lost): (u64, fn(u64) -> RegionError) = match error {
-            Error::Region(RegionError::Media { at }) => (at, |at| RegionError::Media { at }),
-            Error::Region(RegionError::Unreachable { at }) => (at, |at| RegionError::Unreachable { at }),
-            _ => return error,
+        let Error::Region(error) = error else {
+            return error;
+        };
+        let (RegionError::Media { at } | RegionError::Unreachable { at }) = error else {
+            return Error::Region(error);
         };
         let first = FileBlock::holding(offset);
         let last = FileBlock(end.div_ceil(BLOCK_BYTES));
@@ -70,7 +71,7 @@ impl Pool {
                     block = until;
                     continue;
                 }
-                Err(_) => return error,
+                Err(_) => return Error::Region(error),
             };
             let start = extent.start.offset().raw();
             if (start..extent.blocks().end().offset().raw()).contains(&at) {
@@ -80,10 +81,10 @@ impl Pool {
                     .max(place.1 + (at - start) + 1)
                     .min(extent.end().raw() * BLOCK_BYTES);
                 let len = upto.saturating_sub(place.1);
-                return self.lost_data(inode, place, len, lost(at));
+                return self.lost_data(inode, place, len, error);
             }
             block = extent.end();
         }
-        error
+        Error::Region(error)
     }
 }

@@ -431,21 +431,22 @@ impl Pool {
 
 /// Whole blocks are read: of lost bytes only those that were asked for are told.
 fn of_wanted(error: Error, (wanted, count): (u64, u64)) -> Error {
-    let (ino, offset, len, at) = match error {
-        Error::LostData { ino, offset, len, at } => (ino, offset, len, at),
-        Error::UnreachableData { ino, offset, at } => {
-            let skipped = wanted.saturating_sub(offset);
-            let (offset, at) = (offset + skipped, at + skipped);
-            return Error::UnreachableData { ino, offset, at };
+    let skipped = |offset: u64| wanted.saturating_sub(offset);
+    match error {
+        Error::LostData { ino, offset, len, at } => {
+            let (skipped, end) = (skipped(offset), (offset + len).min(wanted.saturating_add(count)));
+            Error::LostData {
+                ino,
+                offset: offset + skipped,
+                len: end.saturating_sub(offset + skipped).max(1),
+                at: at + skipped,
+            }
         }
-        other => return other,
-    };
-    let skipped = wanted.saturating_sub(offset);
-    let end = (offset + len).min(wanted.saturating_add(count));
-    Error::LostData {
-        ino,
-        offset: offset + skipped,
-        len: end.saturating_sub(offset + skipped).max(1),
-        at: at + skipped,
+        Error::UnreachableData { ino, offset, at } => Error::UnreachableData {
+            ino,
+            offset: offset + skipped(offset),
+            at: at + skipped(offset),
+        },
+        other => other,
     }
 }
