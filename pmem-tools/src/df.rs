@@ -30,6 +30,9 @@ struct Usage {
     free_bytes: u64,
     available_bytes: u64,
     inodes: u64,
+    /// Of the data device, if there is one.
+    device_total_bytes: Option<u64>,
+    device_free_bytes: Option<u64>,
 }
 
 impl Df {
@@ -40,6 +43,7 @@ impl Df {
             let filesystem = pool::open_for_reading(&place.pool)?;
             let stat = filesystem.stat_filesystem();
             pool::close(&place.pool, filesystem)?;
+            let has_device = stat.device_blocks > 0;
             usages.push(Usage {
                 pool: crate::name::shown(&place.pool),
                 total_bytes: stat.total_blocks * BLOCK_BYTES,
@@ -47,6 +51,8 @@ impl Df {
                 free_bytes: stat.free_blocks * BLOCK_BYTES,
                 available_bytes: stat.available_blocks * BLOCK_BYTES,
                 inodes: stat.inodes,
+                device_total_bytes: has_device.then(|| stat.device_blocks * BLOCK_BYTES),
+                device_free_bytes: has_device.then(|| stat.device_free_blocks * BLOCK_BYTES),
             });
             Ok(())
         })?;
@@ -59,15 +65,27 @@ impl Df {
         }
         let mut table = output::table(&["Pool", "Size", "Used", "Available", "Used%", "Inodes"], 1);
         for usage in &usages {
-            let percent = (usage.used_bytes * 100).div_ceil(usage.total_bytes.max(1));
-            table.add_row([
+            let mut row = |name: String, total: u64, (used, available): (u64, u64), inodes: String| {
+                table.add_row([
+                    name,
+                    Size(total).to_string(),
+                    Size(used).to_string(),
+                    Size(available).to_string(),
+                    format!("{}%", (used * 100).div_ceil(total.max(1))),
+                    inodes,
+                ]);
+            };
+            let space = (usage.used_bytes, usage.available_bytes);
+            row(
                 usage.pool.clone(),
-                Size(usage.total_bytes).to_string(),
-                Size(usage.used_bytes).to_string(),
-                Size(usage.available_bytes).to_string(),
-                format!("{percent}%"),
+                usage.total_bytes,
+                space,
                 usage.inodes.to_string(),
-            ]);
+            );
+            if let Some((total, free)) = usage.device_total_bytes.zip(usage.device_free_bytes) {
+                let name = format!("{}, data device", usage.pool);
+                row(name, total, (total.saturating_sub(free), free), String::new());
+            }
         }
         output.table(&table)?;
         Ok(status)

@@ -15,6 +15,10 @@ pub(crate) const FAILED: u8 = 1;
 /// Exit status of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
 
+/// What to do about data of files that is lost, or does not have its checksum.
+pub(crate) const DATA_ADVICE: &str = "a write of whole blocks there, or removing the file, is the end of it; 'udax attr \
+    -checksum' lets data without the right checksum be read as it is";
+
 /// Prints `error` on standard error and gives the exit status, `status` unless a reader just went away.
 pub(crate) fn report(error: &anyhow::Error, status: u8) -> ExitCode {
     if is_broken_pipe(error) {
@@ -158,7 +162,7 @@ fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
             Some("this one can read it: commands that only read do, and so does a mount with 'ro'".into())
         }
         FormatError::TooSmall { .. } => Some(
-            "if it was a pool, it was cut short: restore it from a copy; else make one with 'udax mkfs --size 16M'"
+            "if it was a pool, it was cut short: restore it from a copy; else make one with 'udax mkfs --force --size 16M'"
                 .into(),
         ),
         FormatError::Cut { pool, .. } => Some(
@@ -179,8 +183,11 @@ fn region_advice(error: &RegionError) -> Option<&'static str> {
             io::ErrorKind::NotFound if is_directory_missing(Path::new(path)) => {
                 Some("its directory does not exist: make that first")
             }
+            io::ErrorKind::NotFound if Path::new(path).starts_with("/dev") => {
+                Some("check the path; 'daxctl list' and 'ndctl list' tell which devices there are")
+            }
             io::ErrorKind::NotFound => Some("check the path, or make a pool there with 'udax mkfs'"),
-            io::ErrorKind::PermissionDenied => Some("run as a user who may read and write it"),
+            io::ErrorKind::PermissionDenied => Some("run as a user who may do that"),
             _ => None,
         },
         RegionError::Unreserved { .. } => Some("a process has no more addresses here: see 'ulimit -v'"),

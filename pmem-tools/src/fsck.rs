@@ -72,6 +72,7 @@ struct JsonProblem<'r> {
     inode: Option<u64>,
     path: Option<JsonName>,
     what: &'r str,
+    has_remedy: bool,
     repair: Option<&'r str>,
     lost: Option<&'r str>,
 }
@@ -194,6 +195,12 @@ impl Fsck {
         let verdict = match status {
             0 => "clean".to_owned(),
             CORRECTED => format!("{errors}, all mended"),
+            _ if !report.problems.iter().any(|problem| problem.has_remedy) => {
+                format!(
+                    "{errors} in the data of files, which no repair mends; {}",
+                    failure::DATA_ADVICE
+                )
+            }
             _ if self.repair => format!("{errors}, not all of them mended"),
             _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
         };
@@ -215,6 +222,7 @@ impl<'r> JsonProblem<'r> {
             inode: problem.inode.map(InodeNo::raw),
             path: problem.path.as_deref().map(JsonName::new),
             what: &problem.what,
+            has_remedy: problem.has_remedy,
             repair: problem.repair.as_deref(),
             lost: problem.lost.as_deref(),
         }
@@ -255,6 +263,7 @@ mod tests {
             inode: None,
             path: None,
             what: "x".to_owned(),
+            has_remedy: true,
             repair: repair.map(str::to_owned),
             lost: None,
         }

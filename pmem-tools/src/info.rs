@@ -159,7 +159,7 @@ impl Info {
 }
 
 /// What the pool's medium does with what is durable.
-fn promise(persistence: Persistence) -> &'static str {
+pub(crate) fn promise(persistence: Persistence) -> &'static str {
     match persistence {
         Persistence::Eadr => "survives power failure; caches are protected (eADR)",
         Persistence::Flush => "survives power failure; caches are flushed",

@@ -12,10 +12,11 @@ const NAMES: [&str; 4] = ["mkfs.udax", "fsck.udax", "mount.udax", "mount.fuse.ud
 
 /// Make the links mkfs.udax, fsck.udax, mount.udax and mount.fuse.udax to this program
 ///
-/// With them in /sbin, 'mount -t udax', 'mount -t fuse.udax' and lines of fstab work.
+/// With them in /sbin, 'mount -t udax', 'mount -t fuse.udax' and lines of fstab work. Links to this program that are
+/// there already stay.
 #[derive(Args, Debug)]
 pub(crate) struct Links {
-    /// Where to, for example /usr/local/sbin
+    /// Where to, for example /sbin
     directory: PathBuf,
 }
 
@@ -25,6 +26,9 @@ impl Links {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         for name in NAMES {
             let link = self.directory.join(name);
+            if std::fs::read_link(&link).is_ok_and(|to| to == program) {
+                continue;
+            }
             symlink(&program, &link)
                 .with_context(|| format!("{}: cannot make the link", crate::name::shown(&link)))?;
         }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use udax::{ScrubFinding, ScrubOptions, ScrubReport};
+use udax::{ScrubFinding, ScrubKind, ScrubOptions, ScrubReport};
 
 use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
@@ -44,6 +44,7 @@ struct JsonFinding<'r> {
     inode: Option<u64>,
     path: Option<JsonName>,
     what: &'r str,
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -123,12 +124,18 @@ impl Scrub {
                 Size(report.unverified_bytes)
             )?;
         }
-        let verdict = match report.findings.len() {
-            0 => "nothing is wrong".to_owned(),
-            count => format!(
-                "{}; copy what can be read with 'udax get', then run 'udax fsck -y --badblocks'",
-                counted(count, "finding", "findings")
-            ),
+        let findings = counted(report.findings.len(), "finding", "findings");
+        let kinds = report.findings.iter().map(|finding| finding.kind);
+        let verdict = match kinds.max() {
+            None => "nothing is wrong".to_owned(),
+            Some(ScrubKind::LostData | ScrubKind::WrongData) => {
+                format!("{findings} in the data of files; {}", failure::DATA_ADVICE)
+            }
+            Some(_) => {
+                format!(
+                    "{findings}; copy what can be read with 'udax get', then run 'udax fsck -y --badblocks'"
+                )
+            }
         };
         writeln!(
             output,
@@ -147,6 +154,11 @@ impl<'r> JsonFinding<'r> {
             inode: finding.inode.map(udax_media::InodeNo::raw),
             path: finding.path.as_deref().map(JsonName::new),
             what: &finding.what,
+            kind: match finding.kind {
+                ScrubKind::LostData => "lost_data",
+                ScrubKind::WrongData => "wrong_data",
+                _ => "metadata",
+            },
         }
     }
 }

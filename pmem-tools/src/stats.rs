@@ -57,8 +57,12 @@ fn print(snapshot: &Snapshot, output: &mut Output) -> std::io::Result<()> {
     if let Some(damage) = &snapshot.damage {
         row("Damage", damage.clone());
     }
-    let (free, total) = (Size(space.free_bytes), Size(space.total_bytes));
-    row("Free", format!("{free} of {total}, {} inodes", space.inodes));
+    let (free, total) = (Size(space.available_bytes), Size(space.total_bytes));
+    row("Available", format!("{free} of {total}, {} inodes", space.inodes));
+    if let Some(device) = space.device {
+        let (free, total) = (Size(device.free_bytes), Size(device.total_bytes));
+        row("Data device", format!("{free} of {total} available"));
+    }
     let (used, capacity) = (Size(journal.used_bytes), Size(journal.capacity_bytes));
     let since = records(journal.records);
     let checkpoints = counted(to_usize(journal.checkpoints), "checkpoint", "checkpoints");

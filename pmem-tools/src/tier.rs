@@ -1,20 +1,27 @@
 //! `udax tier`: moves files between a pool and its data device.
 
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use rustix::fs::{CWD, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
 use udax::Dax;
 
 use crate::failure;
+use crate::live::find;
 use crate::pool::{self, WriteArgs};
 use crate::pool_path::PoolPath;
 
 /// `FS_DAX_FL`, for which there is no name in `rustix`.
 const FLAG_DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+
+/// Why nothing can be moved out of the pool.
+const NO_DEVICE: &str = "the pool has no data device ('udax mkfs --data' gives a new one its own); for a page cache \
+    instead of memory access, 'udax attr -dax'";
 
 /// Move files between the pool and its data device
 ///
@@ -50,6 +57,9 @@ impl Tier {
                 return self.to.on_mount(&place.pool);
             }
             pool::change(&place.pool, self.write, |filesystem| {
+                if self.to == To::Data && filesystem.superblock().device.is_none() {
+                    bail!("{place}: {NO_DEVICE}");
+                }
                 filesystem
                     .set_dax(&place.path, self.to.dax())
                     .with_context(|| format!("{place}: cannot move"))
@@ -74,6 +84,11 @@ impl To {
             openat(CWD, path, flags, Mode::empty()).with_context(|| format!("{shown}: cannot open"))?;
         let mut flags = ioctl_getflags(&file)
             .with_context(|| format!("{shown}: cannot look at its flags; is it on a mounted pool?"))?;
+        // Of a mount of somebody else's nobody tells, and the flag is all there is.
+        let device = File::from(file.try_clone()?).metadata()?.dev();
+        if self == Self::Data && find::mounted(device)?.is_some_and(|pool| pool.space.device.is_none()) {
+            bail!("{shown}: {NO_DEVICE}");
+        }
         flags.set(FLAG_DAX, self == Self::Dax);
         ioctl_setflags(&file, flags).with_context(|| format!("{shown}: cannot move"))
     }

@@ -21,6 +21,13 @@ fn change(place: &Place, bytes: &[u8]) {
     fs::write(place.path("pool"), pool).unwrap();
 }
 
+/// That what helps is told, and a repair, which does not, is not.
+#[track_caller]
+fn is_advice(told: &str) {
+    assert!(told.contains("udax attr -checksum"), "{told}");
+    assert!(!told.contains("fsck -y"), "{told}");
+}
+
 #[test]
 fn changed_data_is_an_error_until_its_checksums_are_taken_away() {
     let place = Place::new();
@@ -70,9 +77,11 @@ fn changed_data_is_an_error_until_its_checksums_are_taken_away() {
             told.contains("bytes 8192+4096") && told.contains("/d/file"),
             "{told}"
         );
+        is_advice(&told);
     }
     let told = place.run(["scrub", "pool"]).status(4);
     assert!(told.contains("/d/file"), "{told}");
+    is_advice(&told);
 
     place.run(["attr", "-checksum", "pool:/d/file"]).success();
     assert_eq!(

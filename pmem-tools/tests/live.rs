@@ -230,7 +230,9 @@ fn metrics_take_nobodys_file_and_are_refused_where_they_cannot_be_written() {
     let Some(live) = Live::new() else { return };
     let file = live.mounts.place.path("kept");
     fs::write(&file, b"something else").unwrap();
-    for place in ["kept", "/sys/kernel/udax.prom"] {
+    let fifo = live.mounts.place.path("fifo");
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    for place in ["kept", "fifo", "/sys/kernel/udax.prom"] {
         let ran = live.run(&["mount", "--metrics", place, "pool", "mnt"]);
         live.mounts.fails(&ran, mounted::FAILED, &[place]);
     }
@@ -245,6 +247,20 @@ fn metrics_take_nobodys_file_and_are_refused_where_they_cannot_be_written() {
     );
     live.run(&["umount", "mnt"]).success();
     until(|| !file.exists());
+}
+
+#[test]
+fn a_file_on_a_mount_is_not_moved_to_a_data_device_that_is_not_there() {
+    let Some(live) = Live::new() else { return };
+    live.run(&["mount", "pool", "mnt"]).success();
+    fs::write(live.mounts.path("f"), b"content").unwrap();
+    live.run(&["tier", "--to", "dax", "mnt/f"]).success();
+    live.run(&["tier", "--to", "data", "mnt/f"])
+        .fails_with(&["mnt/f", "no data device"]);
+    let stat = live.run(&["umount", "mnt"]);
+    stat.success();
+    let stat = live.run(&["stat", "--json", "pool:/f"]).json();
+    assert_eq!(stat["dax"], true, "{stat}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod mounted;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use apart::run_apart;
@@ -202,6 +202,19 @@ fn a_signal_stops_a_mount_also_one_in_use() {
 }
 
 #[test]
+fn a_directory_whose_mount_has_lost_its_process_is_told_as_such() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let again = mounts.mount("rw");
+    again.status(FAILED);
+    assert!(again.stderr().contains("udax umount"), "{}", again.stderr());
+    mounts.umount().success();
+    mounts.mount("rw").success();
+}
+
+#[test]
 fn a_signal_stops_a_mount_that_was_remounted() {
     let Some(mounts) = Mounts::new() else { return };
     let mut daemon = mounts.start();
@@ -220,13 +233,9 @@ fn a_log_that_nobody_reads_does_not_end_a_mount() {
     let Some(mounts) = Mounts::new() else { return };
     let mut command = mounts.place.command();
     command.args(["mount", "--foreground", "-o", "log=trace", "pool", "mnt"]);
-    let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
-    drop(daemon.stderr.take());
-    let begin = Instant::now();
-    while mounts.line().is_none() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "no mount");
-        std::thread::yield_now();
-    }
+    let (nobody, log) = std::io::pipe().unwrap();
+    drop(nobody);
+    let mut daemon = mounts.begin(command.stderr(log));
     // In use, which is worth a warning at the end.
     let file = File::create_new(mounts.path("f")).unwrap();
     assert!(fs::metadata(mounts.path("missing")).is_err());
@@ -281,7 +290,6 @@ fn a_daemon_keeps_neither_descriptors_nor_blocked_signals_of_who_started_it() {
         .status();
     assert!(lock.unwrap().success(), "the lock is kept");
     let stats = mounts.place.run(["stats", "--json", "mnt"]).json();
-
     let daemon = i32::try_from(stats["process"].as_u64().unwrap()).unwrap();
     let daemon = Pid::from_raw(daemon).unwrap();
     kill_process(daemon, Signal::TERM).unwrap();

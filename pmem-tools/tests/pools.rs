@@ -776,25 +776,48 @@ fn a_name_in_dev_that_is_no_device_makes_no_file_and_a_pool_that_cannot_be_made_
         .run(["mkfs", "--size", "32M", "/dev/udax-test-no-device"])
         .fails_with(&["/dev/udax-test-no-device", "no such device"]);
     assert!(!Path::new("/dev/udax-test-no-device").exists());
-    let line = "ulimit -f 1000; exec \"$0\" mkfs --size 32M pool";
-    let mut command = place.command();
-    let limited = place.run_command(
-        Command::new("sh")
-            .args(["-c", line])
-            .arg(command.get_program())
-            .current_dir(place.path("")),
-    );
-    limited.fails_with(&["File too large"]);
+    let limited = |blocks: u32, arguments: &[&str]| {
+        let line = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &line])
+            .arg(place.command().get_program())
+            .args(arguments);
+        place.run_command(command.current_dir(place.path("")))
+    };
+    limited(1000, &["mkfs", "--size", "32M", "pool"]).fails_with(&["File too large"]);
     assert!(!place.path("pool").exists());
-    command.args(["mkfs", "--size", "16M", "pool"]);
-    place.run_command(&mut command).success();
-    let line = "ulimit -f 20000; exec \"$0\" grow pool 64M";
-    let limited = place.run_command(
-        Command::new("sh")
-            .args(["-c", line])
-            .arg(command.get_program())
-            .current_dir(place.path("")),
-    );
-    limited.fails_with(&["File too large"]);
+    place.run(["mkfs", "--size", "16M", "pool"]).success();
+    limited(20_000, &["grow", "pool", "64M"]).fails_with(&["File too large"]);
     place.run(["fsck", "-n", "pool"]).success();
+}
+
+#[test]
+fn a_data_device_is_shown_and_where_there_is_none_nothing_is_moved_to_it() {
+    let place = Place::with_pool("32M");
+    fs::write(place.path("file"), [7; 5000]).unwrap();
+    place.run(["put", "file", "pool:/"]).success();
+    place
+        .run(["tier", "--to", "data", "pool:/file"])
+        .fails_with(&["pool:/file", "no data device"]);
+    place.run(["tier", "--to", "dax", "pool:/file"]).success();
+
+    fs::write(place.path("device"), vec![9; 64 << 20]).unwrap();
+    place
+        .run(["mkfs", "--size", "32M", "--data", "device", "tiered"])
+        .fails_with(&["device holds data", "--force"]);
+    assert!(!place.path("tiered").exists());
+    place
+        .run(["mkfs", "--force", "--size", "32M", "--data", "device", "tiered"])
+        .success();
+    let usages = place.run(["df", "--json", "tiered", "pool"]).json();
+    assert_eq!(usages[0]["device_total_bytes"], 64 << 20);
+    assert!(usages[0]["device_free_bytes"].as_u64().unwrap() < 64 << 20);
+    assert!(usages[1]["device_total_bytes"].is_null());
+    let table = place.run(["df", "tiered"]).success();
+    assert!(table.contains("tiered, data device"), "{table}");
+    for (pool, is_told) in [("tiered", true), ("pool", false)] {
+        let stats = place.run(["stats", pool]).success();
+        assert_eq!(stats.contains("Data device"), is_told, "{stats}");
+    }
 }

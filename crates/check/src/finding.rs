@@ -122,7 +122,7 @@ pub(crate) struct Finding {
     pub(crate) what: String,
     /// What is lost.
     pub(crate) lost: Option<String>,
-    /// What a repair does about it.
+    /// What a repair does about it; empty when it does nothing.
     pub(crate) remedy: &'static str,
     /// The inode that the repair changes; `None` when it changes what belongs to the pool.
     pub(crate) subject: Option<InodeNo>,
@@ -162,6 +162,7 @@ impl Finding {
             path: self.path,
             place: self.place,
             what: self.what,
+            has_remedy: !self.remedy.is_empty(),
             repair,
             lost: self.lost,
         }

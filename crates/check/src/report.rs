@@ -13,6 +13,8 @@ pub struct Problem {
     pub path: Option<Vec<u8>>,
     /// What is wrong, in words.
     pub what: String,
+    /// Whether a repair does something about it. Of file data without the right checksum only writing it anew does.
+    pub has_remedy: bool,
     /// What was done about it; `None` when nothing was.
     pub repair: Option<String>,
     /// What is lost by it; `None` when nothing is.

@@ -114,6 +114,7 @@ pub(crate) fn judge_journal(region: &Region, superblock: &Superblock, repair: Re
             inode: None,
             path: None,
             what: format!("journal: {} cannot be read", blocks(run)),
+            has_remedy: true,
             repair: is_mended.then(|| "stored anew".to_owned()),
             lost: None,
         }

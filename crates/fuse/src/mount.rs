@@ -43,6 +43,13 @@ pub enum MountError {
         /// What is wrong with it.
         why: io::Error,
     },
+    /// A mount is there whose process was killed.
+    #[error("{directory}: cannot mount there: the process of what is mounted there is gone; end that with 'udax umount \
+        {directory}'", directory = .directory.display())]
+    Gone {
+        /// Where it was to be mounted.
+        directory: PathBuf,
+    },
     /// The kernel's side is missing.
     #[error("/dev/fuse: {0}; load it with 'modprobe fuse', or give the container the device")]
     NoDevice(io::Error),
@@ -337,9 +344,13 @@ fn unmount_by_helper(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
 }
 
 fn check_directory(directory: &Path) -> Result<PathBuf, MountError> {
-    let failed = |why| MountError::Directory {
-        directory: directory.to_owned(),
-        why,
+    let failed = |why: io::Error| {
+        let directory = directory.to_owned();
+        // The kernel's `fuse_dentry_revalidate`, of a connection that has ended.
+        match why.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) {
+            true => MountError::Gone { directory },
+            false => MountError::Directory { directory, why },
+        }
     };
     let found = directory.canonicalize().map_err(failed)?;
     let metadata = found.metadata().map_err(failed)?;

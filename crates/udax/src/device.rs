@@ -33,7 +33,7 @@ impl NewDevice {
             }
         };
         if !force {
-            signature::check_blank_disk(&disk)?;
+            signature::check_blank_disk(&disk, Path::new(OsStr::from_bytes(&path)))?;
         }
         Ok(Self {
             disk,

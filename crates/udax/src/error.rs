@@ -1,5 +1,7 @@
 //! Why an operation of the filesystem failed.
 
+use std::path::PathBuf;
+
 use nix::errno::Errno;
 use udax_dax::DaxError;
 use udax_disk::DiskError;
@@ -168,6 +170,14 @@ pub enum Error {
         /// What it seems to be.
         found: &'static str,
     },
+    /// `EEXIST`: a data device would be made of something; `force` does it.
+    #[error("the data device {} holds {found}; making it one needs --force", .device.display())]
+    DeviceNotBlank {
+        /// Which device or file.
+        device: PathBuf,
+        /// What it seems to be.
+        found: &'static str,
+    },
     /// `ESTALE`: the inode does not exist any more.
     #[error("inode {0} is gone")]
     Stale(InodeNo),
@@ -240,7 +250,7 @@ impl Error {
             Self::AttributeTooLarge { .. } => Errno::E2BIG,
             Self::Busy(_) => Errno::EBUSY,
             Self::Corrupt(_) | Self::NotPool(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
-            Self::NotBlank { .. } => Errno::EEXIST,
+            Self::NotBlank { .. } | Self::DeviceNotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
             Self::Disk(error) => error.errno(),

@@ -52,7 +52,7 @@ pub use filesystem::Filesystem;
 pub use health::Damage;
 pub use node::{Created, Node};
 pub use options::*;
-pub use scrub::{ScrubFinding, ScrubOptions, ScrubReport, ScrubStep};
+pub use scrub::{ScrubFinding, ScrubKind, ScrubOptions, ScrubReport, ScrubStep};
 pub use statistics::Statistics;
 pub use udax_dax::{
     Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,

@@ -1,5 +1,7 @@
 //! What a file or device seems to hold already, so that making a pool does not destroy it by mistake.
 
+use std::path::Path;
+
 use udax_disk::Disk;
 use udax_media::BLOCK_BYTES;
 use udax_pmem::Region;
@@ -32,18 +34,28 @@ const SIGNATURES: [(usize, &[u8], &str); 12] = [
 /// # Errors
 /// `NotBlank` with what it seems to be; a media error.
 pub(crate) fn check_blank(region: &Region) -> Result<()> {
-    check(region.len(), |at, to| Ok(region.read(at, to)?))
+    match find(region.len(), |at, to| Ok(region.read(at, to)?))? {
+        Some(found) => Err(Error::NotBlank { found }),
+        None => Ok(()),
+    }
 }
 
-/// As [`check_blank`], of a data device.
+/// As [`check_blank`], of the data device `name`.
 ///
 /// # Errors
-/// `NotBlank` with what it seems to be; `Disk`.
-pub(crate) fn check_blank_disk(disk: &Disk) -> Result<()> {
-    check(disk.len(), |at, to| Ok(disk.read(at, to)?))
+/// `DeviceNotBlank` with what it seems to be; `Disk`.
+pub(crate) fn check_blank_disk(disk: &Disk, name: &Path) -> Result<()> {
+    match find(disk.len(), |at, to| Ok(disk.read(at, to)?))? {
+        Some(found) => Err(Error::DeviceNotBlank {
+            device: name.to_owned(),
+            found,
+        }),
+        None => Ok(()),
+    }
 }
 
-fn check(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<()> {
+/// What there is in the first and last bytes of `len` that `read` gives.
+fn find(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Option<&'static str>> {
     let part = |at: u64, length: u64| {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         read(at, &mut bytes)?;
@@ -52,15 +64,11 @@ fn check(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<()> {
     let head = part(0, HEAD_BYTES.min(len))?;
     for (at, magic, name) in SIGNATURES {
         if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
-            return Err(Error::NotBlank { found: name });
+            return Ok(Some(name));
         }
     }
     let tail_at = len.saturating_sub(TAIL_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
     let tail = part(tail_at, len - tail_at)?;
-    if head.iter().chain(&tail).any(|byte| *byte != 0) {
-        return Err(Error::NotBlank {
-            found: "data of an unknown kind",
-        });
-    }
-    Ok(())
+    let is_blank = head.iter().chain(&tail).all(|byte| *byte == 0);
+    Ok((!is_blank).then_some("data of an unknown kind"))
 }

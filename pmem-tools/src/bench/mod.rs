@@ -45,7 +45,7 @@ const MAX_HUNDREDTHS: u64 = 1_000_000_000_000;
 /// Measure operations, as ratios to the machine's own copy and flush
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
-    /// Where the pool and a file for the primitives are made; both are removed. Default: /dev/shm
+    /// Where the pool and a file for the primitives are made; both are removed
     #[arg(long, default_value = "/dev/shm")]
     directory: PathBuf,
     /// Batches of 32 operations each
@@ -82,7 +82,7 @@ struct Row {
 
 #[derive(Clone, Debug, Serialize)]
 struct Results {
-    persistence: String,
+    persistence: &'static str,
     batch: u64,
     operations: Vec<Row>,
     mount: Option<mount::Mounted>,
@@ -112,7 +112,7 @@ impl Bench {
         let machine = Machine::new(&directory.join("primitives"))?;
         let pool = directory.join("pool");
         let filesystem = format(&pool)?;
-        let persistence = format!("{:?}", filesystem.persistence());
+        let persistence = crate::info::promise(filesystem.persistence());
         let mut setup = Setup::new(filesystem)?;
         let below = directory.join("kernel");
         std::fs::create_dir(&below)?;
@@ -223,7 +223,7 @@ impl Results {
             "p99",
             "Own median",
             "Ratio",
-            "Budget",
+            "Goal",
             "Kernel",
             "Ratio",
         ];
@@ -247,7 +247,7 @@ impl Results {
         if let Some(mount) = &self.mount {
             writeln!(
                 output,
-                "\nClean mount with {} files: {:.2} ms (budget 20 ms)",
+                "\nClean mount with {} files: {:.2} ms (goal 20 ms)",
                 mount.files, mount.median_ms
             )?;
         }

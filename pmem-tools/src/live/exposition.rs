@@ -98,6 +98,12 @@ impl Page {
         let help = "Free space that is not promised to anybody.";
         self.gauge("udax_pool_available_bytes", help, space.available_bytes);
         self.gauge("udax_pool_inodes", "Inodes in use.", space.inodes);
+        if let Some(device) = space.device {
+            let help = "Size of the data device.";
+            self.gauge("udax_device_size_bytes", help, device.total_bytes);
+            let help = "Free space on the data device.";
+            self.gauge("udax_device_free_bytes", help, device.free_bytes);
+        }
         let help = "Whether metadata was lost, so that the pool takes no more changes.";
         let is_damaged = u8::from(snapshot.damage.is_some());
         self.gauge("udax_pool_damaged", help, is_damaged);

@@ -71,6 +71,34 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
         let identity = source::identity(place).with_context(|| format!("{shown}: cannot look at it"))?;
         Wanted::Pool(identity)
     };
+    if let Some(connection) = ask(wanted)? {
+        return Ok(Found::Live(Box::new(connection)));
+    }
+    if !metadata.is_dir() {
+        return Ok(Found::Nobody);
+    }
+    let absolute = place
+        .canonicalize()
+        .with_context(|| format!("{shown}: cannot look at it"))?;
+    if Mounted::find(&absolute)?.is_some_and(|mounted| mounted.is_pool()) {
+        bail!(
+            "{shown}: who serves this mount does not answer: it is stopped, busy or gone, or another user's; 'udax \
+             umount' ends a mount whose process is gone"
+        );
+    }
+    bail!("{shown}: no pool is mounted there; give the directory of a mount, or a pool")
+}
+
+/// The pool that is mounted where files have the number `device`, if somebody tells of it.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(crate) fn mounted(device: u64) -> anyhow::Result<Option<Snapshot>> {
+    Ok(ask(Wanted::Mounted(device))?.and_then(|connection| connection.first))
+}
+
+/// Asks all who have a pool open whether it is the one.
+fn ask(wanted: Wanted) -> anyhow::Result<Option<Connection>> {
     // All at once: one that does not answer keeps nobody from the others.
     let (sender, answers) = mpsc::channel();
     for socket in runtime::collect_sockets() {
@@ -87,22 +115,10 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
     // Others are another pool's, or of a process that was killed.
     for connection in answers.into_iter().flatten() {
         if connection.first.as_ref().is_some_and(|first| wanted.is(first)) {
-            return Ok(Found::Live(Box::new(connection)));
+            return Ok(Some(connection));
         }
     }
-    if !metadata.is_dir() {
-        return Ok(Found::Nobody);
-    }
-    let absolute = place
-        .canonicalize()
-        .with_context(|| format!("{shown}: cannot look at it"))?;
-    if Mounted::find(&absolute)?.is_some_and(|mounted| mounted.is_pool()) {
-        bail!(
-            "{shown}: who serves this mount does not answer: it is stopped, busy or gone, or another user's; 'udax \
-             umount' ends a mount whose process is gone"
-        );
-    }
-    bail!("{shown}: no pool is mounted there; give the directory of a mount, or a pool")
+    Ok(None)
 }
 
 impl Connection {

@@ -165,15 +165,16 @@ impl Target {
 fn ensure_replaceable(path: &Path) -> anyhow::Result<()> {
     let mut begin = [0; BEGIN.len()];
     let shown = || format!("{}: cannot be read", crate::name::shown(path));
-    let mut file = match std::fs::File::open(path) {
+    // Opening a pipe would wait for somebody who writes.
+    let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file.with_context(shown)?,
+        metadata => metadata.with_context(shown)?,
     };
-    if !file.metadata()?.is_file() {
+    if !metadata.is_file() {
         bail!("{}: metrics go to a regular file", crate::name::shown(path));
     }
-    let is_empty = file.metadata()?.len() == 0;
-    if is_empty || (file.read_exact(&mut begin).is_ok() && begin == *BEGIN) {
+    let mut file = std::fs::File::open(path).with_context(shown)?;
+    if metadata.len() == 0 || (file.read_exact(&mut begin).is_ok() && begin == *BEGIN) {
         return Ok(());
     }
     bail!(

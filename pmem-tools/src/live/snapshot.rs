@@ -56,6 +56,14 @@ pub(crate) struct Space {
     /// Free, and not promised to anybody.
     pub(crate) available_bytes: u64,
     pub(crate) inodes: u64,
+    /// Of the data device, if there is one.
+    pub(crate) device: Option<DeviceSpace>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DeviceSpace {
+    pub(crate) total_bytes: u64,
+    pub(crate) free_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -212,6 +220,10 @@ pub(crate) mod tests {
                 free_bytes: 40 << 30,
                 available_bytes: 39 << 30,
                 inodes: 123_456,
+                device: Some(DeviceSpace {
+                    total_bytes: 2 << 40,
+                    free_bytes: 1 << 40,
+                }),
             },
             journal: JournalFill {
                 lanes: 16,

@@ -9,8 +9,8 @@ use udax_fuse::{MeterReading, Meters};
 use udax_media::BLOCK_BYTES;
 
 use super::snapshot::{
-    CacheFill, Identity, JournalFill, MountedAt, OperationTimes, PinHeld, Pins, PoolFacts, Snapshot, Space,
-    Waiting,
+    CacheFill, DeviceSpace, Identity, JournalFill, MountedAt, OperationTimes, PinHeld, Pins, PoolFacts,
+    Snapshot, Space, Waiting,
 };
 
 /// Pins and waiters that a snapshot tells of, at most: the oldest explain what is stuck, and thousands would fill
@@ -124,6 +124,10 @@ fn space(statistics: &Statistics) -> Space {
         free_bytes: space.free_blocks * BLOCK_BYTES,
         available_bytes: space.available_blocks * BLOCK_BYTES,
         inodes: space.inodes,
+        device: (space.device_blocks > 0).then(|| DeviceSpace {
+            total_bytes: space.device_blocks * BLOCK_BYTES,
+            free_bytes: space.device_free_blocks * BLOCK_BYTES,
+        }),
     }
 }
 

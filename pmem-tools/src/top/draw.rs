@@ -244,7 +244,7 @@ struct Level<'l> {
 fn gauges(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let (space, journal, cache) = (state.now.space, state.now.journal, state.now.cache);
     let used = space.total_bytes.saturating_sub(space.available_bytes);
-    let levels = [
+    let mut levels = vec![
         Level {
             name: "space",
             used,
@@ -274,11 +274,20 @@ fn gauges(frame: &mut Frame<'_>, area: Rect, state: &State) {
             words: format!("{} of {}", Size(cache.dirty_bytes), Size(cache.dirty_limit_bytes)),
         },
     ];
+    if let Some(device) = space.device {
+        let level = Level {
+            name: "data device",
+            used: device.total_bytes.saturating_sub(device.free_bytes),
+            of: device.total_bytes,
+            words: format!("{} free of {}", Size(device.free_bytes), Size(device.total_bytes)),
+        };
+        levels.insert(1, level);
+    }
     let block = panel("pool");
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let [bars, facts] = Layout::vertical([Constraint::Length(8), Constraint::Min(0)]).areas(inner);
-    let places = Layout::vertical([Constraint::Length(2); 4]).split(bars);
+    let heights = levels.iter().map(|_| Constraint::Length(2));
+    let places = Layout::vertical(heights.chain([Constraint::Min(0)])).split(inner);
     for (level, place) in levels.iter().zip(places.iter()) {
         gauge(frame, *place, level);
     }
@@ -296,6 +305,7 @@ fn gauges(frame: &mut Frame<'_>, area: Rect, state: &State) {
         format!("{} inodes, {}", space.inodes, Size(space.total_bytes)),
     ];
     let quiet = lines.map(|line| Line::styled(line, Style::new().fg(Color::Gray)));
+    let facts = places.last().copied().unwrap_or_default();
     frame.render_widget(Paragraph::new(quiet.to_vec()), facts);
 }
 

@@ -83,7 +83,8 @@ fn wish(key: KeyEvent) -> Option<Wish> {
     }
     match key.code {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Wish::Quit),
-        KeyCode::Char('q') | KeyCode::Esc => Some(Wish::Quit),
+        KeyCode::Char('q') => Some(Wish::Quit),
+        KeyCode::Esc => Some(Wish::Back),
         KeyCode::Char('p' | ' ') => Some(Wish::Pause),
         KeyCode::Char('s') => Some(Wish::Sort),
         KeyCode::Char('?' | 'h') => Some(Wish::Help),

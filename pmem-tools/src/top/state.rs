@@ -44,6 +44,8 @@ impl Order {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     Quit,
+    /// Away with the help, or quit.
+    Back,
     Pause,
     Sort,
     Help,
@@ -120,7 +122,8 @@ impl State {
     /// Does what a key asks for.
     pub(super) fn obey(&mut self, wish: Wish) -> Next {
         match wish {
-            Wish::Quit => return Next::Quit,
+            Wish::Back if self.is_helping => self.is_helping = false,
+            Wish::Back | Wish::Quit => return Next::Quit,
             Wish::Pause => self.is_paused = !self.is_paused,
             Wish::Help => self.is_helping = !self.is_helping,
             Wish::Sort => {
@@ -213,5 +216,15 @@ mod tests {
         }
         assert_eq!(firsts, ["read", "write", "read", "write", "write", "lookup"]);
         assert_eq!(state.order, Order::Rate);
+    }
+
+    #[test]
+    fn the_way_back_from_the_help_does_not_quit() {
+        let mut state = State::new(snapshot_example(), Order::Rate);
+        state.obey(Wish::Help);
+        assert!(state.is_helping);
+        assert_eq!(state.obey(Wish::Back), Next::GoOn);
+        assert!(!state.is_helping);
+        assert_eq!(state.obey(Wish::Back), Next::Quit);
     }
 }

@@ -147,8 +147,8 @@ impl Kernel {
                 value.truncate(len);
                 Reply::Bytes(value)
             }
-            // Few file systems have the flag, and nothing that is compared depends on it.
-            FileOperation::Sync | FileOperation::SetDax { .. } => Reply::Done,
+            FileOperation::Sync => Reply::Done,
+            FileOperation::SetDax { .. } => set_dax(file)?,
             FileOperation::Link { path } => done(sys::linkat(
                 file,
                 "",
@@ -344,6 +344,16 @@ impl Target for Kernel {
     fn apply(&mut self, operation: &Operation) -> Outcome {
         self.try_apply(operation)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+    }
+}
+
+/// Few file systems have the flag, and nothing that is compared depends on it but what files it cannot be set of.
+fn set_dax(file: &OwnedFd) -> Result<Reply> {
+    let is_writable = sys::fcntl_getfl(file)? & OFlags::RWMODE != OFlags::RDONLY;
+    let is_directory = FileType::from_raw_mode(sys::fstat(file)?.st_mode) == FileType::Directory;
+    match is_writable || is_directory {
+        true => Ok(Reply::Done),
+        false => Err(rustix::io::Errno::BADF),
     }
 }
 

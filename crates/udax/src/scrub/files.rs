@@ -8,9 +8,9 @@ use udax_media::node::{TreeKind, TreeRoot};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, FileBlock, InodeNo, Place};
 use udax_pmem::RegionError;
 
-use super::Scrub;
 use super::pool_parts::READ_BYTES;
 use super::sealed::Protection;
+use super::{Scrub, ScrubKind};
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping};
 use crate::inode::Inode;
@@ -236,7 +236,8 @@ impl Scrub<'_> {
                             "bytes {offset}+{BLOCK_BYTES} of inode {} cannot be read",
                             inode.ino
                         );
-                        self.add(Place::Block(ByteOffset(lost).block()), Some(inode.ino), what);
+                        let place = Place::Block(ByteOffset(lost).block());
+                        self.add((ScrubKind::LostData, place), Some(inode.ino), what);
                     }
                     lost + BLOCK_BYTES
                 }

@@ -45,10 +45,24 @@ pub struct ScrubStep {
     pub total: u64,
 }
 
+/// What is wrong, the worst last; what is to be done depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum ScrubKind {
+    /// Data of a file does not have its checksum. Only writing it anew mends that.
+    WrongData,
+    /// The medium has lost data of a file. Only writing it anew mends that.
+    LostData,
+    /// Metadata is damaged or lost: a repair mends it.
+    Metadata,
+}
+
 /// Something that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ScrubFinding {
+    /// What kind of thing.
+    pub kind: ScrubKind,
     /// Where.
     pub place: Place,
     /// The inode that it is about; `None` when it is about what belongs to the pool.
@@ -147,24 +161,30 @@ impl Scrub<'_> {
             Ok(value) => return Ok(Some(value)),
             Err(error) => error,
         };
-        let place = match &error {
-            Error::LostMetadata { place, .. } | Error::Inconsistent { place, .. } => *place,
-            Error::Corrupt(error) => place_of(error).unwrap_or_else(|| unknown(inode)),
-            Error::LostData { at, .. } | Error::Region(udax_pmem::RegionError::Media { at }) => {
-                Place::Block(ByteOffset(*at).block())
+        let block = |at: u64| Place::Block(ByteOffset(at).block());
+        let (kind, place) = match &error {
+            Error::LostMetadata { place, .. } | Error::Inconsistent { place, .. } => {
+                (ScrubKind::Metadata, *place)
             }
-            Error::WrongData { block, .. } => Place::Block(*block),
+            Error::Corrupt(error) => {
+                let place = place_of(error).unwrap_or_else(|| unknown(inode));
+                (ScrubKind::Metadata, place)
+            }
+            Error::Region(udax_pmem::RegionError::Media { at }) => (ScrubKind::Metadata, block(*at)),
+            Error::LostData { at, .. } => (ScrubKind::LostData, block(*at)),
+            Error::WrongData { block, .. } => (ScrubKind::WrongData, Place::Block(*block)),
             // It went away meanwhile.
             Error::Stale(_) => return Ok(None),
             _ => return Err(error),
         };
-        self.add(place, inode, error.to_string());
+        self.add((kind, place), inode, error.to_string());
         Ok(None)
     }
 
-    fn add(&mut self, place: Place, inode: Option<InodeNo>, what: String) {
+    fn add(&mut self, (kind, place): (ScrubKind, Place), inode: Option<InodeNo>, what: String) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(ScrubFinding {
+                kind,
                 place,
                 inode,
                 path: None,

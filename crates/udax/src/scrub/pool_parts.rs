@@ -10,8 +10,8 @@ use udax_media::{
 };
 use udax_pmem::RegionError;
 
-use super::Scrub;
 use super::sealed::Protection;
+use super::{Scrub, ScrubKind};
 use crate::error::{Error, Result};
 use crate::sums::SUM_BLOCK;
 
@@ -87,7 +87,7 @@ impl Scrub<'_> {
                 }
             };
             if let Some(what) = what {
-                self.add(Place::Block(block), None, what);
+                self.add((ScrubKind::Metadata, Place::Block(block)), None, what);
             }
         }
     }
@@ -97,7 +97,7 @@ impl Scrub<'_> {
             for slot in 0..2 {
                 let at = ByteOffset(copy.offset().raw() + slot * LINE_BYTES);
                 if let Some(what) = self.find_slot_damage(at) {
-                    self.add(Place::Byte(at), None, what);
+                    self.add((ScrubKind::Metadata, Place::Byte(at)), None, what);
                 }
             }
         }
@@ -136,7 +136,7 @@ impl Scrub<'_> {
                 Err(RegionError::Media { at: lost }) => {
                     let block = ByteOffset(lost).block();
                     self.add(
-                        Place::Block(block),
+                        (ScrubKind::Metadata, Place::Block(block)),
                         None,
                         "journal: a block cannot be read".to_owned(),
                     );
