@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -44,13 +44,14 @@ impl Mounts {
 
     /// The daemon as a child, when its mount is there.
     pub(super) fn start(&self) -> Child {
-        let mut daemon = self
-            .place
-            .command()
-            .args(["mount", "--foreground", "pool", "mnt"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = self.place.command();
+        command.args(["mount", "--foreground", "pool", "mnt"]);
+        self.begin(command.stdout(Stdio::null()))
+    }
+
+    /// The child of a command that mounts in the foreground, when the mount is there.
+    pub(super) fn begin(&self, command: &mut Command) -> Child {
+        let mut daemon = command.spawn().unwrap();
         while self.line().is_none() {
             assert!(
                 daemon.try_wait().unwrap().is_none(),

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use nix::errno::Errno;
 use udax_pmem::{Persistence, Region, RegionError, RegionOptions};
 
+use super::smaps::dirty_kib;
 use super::{backends, disk_directory, memory_directory, with_backend};
 
 fn msync() -> RegionOptions {
@@ -110,24 +111,6 @@ fn an_ordinary_file_says_what_survives() {
         Persistence::ProcessOnly,
         "msync does nothing on tmpfs"
     );
-}
-
-/// Dirty pages of the file in the page cache, by what the kernel says of its mappings in this process.
-fn dirty_kib(name: &str) -> u64 {
-    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
-    let mut is_ours = false;
-    let mut sum = 0;
-    for line in maps.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        match (fields.next(), fields.next()) {
-            (Some("Shared_Dirty:" | "Private_Dirty:"), Some(kib)) if is_ours => {
-                sum += kib.parse::<u64>().unwrap()
-            }
-            (Some(first), _) if !first.ends_with(':') => is_ours = line.ends_with(name),
-            _ => {}
-        }
-    }
-    sum
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod media;
 mod poison;
 mod recorder;
 mod signals;
+#[path = "../smaps/mod.rs"]
+mod smaps;
 mod threads;
 mod told;
 

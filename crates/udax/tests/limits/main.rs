@@ -30,6 +30,8 @@ mod records;
 mod refusals;
 mod scrub;
 mod shares;
+#[path = "../../../pmem/tests/smaps/mod.rs"]
+mod smaps;
 mod space;
 mod starved;
 mod statistics;

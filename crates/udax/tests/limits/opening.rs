@@ -6,6 +6,7 @@ use udax::{Error, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::pool::{MIB, TestPool};
+use crate::smaps::dirty_kib;
 
 #[test]
 fn a_private_pool_shows_what_recovery_would_make_and_changes_nothing() {
@@ -73,25 +74,6 @@ fn a_pool_cut_short_or_too_small_is_told_as_such() {
         assert!(matches!(error, Error::NotPool(_)), "{error:?}");
         assert!(error.to_string().starts_with(expected), "{error}");
     }
-}
-
-/// KiB of a file's mappings in this process that are dirty (proc(5), `smaps`).
-fn dirty_kib(name: &str) -> u64 {
-    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let mut is_its_own = false;
-    let mut sum = 0;
-    for line in maps.lines() {
-        let dirty = ["Shared_Dirty:", "Private_Dirty:"]
-            .iter()
-            .find_map(|kind| line.strip_prefix(kind));
-        match dirty.and_then(|rest| rest.trim().strip_suffix(" kB")) {
-            Some(kib) if is_its_own => sum += kib.parse::<u64>().unwrap(),
-            // The first line of a mapping.
-            None if !line.contains(':') || line.contains('-') => is_its_own = line.ends_with(name),
-            _ => {}
-        }
-    }
-    sum
 }
 
 #[test]
