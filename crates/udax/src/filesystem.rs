@@ -44,8 +44,8 @@ impl Filesystem {
     /// Makes a pool in the file or on the device `path`; a file is made, or set to the size asked for.
     ///
     /// # Errors
-    /// `NotBlank` or `DeviceNotBlank` when it or the data device holds something and `force` is not set; `Corrupt` for a
-    /// size below 16 MiB or above 1 PiB or a label over 64 bytes; what the medium says.
+    /// `NotBlank` or `DeviceNotBlank` when it or the data device holds something and `force` is not set; `Corrupt` for
+    /// a size below 16 MiB or above 1 PiB or a label over 64 bytes; what the medium says.
     ///
     /// # Durability
     /// The new pool is durable on return; a crash before leaves no valid superblock.

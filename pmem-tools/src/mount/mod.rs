@@ -27,7 +27,8 @@ pub(crate) const USAGE: u8 = 1;
 ///
 ///    /dev/dax0.0  /srv/data  udax  defaults,noatime  0  0
 ///
-/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process.
+/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes it read-only or
+/// writable without this command: 'mount -i -o remount,ro DIRECTORY'.
 ///
 /// Options, separated by commas after -o:
 ///
