@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use apart::run_apart;
 use mounted::{FAILED, Mounts, USAGE};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -226,6 +228,31 @@ fn a_signal_stops_a_mount_that_was_remounted() {
     kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
     assert!(daemon.wait().unwrap().success());
     assert_eq!(mounts.line(), None);
+}
+
+#[test]
+fn a_signal_stops_a_mount_that_was_moved() {
+    let Some(mounts) = Mounts::new() else { return };
+    // What is below a shared mount cannot be moved.
+    let around = mounts.place.path("around");
+    fs::create_dir(&around).unwrap();
+    mount("none", &around, "tmpfs", MountFlags::empty(), None).unwrap();
+    mount_change(&around, MountPropagationFlags::PRIVATE).unwrap();
+    let [from, to] = ["from", "to"].map(|name| around.join(name));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    let mut command = mounts.place.command();
+    command.args(["mount", "--foreground", "pool"]).arg(&from);
+    let mut daemon = command.spawn().unwrap();
+    while fs::metadata(&from).unwrap().dev() == fs::metadata(&to).unwrap().dev() {
+        assert!(daemon.try_wait().unwrap().is_none(), "it ended before it mounted");
+    }
+    mount_move(&from, &to).unwrap();
+    fs::write(to.join("f"), b"").unwrap();
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert!(!to.join("f").exists());
+    unmount(&around, UnmountFlags::empty()).unwrap();
 }
 
 #[test]

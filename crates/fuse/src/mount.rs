@@ -218,14 +218,12 @@ impl Serving {
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
         // Nobody would answer there. Where the list cannot be read, for want of a descriptor, it is what was mounted.
-        let topmost = Mounted::find(&self.stopper.directory);
-        if topmost.is_ok_and(|topmost| !self.stopper.is_own(topmost.as_ref())) {
-            return Err(MountError::Serve(failure));
-        }
-        let _ = unmount(
-            &self.stopper.directory,
-            UnmountFlags::FORCE | UnmountFlags::DETACH,
-        );
+        let directory = match self.stopper.place() {
+            Ok(Place::At(directory)) => directory,
+            Ok(_) => return Err(MountError::Serve(failure)),
+            Err(_) => self.stopper.directory,
+        };
+        let _ = unmount(&directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
         Err(MountError::Serve(failure))
     }
 }
@@ -233,56 +231,72 @@ impl Serving {
 /// Ends a mount.
 #[derive(Clone, Debug)]
 pub struct Stopper {
+    /// Where it was mounted.
     directory: PathBuf,
     own: Option<Mounted>,
 }
 
+/// Where a mount is now.
+#[derive(Debug)]
+enum Place {
+    /// Here.
+    At(PathBuf),
+    /// Here, below something else.
+    Below(PathBuf),
+    /// It has been unmounted.
+    Nowhere,
+}
+
 impl Stopper {
-    /// Unmounts. Programs that use the mount do not hinder it: what they still do gives errors. What was written
+    /// Unmounts, also where it was moved to (`mount --move`). Programs that use the mount do not hinder it: what they still do gives errors. What was written
     /// through mappings is written back before.
     ///
     /// # Errors
     /// It is not mounted any more, or something else is mounted over it; the kernel refuses.
     pub fn stop(&self) -> Result<(), MountError> {
-        self.ensure_topmost().map_err(|why| self.failed(why))?;
-        match unmount(&self.directory, UnmountFlags::empty()) {
+        let failed = |directory: &Path| {
+            let directory = directory.to_owned();
+            |why| MountError::Unmount { directory, why }
+        };
+        let directory = match self.place().map_err(failed(&self.directory))? {
+            Place::At(directory) => directory,
+            Place::Below(directory) => {
+                let why = io::Error::other("something else is mounted over it: unmount that first");
+                return Err(MountError::Unmount { directory, why });
+            }
+            Place::Nowhere => {
+                let why = io::Error::other("nothing is mounted there any more");
+                return Err(failed(&self.directory)(why));
+            }
+        };
+        match unmount(&directory, UnmountFlags::empty()) {
             Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
-            other => return other.map_err(|why| self.failed(why)),
+            other => return other.map_err(failed(&directory)),
         }
-        tracing::warn!(directory = %self.directory.display(), "in use: those who use it lose it");
-        if let Ok(root) = std::fs::File::open(&self.directory)
+        tracing::warn!(directory = %directory.display(), "in use: those who use it lose it");
+        if let Ok(root) = std::fs::File::open(&directory)
             && let Err(error) = rustix::fs::syncfs(&root)
         {
             tracing::warn!(%error, "not all that was written through mappings is durable");
         }
-        unmount(&self.directory, UnmountFlags::FORCE | UnmountFlags::DETACH).map_err(|why| self.failed(why))
+        let flags = UnmountFlags::FORCE | UnmountFlags::DETACH;
+        unmount(&directory, flags).map_err(failed(&directory))
     }
 
-    /// Whether what the kernel lists as the topmost mount on the directory is this one.
-    fn is_own(&self, topmost: Option<&Mounted>) -> bool {
-        topmost
-            .zip(self.own.as_ref())
-            .is_some_and(|(topmost, own)| own.is_same(topmost))
-    }
-
+    /// Where the mount is, and whether unmounting that directory would hit it.
+    ///
     /// # Errors
-    /// What unmounting the directory would hit is something else.
-    fn ensure_topmost(&self) -> io::Result<()> {
-        let topmost = Mounted::find(&self.directory)?;
-        if self.is_own(topmost.as_ref()) {
-            return Ok(());
-        }
-        Err(io::Error::other(match topmost {
-            None => "nothing is mounted there any more",
-            Some(_) => "something else is mounted over it: unmount that first",
-        }))
-    }
-
-    fn failed(&self, why: io::Error) -> MountError {
-        MountError::Unmount {
-            directory: self.directory.clone(),
-            why,
-        }
+    /// The list of mounts cannot be read.
+    fn place(&self) -> io::Result<Place> {
+        let now = self.own.as_ref().map(Mounted::now).transpose()?.flatten();
+        let Some(now) = now else {
+            return Ok(Place::Nowhere);
+        };
+        let topmost = Mounted::find(&now.directory)?;
+        Ok(match topmost.is_some_and(|topmost| topmost.is_same(&now)) {
+            true => Place::At(now.directory),
+            false => Place::Below(now.directory),
+        })
     }
 }
 

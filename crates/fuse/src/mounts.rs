@@ -1,12 +1,16 @@
 //! The kernel's list of mounts (proc(5), `/proc/PID/mountinfo`).
 
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// A mount, as the kernel tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mounted {
+    /// Its number, which it keeps when it is moved or remounted, and which another gets when it is gone.
+    pub(crate) id: u64,
+    /// Where it is.
+    pub(crate) directory: PathBuf,
     /// `major:minor`.
     pub device: String,
     /// Its type: `fuse.udax` for a pool.
@@ -31,8 +35,22 @@ impl Mounted {
     /// # Errors
     /// The list cannot be read.
     pub(crate) fn all(directory: &Path) -> io::Result<Vec<Self>> {
+        let mut mounts = Self::list()?;
+        mounts.retain(|mount| mount.directory == directory);
+        Ok(mounts)
+    }
+
+    /// The same as it is now, wherever it was moved to.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub(crate) fn now(&self) -> io::Result<Option<Self>> {
+        Ok(Self::list()?.into_iter().find(|mount| self.is_same(mount)))
+    }
+
+    fn list() -> io::Result<Vec<Self>> {
         let list = std::fs::read("/proc/self/mountinfo")?;
-        Ok(all(&list, directory).collect())
+        Ok(parse(&list).collect())
     }
 
     /// Its device as `st_dev` of its files has it.
@@ -41,9 +59,9 @@ impl Mounted {
         Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
     }
 
-    /// Whether both are the same mount. One that is remounted stays what it is.
+    /// Whether both are the same mount. One that is moved or remounted stays what it is.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.device == other.device && self.kind == other.kind
+        self.id == other.id && self.device == other.device && self.kind == other.kind
     }
 
     /// Whether it is a pool.
@@ -52,24 +70,30 @@ impl Mounted {
     }
 }
 
-fn all<'l>(list: &'l [u8], directory: &'l Path) -> impl Iterator<Item = Mounted> + 'l {
-    let wanted = directory.as_os_str().as_bytes();
-    list.split(|byte| *byte == b'\n').filter_map(move |line| {
+fn parse(list: &[u8]) -> impl Iterator<Item = Mounted> {
+    list.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
-        let place = unescaped(fields.nth(1)?);
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
+        let directory = path(fields.nth(1)?);
         // Optional fields end with a dash.
         fields.find(|field| *field == b"-")?;
         let kind = unescaped(fields.next()?);
-        let source = std::ffi::OsString::from_vec(unescaped(fields.next()?)).into();
+        let source = path(fields.next()?);
         let mut options = fields.next()?.split(|byte| *byte == b',');
-        (place == wanted).then_some(Mounted {
+        Some(Mounted {
+            id,
+            directory,
             device,
             kind,
             source,
             is_read_only: options.any(|option| option == b"ro"),
         })
     })
+}
+
+fn path(field: &[u8]) -> PathBuf {
+    std::ffi::OsString::from_vec(unescaped(field)).into()
 }
 
 /// A field without the kernel's octal escapes.
@@ -106,14 +130,15 @@ mod tests {
             30 22 0:30 / /a\\040b rw,nosuid shared:1 master:2 - fuse.udax /pool\\134one rw\n\
             31 30 0:31 / /a\\040b rw - tmpfs none rw\n\
             32 22 0:33 / /c rw shared:5 - fuse.udax /pool\\134one ro,user_id=0\n";
-        let found = |path: &str| all(list, Path::new(path)).last();
-        assert_eq!(all(list, Path::new("/a b")).count(), 2);
+        let all = |path| parse(list).filter(move |mount| mount.directory == Path::new(path));
+        let found = |path| all(path).last();
+        assert_eq!(all("/a b").count(), 2);
         let other = found("/a b").expect("it is listed");
         assert!(!other.is_pool() && !other.is_read_only);
         let pool = found("/c").expect("it is listed");
         assert!(pool.is_pool() && pool.is_read_only);
         assert_eq!(pool.source, Path::new("/pool\\one"));
-        assert_eq!(pool.device, "0:33");
+        assert_eq!((pool.id, pool.device.as_str()), (32, "0:33"));
         assert_eq!(pool.device_number(), Some(33));
         assert_eq!(found("/a"), None);
         assert_eq!(unescaped(b"/pool\\134one\\"), b"/pool\\one\\");
