@@ -69,10 +69,14 @@ fn program() -> Option<PathBuf> {
     installed("fio")
 }
 
+/// Three times a job's size, and room for what is copied on write.
+fn pool_size() -> &'static str {
+    if is_long() { "2G" } else { "128M" }
+}
+
 fn exercise(format: &[&str], options: &str, direct: &[&str]) {
     let Some(program) = program() else { return };
-    let size = if is_long() { "2G" } else { "128M" };
-    let Some(daemon) = Daemon::new(size, format, options).unwrap() else {
+    let Some(daemon) = Daemon::new(pool_size(), format, options).unwrap() else {
         return;
     };
     for engine in engines(&program, daemon.beside()) {
@@ -112,7 +116,7 @@ fn random_writes_without_dax() {
 #[test]
 fn a_killed_daemon_has_lost_no_block() {
     let Some(program) = program() else { return };
-    let Some(mut daemon) = Daemon::new("128M", &[], "").unwrap() else {
+    let Some(mut daemon) = Daemon::new(pool_size(), &[], "").unwrap() else {
         return;
     };
     for engine in engines(&program, daemon.beside()) {
