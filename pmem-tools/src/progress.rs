@@ -1,7 +1,5 @@
 //! Progress on a terminal; silence elsewhere.
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A progress bar on standard error. Hidden where that is no terminal.
@@ -35,7 +33,6 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar }
     }
 

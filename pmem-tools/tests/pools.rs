@@ -5,7 +5,7 @@ mod apart;
 mod command;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -820,4 +820,45 @@ fn a_data_device_is_shown_and_where_there_is_none_nothing_is_moved_to_it() {
         let stats = place.run(["stats", pool]).success();
         assert_eq!(stats.contains("Data device"), is_told, "{stats}");
     }
+}
+
+#[test]
+fn where_no_thread_is_to_be_had_the_first_one_does_all_the_work() {
+    /// Root has no such limit, and others may have processes here.
+    const USER: u32 = 65_432;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs to become another user");
+        return;
+    }
+    let place = Place::with_pool("16M");
+    let top = place.path("");
+    fs::create_dir(place.path("tree")).unwrap();
+    for number in 0..40 {
+        fs::write(place.path("tree").join(number.to_string()), [7; 5000]).unwrap();
+    }
+    fs::set_permissions(&top, PermissionsExt::from_mode(0o777)).unwrap();
+    chown(place.path("pool"), Some(USER), Some(USER)).unwrap();
+    let program = place.command().get_program().to_owned();
+    let reached = Command::new(&program).arg("--version").uid(USER).output();
+    if !reached.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: other users cannot reach the program");
+        return;
+    }
+    let limited = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -u 1; exec \"$0\" \"$@\""])
+            .arg(&program)
+            .args(arguments)
+            .current_dir(&top)
+            .uid(USER)
+            .gid(USER);
+        place.run_command(&mut command)
+    };
+    limited(&["put", "tree", "pool:/"]).success();
+    limited(&["scrub", "pool"]).success();
+    limited(&["fsck", "-n", "--badblocks", "pool"]).success();
+    limited(&["fsck", "-y", "pool"]).success();
+    limited(&["get", "pool:/tree", "back"]).success();
+    assert_eq!(fs::read_dir(place.path("back")).unwrap().count(), 40);
 }

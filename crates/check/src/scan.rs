@@ -22,7 +22,7 @@ use udax_journal::Counters;
 use udax_media::inode::{self, CHUNK_INODES, FileKind};
 use udax_media::{BlockNo, BlockRange, DEVICE_START, InodeNo, roots};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use udax_sync::thread;
+use udax_sync::on_threads;
 
 use crate::Progress;
 use crate::content::ClaimKind;
@@ -257,16 +257,9 @@ impl Scanner<'_> {
             }
         };
         let mut all = Findings::default();
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..self.pool.threads).map(|_| scope.spawn(run)).collect();
-            all.merge(run());
-            for other in others {
-                match other.join() {
-                    Ok(found) => all.merge(found),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
+        for found in on_threads(self.pool.threads, run) {
+            all.merge(found);
+        }
         all
     }
 }

@@ -3,7 +3,7 @@
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place, Superblock};
 use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::thread;
+use udax_sync::on_threads;
 
 use crate::source::BlockSource as _;
 use crate::{Problem, Progress};
@@ -44,17 +44,7 @@ impl Unreadable {
                 progress.step("reading all blocks", end, total_blocks);
             }
         };
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-            let mut result = run();
-            for other in others {
-                match other.join() {
-                    Ok(done) => result = result.and(done),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            result
-        })?;
+        on_threads(threads, run).into_iter().collect::<Result<(), _>>()?;
         Ok(Self {
             is_complete: true,
             ..Self::known(region)

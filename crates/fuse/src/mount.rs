@@ -161,10 +161,11 @@ impl Mount {
     /// There are no threads, descriptors or memory for it; it is unmounted then.
     pub fn start(self) -> Result<Serving, MountError> {
         let stopper = self.stopper();
+        let nothing = thread::Builder::new().spawn(|| Ok(()));
+        let nothing = nothing.map_err(MountError::Serve)?;
         // Never dropped: fuser 0.18 takes a mount that has gone for one that is there, and would unmount what is on the
         // directory by then, such as what was there before.
         let mut background = ManuallyDrop::new(self.session.spawn().map_err(MountError::Serve)?);
-        let nothing = thread::spawn(|| Ok(()));
         let guard = std::mem::replace(&mut background.guard, nothing);
         let serving = Serving {
             guard: Some(guard),
@@ -172,7 +173,15 @@ impl Mount {
         };
         let directory = self.directory;
         // In a thread of its own: without anybody who answers, it would wait for ever.
-        let probe = thread::spawn(move || rustix::fs::statvfs(&directory).map(drop));
+        let probe = thread::Builder::new().spawn(move || rustix::fs::statvfs(&directory).map(drop));
+        let probe = match probe {
+            Ok(probe) => probe,
+            Err(why) => {
+                stopper.stop()?;
+                serving.wait()?;
+                return Err(MountError::Serve(why));
+            }
+        };
         while !probe.is_finished() {
             if serving
                 .guard

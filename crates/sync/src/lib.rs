@@ -14,8 +14,8 @@
 //! ```
 //! loom tries every schedule (and every value that a relaxed load may see) of a small model; shuttle tries random
 //! schedules of larger ones. Code under test runs inside `loom::model` or `shuttle::check_random`, with no static locks
-//! or atomics. Timed waits are plain waits with loom, and time out at random with shuttle; `thread::scope` is std's and
-//! shuttle's only; [`thread_number`] is that of the real thread with loom.
+//! or atomics. Timed waits are plain waits with loom, and time out at random with shuttle; `thread::scope` and
+//! [`on_threads`] are std's and shuttle's only; [`thread_number`] is that of the real thread with loom.
 
 #[cfg(feature = "counted-allocations")]
 pub mod allocation;
@@ -25,6 +25,8 @@ mod checked;
 pub mod fault;
 mod mutex;
 mod once;
+#[cfg(not(loom))]
+mod parallel;
 mod rank;
 pub mod refusal;
 mod rwlock;
@@ -34,6 +36,8 @@ pub mod wait;
 pub use crossbeam_utils::CachePadded;
 pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use once::OnceLock;
+#[cfg(not(loom))]
+pub use parallel::on_threads;
 pub use rank::{Held, Order, Rank};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use thread_number::thread_number;

@@ -106,12 +106,7 @@ pub(crate) fn in_parallel<W>(
         }
     };
     let threads = threads.clamp(1, indices.len().max(1));
-    udax_sync::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(run);
-        }
-        run();
-    });
+    udax_sync::on_threads(threads, run);
 }
 
 impl<S: Source, T: Target> Copy<'_, S, T> {

@@ -84,7 +84,7 @@ fn mount_and_serve(
     let mount = Mount::new(filesystem.clone(), directory, &source, options)?;
     let handle = signals.handle();
     let stopper = mount.stopper();
-    let listener = thread::spawn(move || stop_at_signals(signals, &stopper));
+    let listener = thread::Builder::new().spawn(move || stop_at_signals(signals, &stopper))?;
     tracing::info!(pool = %source, directory = %directory.display(), "mounted");
     let facts = MountFacts {
         directory,
