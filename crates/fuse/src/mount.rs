@@ -257,8 +257,8 @@ enum Place {
 }
 
 impl Stopper {
-    /// Unmounts, also where it was moved to (`mount --move`). Programs that use the mount do not hinder it: what they still do gives errors. What was written
-    /// through mappings is written back before.
+    /// Unmounts, also where it was moved to (`mount --move`). Programs that use the mount do not hinder it: what they
+    /// still do gives errors. What was written through mappings is written back before.
     ///
     /// # Errors
     /// It is not mounted any more, or something else is mounted over it; the kernel refuses.
