@@ -21,6 +21,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use udax::{Access, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags, Request};
 
 #[test]
 fn a_mounted_pool_is_used_and_closed_cleanly() {
@@ -201,6 +202,46 @@ fn a_signal_stops_a_mount_also_one_in_use() {
         assert_eq!(cat.success(), "kept");
         assert!(cat.stderr().is_empty(), "it was closed cleanly: {}", cat.stderr());
     }
+}
+
+/// Invariant 107 of the kernel: what write-back of memory access met is told by fsync. There it is told once; here a
+/// region whose pages may be lost never says again that something is durable.
+#[test]
+fn inv_107_stores_to_a_file_that_cannot_be_written_back_are_an_error_of_each_later_sync() {
+    let Some(mounts) = Mounts::new() else { return };
+    let mut daemon = mounts.start();
+    // A pool on a medium that goes away: a file on another pool's mount.
+    let inner = mounts.path("inner");
+    let format = FormatOptions {
+        size: Some(16 << 20),
+        msync: true,
+        ..FormatOptions::default()
+    };
+    Filesystem::format(&inner, &format).unwrap();
+    let options = MountOptions {
+        msync: true,
+        ..MountOptions::default()
+    };
+    let inner = Filesystem::open(&inner, &options).unwrap();
+    let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
+    let file = inner
+        .open_file("f", flags, NewInode::with_permissions(0o644))
+        .unwrap();
+    file.write_at(&[7; 8192], 0).unwrap();
+    let pin = file.pin(0, 8192, Request::new(Access::Write)).unwrap();
+    pin.write(0, &[8; 64]).unwrap();
+    file.sync().unwrap();
+    pin.write(64, &[9; 64]).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    for _ in 0..2 {
+        let error = file.sync().unwrap_err();
+        assert!(error.to_string().contains("msync"), "{error}");
+    }
+    assert!(pin.persist(0, 8192).is_err());
+    drop((pin, file));
+    assert!(inner.close().is_err());
+    mounts.umount().success();
 }
 
 #[test]

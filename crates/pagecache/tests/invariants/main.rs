@@ -13,9 +13,7 @@
 //!
 //! | invariant | where it shows |
 //! |---|---|
-//! | 107: errors of DAX write-back | nowhere: flushed lines tell of none; what an msync tells, its sync returns |
-//! | 116: no drop in interrupts | nowhere: there are none |
-//! | 117, 118: the counter and kick of 7.2 | nowhere: as in 6.14, each I/O has its range written |
+//! | 107: errors of DAX write-back | `mounts` of the command's tests, by an msync that fails |
 //! | 119: who may ask for DONTCACHE | `cached` of the filesystem's tests |
 //! | 130: DAX writers are not throttled | `cached` of the filesystem's tests |
 #![expect(clippy::unwrap_used, reason = "a test: what goes wrong is its failure")]

@@ -1,10 +1,11 @@
 //! N 113 to 121: bytes that leave the cache as soon as they may. After Linux 6.14: the range of each write is written
-//! back when all of it is in the cache; there is no counter of such pages, and nobody is kicked (117, 118).
+//! back when all of it is in the cache. In the place of a counter of such pages and of a kick to write them (117, 118),
+//! each write has its range written.
 
 use nix::errno::Errno;
 use udax_pagecache::{Access, Control, PAGE, ReadAhead, ReadFlags, WriteFlags};
 
-use crate::disk::{File, World, len, page_of};
+use crate::disk::{File, World, len, page_of, until};
 
 fn read_uncached(file: &File, at: u64, count: usize) -> Vec<u8> {
     let mut ahead = ReadAhead::new();
@@ -82,6 +83,55 @@ fn inv_115_whoever_writes_it_back_it_goes() {
     file.disk.with_faults(|faults| faults.unwritable.clear());
     file.sync().unwrap();
     assert_eq!(file.mapping.pages(), 0);
+}
+
+#[test]
+fn inv_116_the_end_of_a_write_that_drops_waits_for_no_folio_that_somebody_has() {
+    let world = World::with_pages(64);
+    let file = world.file_of(2);
+    write_uncached(&file, 2 * PAGE, &page_of(1));
+    let run = file.mapping.pass(Control::full(), PAGE).next().unwrap();
+    file.disk.take(&run).unwrap();
+    // Somebody has it: it is left to them, and the medium's thread goes on.
+    let pin = file.mapping.pin(&mut file.disk.lend(), 2, Access::Read).unwrap();
+    run.complete(Ok(()));
+    assert!(file.mapping.is_cached(2) && !file.mapping.is_dirty(2));
+    drop(pin);
+    assert_eq!(file.disk.durable()[len(2 * PAGE)..len(3 * PAGE)], page_of(1));
+}
+
+#[test]
+fn inv_117_118_of_many_at_once_none_is_forgotten_and_all_counts_return_to_nothing() {
+    const PIECE: u64 = 5 * PAGE;
+    let world = World::with_pages(4096);
+    let file = world.file();
+    // So that no piece lies behind the end that another one is about to move.
+    file.disk.set_size(8 * 40 * PIECE);
+    std::thread::scope(|scope| {
+        for writer in 0..8_u8 {
+            let file = &file;
+            scope.spawn(move || {
+                for piece in 0..40 {
+                    let at = (u64::from(writer) * 40 + piece) * PIECE;
+                    write_uncached(file, at, &vec![writer + 1; len(PIECE)]);
+                    write_behind(file, at..at + PIECE);
+                }
+            });
+        }
+    });
+    until("all is written and gone", || file.mapping.pages() == 0);
+    let counts = world.counts();
+    assert_eq!(
+        (counts.dirty, counts.under_write, counts.reserved, counts.cached),
+        (0, 0, 0, 0)
+    );
+    let durable = file.disk.durable();
+    for (writer, bytes) in durable.chunks(len(40 * PIECE)).enumerate() {
+        assert!(
+            bytes.iter().all(|byte| usize::from(*byte) == writer + 1),
+            "{writer}"
+        );
+    }
 }
 
 #[test]
