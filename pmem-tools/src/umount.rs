@@ -16,7 +16,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 
-/// Unmount a pool, and wait until it is closed
+/// Unmount a pool, and wait until it is closed, unless it is mounted elsewhere too (mount --bind)
 ///
 /// Exit status: 0 unmounted, 1 wrong command line, 32 still mounted.
 #[derive(Args, Debug)]
@@ -56,7 +56,8 @@ impl Unmount {
                 Lazy::Yes => error,
             }
         })?;
-        if lazy == Lazy::No {
+        // A bind mount of it keeps the pool open.
+        if lazy == Lazy::No && !mount.is_anywhere().unwrap_or(false) {
             wait_until_closed(&mount)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use apart::run_apart;
 use mounted::{FAILED, Mounts, USAGE};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_move, unmount,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use udax::{Access, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags, Request};
@@ -242,6 +242,56 @@ fn inv_107_stores_to_a_file_that_cannot_be_written_back_are_an_error_of_each_lat
     drop((pin, file));
     assert!(inner.close().is_err());
     mounts.umount().success();
+}
+
+#[test]
+fn a_pool_is_mounted_over_the_directory_that_it_lies_in() {
+    let Some(mounts) = Mounts::new() else { return };
+    // What lies below the directory is reached through the mount from then on, metrics too.
+    fs::rename(mounts.place.path("pool"), mounts.path("pool")).unwrap();
+    let metrics = mounts.path("udax,ro.prom");
+    let mut command = mounts.place.command();
+    let arguments = ["mount", "mnt/pool", "mnt", "--metrics", "mnt/udax,ro.prom"];
+    mounts.place.run_command(command.args(arguments)).success();
+    assert!(!mounts.path("pool").exists());
+    fs::write(mounts.path("f"), b"content").unwrap();
+    assert!(fs::read_to_string(&metrics).unwrap().contains("udax_pool_info"));
+    mounts.umount().success();
+    assert!(mounts.path("pool").exists());
+    mounts.place.run(["fsck", "-n", "mnt/pool"]).success();
+}
+
+#[test]
+fn a_bind_mount_is_unmounted_without_waiting_for_the_first_one() {
+    let Some(mounts) = Mounts::new() else { return };
+    mounts.mount("rw").success();
+    let second = mounts.place.path("second");
+    fs::create_dir(&second).unwrap();
+    mount_bind(mounts.path(""), &second).unwrap();
+    fs::write(second.join("f"), b"content").unwrap();
+    let begin = Instant::now();
+    mounts.place.run(["umount", "second"]).success();
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert!(mounts.path("f").exists() && !second.join("f").exists());
+    mounts.umount().success();
+}
+
+#[test]
+fn a_daemon_that_dies_before_it_is_ready_leaves_no_mount() {
+    let Some(mounts) = Mounts::new() else { return };
+    // Enough for the pool, too little for what serves it, or not even that.
+    for kib in [300_000, 450_000, 600_000] {
+        let line = format!("ulimit -v {kib}; exec \"$0\" mount pool mnt 2>/dev/null");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &line])
+            .arg(mounts.place.command().get_program())
+            .current_dir(mounts.place.path(""));
+        if command.status().unwrap().success() {
+            mounts.umount().success();
+        }
+        assert_eq!(mounts.line(), None, "{kib} KiB");
+    }
 }
 
 #[test]

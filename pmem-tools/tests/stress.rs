@@ -30,29 +30,22 @@ fn a_contest_on_a_pool_is_clean_and_leaves_nothing_in_it() {
 }
 
 #[test]
-fn files_are_switched_between_memory_access_and_the_page_cache() {
-    let place = Place::new();
-    let ran = place.run([
-        "stress",
-        "truncate-dma",
-        "--size",
-        "64M",
-        "--switched",
-        "--seconds",
-        "2",
-        "--seed",
-        "8",
-        "--json",
-    ]);
-    ran.success();
-    let told = ran.json();
-    assert_eq!(told["findings"].as_array().unwrap().len(), 0);
-    assert!(
-        told["replay"].as_str().unwrap().contains(" --switched "),
-        "{told}"
-    );
-    assert_eq!(told["cache"]["budget"], 512, "{told}");
-    assert!(told["cache"]["most_dirty"].as_u64().unwrap() > 0, "{told}");
+fn files_are_switched_between_memory_access_and_the_page_cache_and_between_pool_and_device() {
+    for how in ["--switched", "--tiered"] {
+        let place = Place::new();
+        let seconds = ["--seconds", "2", "--seed", "8", "--json"];
+        let ran = place.run(
+            ["stress", "truncate-dma", "--size", "64M", how]
+                .into_iter()
+                .chain(seconds),
+        );
+        ran.success();
+        let told = ran.json();
+        assert_eq!(told["findings"].as_array().unwrap().len(), 0);
+        assert!(told["replay"].as_str().unwrap().contains(how), "{told}");
+        assert_eq!(told["cache"]["budget"], 512, "{told}");
+        assert!(told["cache"]["most_dirty"].as_u64().unwrap() > 0, "{told}");
+    }
 }
 
 #[test]

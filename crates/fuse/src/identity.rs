@@ -36,8 +36,9 @@ impl IdRange {
         if numbers.next().is_some() || range.count == 0 {
             return None;
         }
-        range.pool.checked_add(range.count - 1)?;
-        range.mount.checked_add(range.count - 1)?;
+        // The very last number is no id.
+        range.pool.checked_add(range.count)?;
+        range.mount.checked_add(range.count)?;
         Some(range)
     }
 }
@@ -135,12 +136,12 @@ mod tests {
             "1:2",
             "1:2:0",
             "1:2:3:4",
-            "4294967295:0:2",
-            "0:4294967295:2",
+            "4294967295:0:1",
+            "0:4294967290:6",
             "a:b:c",
         ] {
             assert_eq!(IdRange::parse(text), None, "{text}");
         }
-        assert!(IdRange::parse("4294967295:0:1").is_some());
+        assert!(IdRange::parse("4294967294:0:1").is_some());
     }
 }

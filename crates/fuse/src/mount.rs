@@ -119,12 +119,14 @@ impl Mount {
         let notifier = Arc::new(OnceLock::new());
         let server = Server::new(filesystem, options, Arc::clone(&notifier))?;
         let meters = server.meters.clone();
-        let before = Mounted::all(&directory).unwrap_or_default();
+        let list = || Mounted::all(&directory).map_err(|why| refused(directory.clone(), why));
+        let before = list()?;
         let session = fuser::Session::new(server, &directory, &config(options, source))
             .map_err(|why| refused(directory.clone(), why))?;
+        // Not the topmost: somebody may have mounted something over it at once. Without the list it could not be found
+        // when it is to end, and ends now.
+        let mut mounts = list()?.into_iter();
         notifier.get_or_init(|| session.notifier());
-        // Not the topmost: somebody may have mounted something over it at once.
-        let mut mounts = Mounted::all(&directory).unwrap_or_default().into_iter();
         let own = mounts.rfind(|mount| mount.is_pool() && !before.contains(mount));
         if let Some(own) = &own {
             widen_read_ahead(own);
@@ -416,12 +418,21 @@ fn refused(directory: PathBuf, why: io::Error) -> MountError {
     }
 }
 
+/// A value in a list of options, as fusermount3 reads it (libfuse's `fuse_opt_add_opt_escaped`).
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace(',', r"\,")
+}
+
 fn config(options: &Options, source: &str) -> Config {
     let has = |flag| options.flags.contains(&flag);
     let is_root = rustix::process::geteuid().is_root();
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(source.to_owned()),
+        MountOption::FSName(match is_root {
+            true => source.to_owned(),
+            // For the helper it is one of a list.
+            false => escaped(source),
+        }),
         // `Subtype` would not reach the kernel where no helper mounts.
         MountOption::CUSTOM("subtype=udax".to_owned()),
         MountOption::DefaultPermissions,

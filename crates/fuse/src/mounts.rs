@@ -48,6 +48,15 @@ impl Mounted {
         Ok(Self::list()?.into_iter().find(|mount| self.is_same(mount)))
     }
 
+    /// Whether the same filesystem is mounted anywhere: a bind mount keeps it when the first one goes.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn is_anywhere(&self) -> io::Result<bool> {
+        let is_same = |mount: &Self| mount.device == self.device && mount.kind == self.kind;
+        Ok(Self::list()?.iter().any(is_same))
+    }
+
     fn list() -> io::Result<Vec<Self>> {
         let list = std::fs::read("/proc/self/mountinfo")?;
         Ok(parse(&list).collect())

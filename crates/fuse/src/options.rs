@@ -240,9 +240,10 @@ impl Options {
             "log" if !value.is_empty() => self.log_level = Some(value.to_owned()),
             "log_file" if !value.is_empty() => self.log_file = Some(value.into()),
             "metrics" if !value.is_empty() => self.metrics = Some(value.to_owned()),
-            "log" | "log_file" | "metrics" => return Err(wrong("needs a value")),
+            "data" | "log" | "log_file" | "metrics" => return Err(wrong("needs a value")),
             "fsname" | "subtype" | "comment" => {}
             name if is_for_others(name) => {}
+            _ if Self::default().set_word(name).is_ok() => return Err(wrong("takes no value")),
             _ => return Err(OptionError::Unknown(name.to_owned())),
         }
         Ok(())
@@ -308,6 +309,9 @@ mod tests {
             ("norecovery", "norecovery"),
             ("log=", "log="),
             ("metrics=", "metrics="),
+            ("ro=1", "takes no value"),
+            ("data=", "needs a value"),
+            ("uidmap=0:4294967295:1", "POOL:MOUNT:COUNT"),
             ("remount,ro", "mount -i -o remount"),
         ] {
             let error = Options::parse([list]).expect_err(list).to_string();

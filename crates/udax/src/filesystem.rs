@@ -314,7 +314,7 @@ impl Filesystem {
     /// # Errors
     /// `Invalid` when it is none; `NotFound`.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        self.with(path, Follow::No, |pool, inode| pool.read_target(inode))
+        self.with(path, Follow::No, |pool, inode| pool.read_link(inode))
     }
 
     /// Makes a fifo, socket or device node (`mknod`); `rdev` as `makedev` gives it, 0 for the first two.

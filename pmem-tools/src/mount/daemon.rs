@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::SigSet;
+use udax_fuse::{Lazy, Mounted};
 
 use super::FAILED;
 
@@ -18,12 +19,20 @@ use super::FAILED;
 const READY: &str = "ready";
 
 /// Starts a daemon that mounts `pool` on `directory`, and waits until it works; gives the exit status.
-pub(super) fn start(pool: &Path, directory: &Path, options: &[String]) -> anyhow::Result<ExitCode> {
+pub(super) fn start(
+    (pool, directory): (&Path, &Path),
+    options: &[String],
+    metrics: Option<&str>,
+) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.args(["mount", "--daemon"]);
     for list in options {
         command.arg("-o").arg(list);
+    }
+    if let Some(metrics) = metrics {
+        // Not among the options: a comma would end it there.
+        command.arg("--metrics").arg(metrics);
     }
     let mut daemon = command
         .arg("--")
@@ -47,7 +56,23 @@ pub(super) fn start(pool: &Path, directory: &Path, options: &[String]) -> anyhow
     match status.code().map(u8::try_from) {
         Some(Ok(code)) if code != 0 => Ok(ExitCode::from(code)),
         Some(_) => Ok(ExitCode::from(FAILED)),
-        None => bail!("the daemon was ended before the mount worked: {status}"),
+        None => {
+            unmount_dead(directory);
+            bail!("the daemon was ended before the mount worked: {status}")
+        }
+    }
+}
+
+/// Unmounts what a daemon has left that could not do so: a mount whose process is gone.
+fn unmount_dead(directory: &Path) {
+    let is_dead = match std::fs::metadata(directory).map_err(|error| rustix::io::Errno::from_io_error(&error))
+    {
+        Err(Some(errno)) => matches!(errno, rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED),
+        _ => false,
+    };
+    if is_dead && Mounted::find(directory).is_ok_and(|found| found.is_some_and(|mount| mount.is_pool())) {
+        // What cannot be unmounted is told by the next mount there.
+        let _ = udax_fuse::unmount_directory(directory, Lazy::Yes);
     }
 }
 

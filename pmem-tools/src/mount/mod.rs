@@ -122,7 +122,7 @@ impl Mount {
             self.start_log(&options)?;
             serve::serve(&pool, &directory, (&options, metrics), self.ready())
         } else {
-            daemon::start(&pool, &directory, &self.lists())
+            daemon::start((&pool, &directory), &self.lists(), self.metrics.as_deref())
         }
     }
 
@@ -147,9 +147,6 @@ impl Mount {
         if self.read_only {
             options.push("ro".to_owned());
         }
-        if let Some(metrics) = &self.metrics {
-            options.push(format!("metrics={metrics}"));
-        }
         if self.verbose {
             options.push("log=info".to_owned());
         }
@@ -162,7 +159,8 @@ impl Mount {
         if let Some(level) = &options.log_level {
             filter(level)?;
         }
-        let metrics = options.metrics.as_deref().map(Place::parse).transpose()?;
+        let metrics = self.metrics.as_deref().or(options.metrics.as_deref());
+        let metrics = metrics.map(Place::parse).transpose()?;
         Ok((options, metrics))
     }
 

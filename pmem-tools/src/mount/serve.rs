@@ -78,28 +78,39 @@ fn mount_and_serve(
         metrics,
         ready,
     } = view;
-    // Before the mount: a signal that comes between the two must not leave it without a process.
+    // Before the mount, which nobody serves at first: what asks for a file below it then would wait for ever.
+    let source = Source::new(pool, filesystem).of_this_process();
+    let nothing = (ready == Ready::Tell).then(daemon::open_nothing).transpose()?;
+    // The same: a signal that comes between the two must not leave it without a process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let source = pool.to_string_lossy();
-    let mount = Mount::new(filesystem.clone(), directory, &source, options)?;
+    let name = pool.to_string_lossy();
+    let mount = Mount::new(filesystem.clone(), directory, &name, options)?;
     let handle = signals.handle();
     let stopper = mount.stopper();
-    let listener = thread::Builder::new().spawn(move || stop_at_signals(signals, &stopper))?;
-    tracing::info!(pool = %source, directory = %directory.display(), "mounted");
+    let signalled = stopper.clone();
+    let listener = thread::Builder::new().spawn(move || stop_at_signals(signals, &signalled))?;
+    tracing::info!(pool = %name, directory = %directory.display(), "mounted");
     let facts = MountFacts {
         directory,
         device: mount.mounted().and_then(Mounted::device_number).unwrap_or(0),
         is_read_only: options.read_only,
         meters: mount.meters(),
     };
-    let source = Source::new(pool, filesystem).of_this_process().with_mount(facts);
-    let metrics = metrics.map(|target| target.start(source.clone())).transpose()?;
-    let live = live::Server::start(source);
-    let nothing = (ready == Ready::Tell).then(daemon::open_nothing).transpose()?;
+    let source = source.with_mount(facts);
     let serving = mount.start()?;
-    if let Some(nothing) = nothing {
-        daemon::tell_ready(&nothing)?;
-    }
+    // Their files may lie on the mount itself.
+    let shown = metrics.map(|target| target.start(source.clone())).transpose();
+    let live = live::Server::start(source);
+    let told = nothing
+        .filter(|_| shown.is_ok())
+        .map(|nothing| daemon::tell_ready(&nothing));
+    let (metrics, failure) = match (shown, told.transpose()) {
+        (Ok(metrics), Ok(_)) => (metrics, None),
+        (Err(error), _) | (_, Err(error)) => {
+            stopper.stop()?;
+            (None, Some(error))
+        }
+    };
     let served = serving.wait();
     // What they have of the pool keeps it open.
     drop(live);
@@ -108,7 +119,8 @@ fn mount_and_serve(
     if listener.join().is_err() {
         tracing::error!("what listens for signals has panicked");
     }
-    Ok(served?)
+    served?;
+    failure.map_or(Ok(()), Err)
 }
 
 fn stop_at_signals(mut signals: Signals, stopper: &Stopper) {

@@ -11,7 +11,7 @@ use comfy_table::Table;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udax::{Filesystem, FormatOptions, MountOptions, Owner};
+use udax::{DataSource, Filesystem, FormatOptions, MountOptions, Owner};
 use udax_check::{CheckOptions, Silent};
 use udax_media::MIN_POOL_BYTES;
 use udax_pmem::{Region, RegionOptions};
@@ -58,6 +58,9 @@ pub(crate) struct TruncateDma {
     /// the cache, past it, and so that it keeps nothing
     #[arg(long, conflicts_with = "dir")]
     switched: bool,
+    /// The same in a pool in memory with a data device as large beside it, between which the switches move the files
+    #[arg(long, conflicts_with_all = ["dir", "pool"])]
+    tiered: bool,
     /// Of the threads' choices; which thread comes first is up to the machine. Default: the time
     #[arg(long)]
     seed: Option<u64>,
@@ -120,6 +123,10 @@ impl TruncateDma {
                 let options = FormatOptions {
                     size: Some(self.size.0),
                     owner: Owner::current(),
+                    data: self
+                        .tiered
+                        .then(|| new_device(&directory, self.size))
+                        .transpose()?,
                     ..FormatOptions::default()
                 };
                 Filesystem::format(&pool, &options)
@@ -158,7 +165,7 @@ impl TruncateDma {
             threads: self.threads,
             files: self.files,
             patience: Duration::from_secs(self.patience),
-            ways: match self.switched {
+            ways: match self.switched || self.tiered {
                 true => Ways::Switched,
                 false => Ways::AsOpened,
             },
@@ -232,7 +239,11 @@ impl TruncateDma {
             Engine::Simulated => "",
             Engine::IoUring => " --engine io_uring",
         };
-        let switched = if self.switched { " --switched" } else { "" };
+        let switched = match (self.tiered, self.switched) {
+            (true, _) => " --tiered",
+            (false, true) => " --switched",
+            (false, false) => "",
+        };
         format!(
             "udax stress truncate-dma {pool}{engine}{switched} {length} {threads} --files {} --seed {seed}{fault}",
             self.files
@@ -271,6 +282,14 @@ fn memory_directory() -> Result<tempfile::TempDir> {
         builder.tempdir()
     };
     made.context("cannot make a directory for the pool")
+}
+
+/// A file of `size` there, for a pool's data device.
+fn new_device(directory: &tempfile::TempDir, size: Size) -> Result<DataSource> {
+    let path = directory.path().join("device");
+    let file = std::fs::File::create(&path).context("cannot make a data device")?;
+    file.set_len(size.0).context("cannot make a data device")?;
+    Ok(DataSource::Path(path))
 }
 
 /// What the check finds in the closed pool.

@@ -254,3 +254,35 @@ fn a_read_only_mount_changes_nothing() {
         assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     }
 }
+
+#[test]
+fn listing_a_directory_and_reading_a_link_renew_their_access_times() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir(place.path("d")).unwrap();
+    std::os::unix::fs::symlink("t", place.path("l")).unwrap();
+    let old = Timestamps {
+        last_access: Timespec {
+            tv_sec: 1000,
+            tv_nsec: 0,
+        },
+        last_modification: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+    };
+    let accessed = |place: &Place, name: &str| fs::symlink_metadata(place.path(name)).unwrap().atime();
+    for name in ["d", "l"] {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(CWD, place.path(name), &old, flags).unwrap();
+        assert_eq!(accessed(&place, name), 1000);
+    }
+    // What the kernel has in memory it does not ask for.
+    let place = place.remount("");
+    assert_eq!(fs::read_dir(place.path("d")).unwrap().count(), 0);
+    fs::read_link(place.path("l")).unwrap();
+    let times = ["d", "l"].map(|name| accessed(&place, name));
+    assert!(times.iter().all(|time| *time > 1000), "{times:?}");
+    // The kernel forgets the inodes before it ends, and with them goes what is not written.
+    let place = place.remount("noatime");
+    assert_eq!(["d", "l"].map(|name| accessed(&place, name)), times);
+}

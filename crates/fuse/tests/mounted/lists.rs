@@ -124,3 +124,21 @@ fn what_is_no_list_is_refused() {
     assert_eq!(set(DEFAULT, &for_user(4, 6)), Err(Errno::ACCESS));
     assert!(place.filesystem().list_xattrs("/f").unwrap().is_empty());
 }
+
+#[test]
+fn a_list_that_is_not_there_is_removed_without_an_error_and_flags_that_contradict_change_nothing() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir(place.path("d")).unwrap();
+    for list in [ACCESS, DEFAULT] {
+        rustix::fs::removexattr(place.path("d"), list).unwrap();
+    }
+    assert_eq!(
+        rustix::fs::removexattr(place.path("d"), "user.none"),
+        Err(Errno::NODATA)
+    );
+    let both = XattrFlags::CREATE | XattrFlags::REPLACE;
+    let set = |flags| rustix::fs::setxattr(place.path("d"), "user.a", b"x", flags);
+    assert_eq!(set(both), Err(Errno::NODATA));
+    set(XattrFlags::CREATE).unwrap();
+    assert_eq!(set(both), Err(Errno::EXIST));
+}

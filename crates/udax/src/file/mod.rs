@@ -251,9 +251,20 @@ impl Drop for File {
 impl Pool {
     /// One handle of `inode` less.
     pub(crate) fn close_handle(&self, inode: &Inode) {
-        if inode.count_close()
-            && let Err(error) = self.last_close(inode)
-        {
+        if inode.count_close() {
+            self.do_close_work(inode);
+        }
+    }
+
+    /// Whoever knows `inode` forgets it: what there is to do without a handle is done.
+    pub(crate) fn finish_use(&self, inode: &Inode) {
+        if inode.has_close_work() && !inode.is_open() {
+            self.do_close_work(inode);
+        }
+    }
+
+    fn do_close_work(&self, inode: &Inode) {
+        if let Err(error) = self.last_close(inode) {
             tracing::error!(ino = inode.ino.raw(), %error, "closing a file failed");
         }
     }
@@ -262,8 +273,13 @@ impl Pool {
         if inode.kind != FileKind::Directory {
             return Err(Error::NotDirectory);
         }
-        let _state = inode.read()?;
-        self.collect_entries(inode, cookie, limit)
+        let state = inode.read()?;
+        let entries = self.collect_entries(inode, cookie, limit)?;
+        // Once for each listing.
+        if cookie == 0 {
+            self.note_access(inode, state, true);
+        }
+        Ok(entries)
     }
 
     /// What the last close of an inode has to do: give back blocks taken ahead, write lazy times, free an orphan, give

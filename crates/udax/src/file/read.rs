@@ -87,38 +87,61 @@ impl File {
 
     /// Renews the access time if it is due, lazily.
     fn note_access(&self, state: ReadGuard<'_, InodeState>) {
-        let pool = &*self.pool;
-        if pool.options.no_atime || pool.options.read_only {
-            return;
+        // Looking at the clock costs as much as reading a line: once for each handle is enough for the age.
+        let is_first = !self.has_read.load(Ordering::Relaxed);
+        if self.pool.note_access(&self.inode, state, is_first) {
+            self.has_read.store(true, Ordering::Relaxed);
         }
-        let Ok(line) = Line::read(pool, &self.inode) else {
-            return;
+    }
+}
+
+impl Pool {
+    /// Renews the access time of `inode` if it is due, lazily: when it is not after the last change, and, where
+    /// `looks_at_age`, when it is old (relatime). Whether it looked.
+    pub(crate) fn note_access(
+        &self,
+        inode: &Inode,
+        state: ReadGuard<'_, InodeState>,
+        looks_at_age: bool,
+    ) -> bool {
+        if self.options.no_atime || self.options.read_only {
+            return false;
+        }
+        let Ok(line) = Line::read(self, inode) else {
+            return false;
         };
         let accessed = state.lazy.accessed.unwrap_or(line.atime());
         let modified = state.lazy.modified.unwrap_or(line.mtime());
         drop(state);
-        // Looking at the clock costs as much as reading a line: once for each handle is enough for the age.
-        let is_first = !self.has_read.load(Ordering::Relaxed);
-        if accessed > modified && !is_first {
-            return;
+        if accessed > modified && !looks_at_age {
+            return false;
         }
-        self.has_read.store(true, Ordering::Relaxed);
         let now = now();
         let is_old = now.seconds.saturating_sub(accessed.seconds) > RELATIVE_ATIME_SECONDS;
-        if (accessed > modified && !is_old) || accessed == now {
-            return;
+        if (accessed <= modified || is_old) && accessed != now {
+            self.renew_access(inode, accessed, now);
         }
-        self.renew_access(accessed, now);
+        true
     }
 
     #[cold]
-    fn renew_access(&self, accessed: Timestamp, now: Timestamp) {
+    fn renew_access(&self, inode: &Inode, accessed: Timestamp, now: Timestamp) {
         // Somebody who has the lock changes the file: its times will be newer anyway.
-        if let Some(mut state) = self.inode.try_write()
-            && state.lazy.accessed.is_none_or(|time| time == accessed)
+        let Some(mut state) = inode.try_write() else {
+            return;
+        };
+        if state.lazy.accessed.is_some_and(|time| time != accessed) {
+            return;
+        }
+        state.lazy.accessed = Some(now);
+        inode.note_close_work();
+        // Of what nobody has open there is no close that could write it.
+        if !inode.is_open()
+            && !inode.is_held()
+            && self.check_writable().is_ok()
+            && let Err(error) = self.flush_times(inode, &mut state)
         {
-            state.lazy.accessed = Some(now);
-            self.inode.note_close_work();
+            tracing::warn!(ino = inode.ino.raw(), %error, "an access time is lost");
         }
     }
 }

@@ -21,7 +21,8 @@ const STEP_BLOCKS: u64 = 4096;
 
 impl Pool {
     /// Moves what is in the other place to `tier`, one pass over the file, without keeping others from it between two
-    /// steps: what they write behind the pass may be in either place.
+    /// steps: what they write behind the pass may be in either place. To the device nothing more is moved once somebody
+    /// has given the file the DAX flag again.
     ///
     /// # Errors
     /// `NoSpace`; what hinders reading or writing. Then a part has been moved.
@@ -29,6 +30,9 @@ impl Pool {
         let mut at = FileBlock(0);
         loop {
             let mut state = inode.write()?;
+            if tier == Tier::Device && self.tier_of(inode)? != tier {
+                return Ok(());
+            }
             match self.move_step(inode, &mut state, at, tier)? {
                 Some(next) => at = next,
                 None => return Ok(()),

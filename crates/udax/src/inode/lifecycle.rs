@@ -241,7 +241,7 @@ impl Pool {
         self.inodes.remove(inode.ino);
         // Or whoever knows the number gives it back.
         if !inode.is_held() {
-            self.inode_table.give_back(inode.ino);
+            self.give_number_back(inode.ino);
         }
     }
 

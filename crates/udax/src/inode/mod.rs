@@ -193,6 +193,11 @@ impl Inode {
         self.stored.load(Ordering::Relaxed) && self.stored.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether the last close has something to look after.
+    pub(crate) fn has_close_work(&self) -> bool {
+        self.close_work.load(Ordering::SeqCst)
+    }
+
     /// The last close has looked.
     pub(crate) fn clear_close_work(&self) {
         self.close_work.store(false, Ordering::SeqCst);

@@ -31,6 +31,9 @@ const LISTS: usize = 16;
 const NEW_CHUNKS: u64 = 4;
 /// Existing chunks looked at before new ones are made.
 const SCAN_CHUNKS: usize = 8;
+/// Empty chunks that are kept for the next inodes: 1 MiB. With more, all are freed, which costs a record for every
+/// thousand inodes.
+const KEPT_CHUNKS: u64 = 256;
 /// Chunks freed with one record: with their bits and their tree's changes far below a record's limit.
 const CHUNKS_PER_RECORD: usize = 64;
 /// A chunk's bits when all its numbers are in lists.
@@ -373,13 +376,29 @@ impl InodeTable {
             let found = self.scan(pool, &mut state)?;
             self.add_to(self.list(), found);
         }
+        self.free_known(pool, &mut state)
+    }
+
+    /// Frees the chunks that are known to be empty, if they are more than `kept`. Not while somebody makes or frees
+    /// some.
+    fn free_beyond(&self, pool: &Pool, kept: u64) -> Result<()> {
+        if self.empty.load(Ordering::Relaxed) <= kept {
+            return Ok(());
+        }
+        match self.tree.try_write() {
+            Some(mut state) => self.free_known(pool, &mut state),
+            None => Ok(()),
+        }
+    }
+
+    fn free_known(&self, pool: &Pool, state: &mut TableState) -> Result<()> {
         if self.empty.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         let (chunks, rest) = self.take_empty_chunks();
         self.add_to(self.list(), rest);
         for (index, batch) in chunks.chunks(CHUNKS_PER_RECORD).enumerate() {
-            if let Err(error) = self.free_chunks(pool, &mut state, batch) {
+            if let Err(error) = self.free_chunks(pool, state, batch) {
                 let kept = chunks.iter().skip(index * CHUNKS_PER_RECORD);
                 self.add_to(self.list(), kept.flat_map(|chunk| numbers_of(*chunk)));
                 return Err(error);
@@ -446,6 +465,21 @@ impl InodeTable {
         let page = self.pages.get(chunk / PAGE)?;
         page.get_or_init(|| (0..PAGE).map(|_| ChunkCell::default()).collect())
             .get(chunk % PAGE)
+    }
+}
+
+impl Pool {
+    /// The number of an inode that is freed can be used again, and empty chunks do not gather.
+    pub(crate) fn give_number_back(&self, ino: InodeNo) {
+        self.inode_table.give_back(ino);
+        self.free_empty_chunks_beyond(KEPT_CHUNKS);
+    }
+
+    /// Frees inode chunks without an inode, but for `kept`. Those that stay are freed when the pool is full.
+    pub(crate) fn free_empty_chunks_beyond(&self, kept: u64) {
+        if let Err(error) = self.inode_table.free_beyond(self, kept) {
+            tracing::warn!(%error, "empty chunks of inodes are not freed");
+        }
     }
 }
 

@@ -280,6 +280,15 @@ impl Pool {
         Ok(InodeRef::from(&*inode))
     }
 
+    /// Where a symbolic link leads, for somebody who asks for that.
+    pub(crate) fn read_link(&self, inode: &Inode) -> Result<Vec<u8>> {
+        let target = self.read_target(inode)?;
+        if let Ok(state) = inode.read() {
+            self.note_access(inode, state, true);
+        }
+        Ok(target)
+    }
+
     /// Where a symbolic link leads.
     pub(crate) fn read_target(&self, inode: &Inode) -> Result<Vec<u8>> {
         if inode.kind != FileKind::Symlink {

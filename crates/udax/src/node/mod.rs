@@ -164,7 +164,7 @@ impl Node {
     /// # Errors
     /// `Invalid` when it is none; `Stale`.
     pub fn read_link(&self) -> Result<Vec<u8>> {
-        self.pool.read_target(&self.inode)
+        self.pool.read_link(&self.inode)
     }
 
     /// As [`File::read_dir`].
@@ -224,10 +224,11 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.pool.finish_use(&self.inode);
         // A number that is buried while it is held is given back by the last holder: one of the two sees the other,
         // as both have the inode's lock.
         if self.inode.count_release() {
-            self.pool.inode_table.give_back(self.inode.ino);
+            self.pool.give_number_back(self.inode.ino);
         }
     }
 }

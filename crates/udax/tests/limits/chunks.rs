@@ -35,14 +35,19 @@ fn thousands_of_empty_chunks_are_freed_with_few_fences() {
     let free = fs.stat_filesystem().free_blocks;
     let files = 3000 * 16;
     (0..files).for_each(|number| drop(open(&fs, &name(number))));
-    (0..files)
-        .filter(|number| number % 1600 != 77)
-        .for_each(|number| fs.unlink(name(number)).unwrap());
+    recorder.reset();
+    let removed = (0..files).filter(|number| number % 1600 != 77);
+    let removed = removed.map(|number| fs.unlink(name(number)).unwrap()).count();
+    let fences = recorder.reset().fences - u64::try_from(removed).unwrap();
+    assert!(fences < 200, "{fences} fences more than names");
     fs.sync().unwrap();
+    // But for some that are kept, they are free at once.
+    let kept = free - fs.stat_filesystem().free_blocks;
+    assert!(kept < 400, "{kept} blocks are kept");
     recorder.reset();
     reclaim(&fs);
     let fences = recorder.reset().fences;
-    assert!(fences < 100, "{fences} fences for 3000 chunks");
+    assert!(fences < 100, "{fences} fences for the rest");
     fs.sync().unwrap();
     // Every hundredth chunk has an inode: those stay, with the nodes of the trees over them.
     let kept = free - fs.stat_filesystem().free_blocks;
@@ -52,6 +57,18 @@ fn thousands_of_empty_chunks_are_freed_with_few_fences() {
     }
     fs.close().unwrap();
     pool.check();
+}
+
+#[test]
+fn a_pool_that_is_emptied_and_closed_is_as_empty_as_before() {
+    let pool = TestPool::new(64 * MIB);
+    let used = pool.check().used_blocks;
+    let fs = pool.open();
+    (0..2000).for_each(|number| drop(open(&fs, &name(number))));
+    (0..2000).for_each(|number| fs.unlink(name(number)).unwrap());
+    fs.close().unwrap();
+    let kept = pool.check().used_blocks - used;
+    assert!(kept <= 2, "{kept} blocks are kept");
 }
 
 #[test]

@@ -702,3 +702,29 @@ mod injected {
         assert!(found.is_err(), "nobody noticed");
     }
 }
+
+#[test]
+fn a_file_that_is_switched_to_memory_access_while_it_moves_out_has_nothing_on_the_device() {
+    let tiered = Tiered::new(32 * MIB, 64 * MIB);
+    let fs = tiered.open();
+    let file = open(&fs, "f");
+    file.set_dax(Dax::On).unwrap();
+    // Each is moved in a step of its own.
+    for block in 0..300 {
+        file.write_at(&[7; 4096], block * 8192).unwrap();
+    }
+    for round in 0..20 {
+        std::thread::scope(|scope| {
+            let out = scope.spawn(|| file.set_dax(Dax::Off));
+            while file.is_dax() && !out.is_finished() {
+                std::thread::yield_now();
+            }
+            file.set_dax(Dax::On).unwrap();
+            out.join().unwrap().unwrap();
+        });
+        assert_eq!(places(&file), (300 * 4096, 0), "round {round}");
+    }
+    drop(file);
+    fs.close().unwrap();
+    check(&tiered.path());
+}
