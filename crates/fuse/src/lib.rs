@@ -22,7 +22,8 @@
 //! # What the kernel remembers
 //! Names, their absence, attributes, content, directories and link targets, for as long as it likes: nobody else
 //! changes a mounted pool, since opening it locks it, and what a request changes the kernel knows from the request.
-//! The one exception is told to it: a write took set-id bits away. Content is written through: what `write` was
+//! Exceptions are told to it: that a write took set-id bits away, and, by whoever changes something beside the mount
+//! in the same process, what that was ([`Invalidator`]). Content is written through: what `write` was
 //! told is in the pool is there, durably, when it returns. A page written through a shared mapping is written back
 //! by the kernel, at `msync`, `fsync`, the last close, or when it likes.
 //!
@@ -47,6 +48,7 @@ mod data;
 mod directories;
 mod handles;
 mod identity;
+mod invalidator;
 #[cfg(test)]
 mod malformed;
 mod meter;
@@ -64,6 +66,7 @@ mod times;
 mod xattrs;
 
 pub use identity::{BadRange, IdMap, IdRange};
+pub use invalidator::Invalidator;
 pub use meter::{MeterReading, Meters};
 pub use mount::{Lazy, Mount, MountError, Serving, Stopper, unmount_directory};
 pub use mounts::Mounted;

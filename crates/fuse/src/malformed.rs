@@ -77,8 +77,8 @@ impl Kernel {
         };
         Filesystem::format(&pool, &format).expect("a pool");
         let filesystem = Filesystem::open(&pool, &MountOptions::default()).expect("a pool");
-        let notifier = std::sync::Arc::new(OnceLock::new());
-        let server = Server::new(filesystem, &Options::default(), notifier).expect("a root");
+        let invalidator = std::sync::Arc::new(OnceLock::new());
+        let server = Server::new(filesystem, &Options::default(), invalidator).expect("a root");
         Self {
             directory,
             server,

@@ -17,6 +17,7 @@ use udax::Filesystem;
 use udax_sync::{OnceLock, thread};
 
 use crate::data::MAX_REQUEST_BYTES;
+use crate::invalidator::Invalidator;
 use crate::meter::Meters;
 use crate::mounts::Mounted;
 use crate::options::{Audience, KernelFlag, Options};
@@ -102,9 +103,8 @@ pub struct Mount {
 impl Mount {
     /// Mounts `filesystem` on `directory`; `source` is shown as what is mounted.
     ///
-    /// The kernel keeps names, attributes and pages. What is changed through other clones of `filesystem` is seen on
-    /// the mount when their time is over: who changes something so gives short times ([`Options`]), as the usual ones
-    /// never end. Pages are seen not before the kernel has dropped them.
+    /// The kernel keeps names, attributes and pages, for ever unless [`Options`] give times. Whoever changes something
+    /// through another clone of `filesystem` tells it with [`Mount::invalidator`].
     ///
     /// # Errors
     /// What is missing, or who refused. Nothing is mounted then.
@@ -116,8 +116,8 @@ impl Mount {
     ) -> Result<Self, MountError> {
         let directory = check_directory(directory)?;
         check_device()?;
-        let notifier = Arc::new(OnceLock::new());
-        let server = Server::new(filesystem, options, Arc::clone(&notifier))?;
+        let invalidator = Arc::new(OnceLock::new());
+        let server = Server::new(filesystem, options, Arc::clone(&invalidator))?;
         let meters = server.meters.clone();
         let list = || Mounted::all(&directory).map_err(|why| refused(directory.clone(), why));
         let before = list()?;
@@ -126,7 +126,7 @@ impl Mount {
         // Not the topmost: somebody may have mounted something over it at once. Without the list it could not be found
         // when it is to end, and ends now.
         let mut mounts = list()?.into_iter();
-        notifier.get_or_init(|| session.notifier());
+        invalidator.get_or_init(|| Invalidator::new(session.notifier()));
         let own = mounts.rfind(|mount| mount.is_pool() && !before.contains(mount));
         if let Some(own) = &own {
             widen_read_ahead(own);
@@ -145,6 +145,11 @@ impl Mount {
             directory: self.directory.clone(),
             own: self.own.clone(),
         }
+    }
+
+    /// What tells the kernel of changes that are made beside the mount. It keeps the connection to the kernel open.
+    pub fn invalidator(&self) -> Invalidator {
+        Invalidator::new(self.session.notifier())
     }
 
     /// How many requests of each kind there were, and how long they took.

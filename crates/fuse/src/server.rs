@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, Notifier};
+use fuser::{Errno, FileAttr, FileType, INodeNo};
 use udax::{DaxMode, File, FileKind, Filesystem, InodeNo, Node, Stat};
 use udax_sync::OnceLock;
 
 use crate::handles::Handles;
 use crate::identity::{IdMap, NO_OWNER};
+use crate::invalidator::Invalidator;
 use crate::meter::Meters;
 use crate::nodes::Nodes;
 use crate::options::Options;
@@ -51,7 +52,7 @@ pub(crate) struct Server {
     pub(crate) has_cache: bool,
     pub(crate) meters: Meters,
     /// Since the mount: the way to tell the kernel what changed without its doing.
-    pub(crate) notifier: Arc<OnceLock<Notifier>>,
+    pub(crate) invalidator: Arc<OnceLock<Invalidator>>,
 }
 
 impl Server {
@@ -60,7 +61,7 @@ impl Server {
     pub(crate) fn new(
         filesystem: Filesystem,
         options: &Options,
-        notifier: Arc<OnceLock<Notifier>>,
+        invalidator: Arc<OnceLock<Invalidator>>,
     ) -> std::result::Result<Self, udax::Error> {
         let nodes = Nodes::new();
         // The kernel knows the root without a lookup, and never forgets it.
@@ -76,7 +77,7 @@ impl Server {
             attr_timeout: options.attr_timeout,
             has_cache,
             meters: Meters::new(),
-            notifier,
+            invalidator,
         })
     }
 
@@ -130,11 +131,10 @@ impl Server {
 
     /// The kernel's attributes of `ino` are old: something changed that it did not ask for.
     pub(crate) fn forget_attributes(&self, ino: InodeNo) {
-        if let Some(notifier) = self.notifier.get() {
-            // A negative offset means: attributes only. Its pages are as they were.
-            if let Err(error) = notifier.inval_inode(INodeNo(ino.raw()), -1, 0) {
-                tracing::warn!(ino = ino.raw(), %error, "the kernel keeps old attributes");
-            }
+        if let Some(invalidator) = self.invalidator.get()
+            && let Err(error) = invalidator.attributes(ino)
+        {
+            tracing::warn!(ino = ino.raw(), %error, "the kernel keeps old attributes");
         }
     }
 

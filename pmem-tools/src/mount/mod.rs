@@ -27,30 +27,39 @@ pub(crate) const USAGE: u8 = 1;
 ///
 ///    /dev/dax0.0  /srv/data  udax  defaults,noatime  0  0
 ///
-/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes it read-only or
-/// writable without this command: 'mount -i -o remount,ro DIRECTORY'.
+/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes it
+/// read-only or writable without this command: 'mount -i -o remount,ro DIRECTORY'.
 ///
 /// Options, separated by commas after -o:
 ///
-///   ro, rw                    change nothing (needs a pool that was closed cleanly), or all (the default)
-///   norecovery                with ro: show a pool that was not closed cleanly, and leave it so
-///   noatime, relatime         never renew access times, or when they are a day old or not after the last change
-///   lazytime                  accepted: times alone are always written later
-///   sync                      each write is followed by what fsync does
-///   dax=always, dax=inode, dax=never  which files are reached by memory access: all (the default), those with the
-///                             DAX flag ('udax attr +dax', FS_IOC_FSSETXATTR), or none: the others through a page cache
-///   cache=N                   that page cache has N MiB; default 256
-///   data=DEVICE               where the pool's data device is; default: where it was when the pool was made. In a
-///                             pool with one, dax=always is dax=inode, and dax=never is refused
-///   msync                     survive power failures also where the pool is a file on an ordinary disk
-///   populate                  take the page faults of the pool at once
-///   allow_other, allow_root, noallow_other  who may look besides who mounts; if root mounts, all by default
-///   nosuid, nodev, noexec     as for any mount; users other than root have the first two always
-///   uidmap=P:M:N, gidmap=P:M:N  users or groups P to P+N-1 of the pool are M to M+N-1 on the mount
-///   entry_timeout=S, attr_timeout=S  seconds that the kernel may remember names and attributes
-///   threads=N                 threads that serve; default one a processor, but 4 to 16
-///   metrics=FILE, metrics=HOST:PORT  as --metrics
-///   log=LEVEL, log_file=FILE  what is logged (error, warn, info, debug, trace), and where to
+///   ro, rw           change nothing (needs a pool that was closed cleanly), or all (the default)
+///   norecovery       with ro: show a pool that was not closed cleanly, and leave it so
+///   noatime          never renew access times
+///   relatime         renew them when they are a day old or not after the last change (the default)
+///   lazytime         accepted: times alone are always written later
+///   sync             each write is followed by what fsync does
+///   dax=always       all files are reached by memory access (the default)
+///   dax=inode        those with the DAX flag are ('udax attr +dax', FS_IOC_FSSETXATTR); the others
+///                    are reached through a page cache
+///   dax=never        none is
+///   cache=N          that page cache has N MiB; default 256
+///   data=DEVICE      where the pool's data device is; default: where it was when the pool was made.
+///                    In a pool with one, dax=always is dax=inode, and dax=never is refused
+///   msync            survive power failures also where the pool is a file on an ordinary disk
+///   populate         take the page faults of the pool at once
+///   allow_other, allow_root, noallow_other
+///                    who may look besides who mounts; if root mounts, all by default
+///   nosuid, nodev, noexec
+///                    as for any mount; users other than root have the first two always
+///   uidmap=P:M:N, gidmap=P:M:N
+///                    users or groups P to P+N-1 of the pool are M to M+N-1 on the mount
+///   entry_timeout=S, attr_timeout=S
+///                    seconds that the kernel may remember names and attributes
+///   threads=N        threads that serve; default one a processor, but 4 to 16
+///   metrics=FILE, metrics=HOST:PORT
+///                    as --metrics
+///   log=LEVEL        what is logged: error, warn, info, debug, trace, or a filter of lines
+///   log_file=FILE    where to; default: standard error
 ///
 /// Exit status: 0 mounted, 1 wrong command line or option, 32 not mounted.
 #[derive(Parser, Debug)]

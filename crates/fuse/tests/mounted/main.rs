@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod attributes;
+mod beside;
 mod data;
 mod lists;
 mod maps;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use udax::{Filesystem, FormatOptions, MountOptions};
-use udax_fuse::{Meters, Mount, Options, Stopper};
+use udax_fuse::{Invalidator, Meters, Mount, Options, Stopper};
 use udax_sync::thread::{self, JoinHandle};
 
 /// After this a test is taken for hung: its mount is taken away, which ends all that waits for it.
@@ -18,6 +18,7 @@ const COUNT_LIMIT: Duration = Duration::from_secs(20);
 pub(super) struct Place {
     directory: tempfile::TempDir,
     stopper: Stopper,
+    invalidator: Invalidator,
     meters: Meters,
     server: Option<JoinHandle<()>>,
     filesystem: Option<Filesystem>,
@@ -76,7 +77,7 @@ impl Place {
             &options,
         )
         .unwrap();
-        let (stopper, meters) = (mount.stopper(), mount.meters());
+        let (stopper, meters, invalidator) = (mount.stopper(), mount.meters(), mount.invalidator());
         let server = thread::spawn(move || mount.start().unwrap().wait().unwrap());
         let (watched, watch) = std::sync::mpsc::channel();
         let watchdog = stopper.clone();
@@ -89,6 +90,7 @@ impl Place {
         Self {
             directory,
             stopper,
+            invalidator,
             meters,
             server: Some(server),
             filesystem: Some(filesystem),
@@ -123,6 +125,11 @@ impl Place {
     /// The pool behind the mount.
     pub(super) fn filesystem(&self) -> &Filesystem {
         self.filesystem.as_ref().unwrap()
+    }
+
+    /// What tells the kernel of changes beside the mount.
+    pub(super) fn invalidator(&self) -> &Invalidator {
+        &self.invalidator
     }
 
     /// Unmounts, checks the pool, and mounts it again.
