@@ -192,15 +192,15 @@ impl Fsck {
             )?;
         }
         let errors = counted(report.problems.len(), "error", "errors");
+        let left = || report.problems.iter().filter(|problem| problem.repair.is_none());
         let verdict = match status {
             0 => "clean".to_owned(),
             CORRECTED => format!("{errors}, all mended"),
-            _ if !report.problems.iter().any(|problem| problem.has_remedy) => {
-                format!(
-                    "{errors} in the data of files, which no repair mends; {}",
-                    failure::DATA_ADVICE
-                )
-            }
+            _ if !left().any(|problem| problem.has_remedy) => format!(
+                "{errors}, {} of them in the data of files, which no repair mends; {}",
+                left().count(),
+                failure::DATA_ADVICE
+            ),
             _ if self.repair => format!("{errors}, not all of them mended"),
             _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
         };

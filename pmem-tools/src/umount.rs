@@ -57,7 +57,7 @@ impl Unmount {
             }
         })?;
         // A bind mount of it keeps the pool open.
-        if lazy == Lazy::No && !mount.is_anywhere().unwrap_or(false) {
+        if lazy == Lazy::No && mount.everywhere().map_or(true, |left| left.is_empty()) {
             wait_until_closed(&mount)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -247,24 +247,27 @@ fn inv_107_stores_to_a_file_that_cannot_be_written_back_are_an_error_of_each_lat
 #[test]
 fn a_pool_is_mounted_over_the_directory_that_it_lies_in() {
     let Some(mounts) = Mounts::new() else { return };
-    // What lies below the directory is reached through the mount from then on, metrics too.
     fs::rename(mounts.place.path("pool"), mounts.path("pool")).unwrap();
-    let metrics = mounts.path("udax,ro.prom");
-    let mut command = mounts.place.command();
-    let arguments = ["mount", "mnt/pool", "mnt", "--metrics", "mnt/udax,ro.prom"];
-    mounts.place.run_command(command.args(arguments)).success();
+    // What lies below the directory is reached through the mount from then on.
+    let run = |metrics| {
+        mounts
+            .place
+            .run(["mount", "mnt/pool", "mnt", "--metrics", metrics])
+    };
+    mounts.fails(&run("mnt/udax.prom"), FAILED, &["mnt/udax.prom", "on it"]);
+    run("udax,ro.prom").success();
     assert!(!mounts.path("pool").exists());
     fs::write(mounts.path("f"), b"content").unwrap();
-    assert!(fs::read_to_string(&metrics).unwrap().contains("udax_pool_info"));
+    let metrics = fs::read_to_string(mounts.place.path("udax,ro.prom")).unwrap();
+    assert!(metrics.contains("udax_pool_info"), "{metrics}");
     mounts.umount().success();
-    assert!(mounts.path("pool").exists());
     mounts.place.run(["fsck", "-n", "mnt/pool"]).success();
 }
 
 #[test]
-fn a_bind_mount_is_unmounted_without_waiting_for_the_first_one() {
+fn a_bind_mount_is_unmounted_without_waiting_and_a_signal_ends_all_of_them() {
     let Some(mounts) = Mounts::new() else { return };
-    mounts.mount("rw").success();
+    let mut daemon = mounts.start();
     let second = mounts.place.path("second");
     fs::create_dir(&second).unwrap();
     mount_bind(mounts.path(""), &second).unwrap();
@@ -273,25 +276,39 @@ fn a_bind_mount_is_unmounted_without_waiting_for_the_first_one() {
     mounts.place.run(["umount", "second"]).success();
     assert!(begin.elapsed() < Duration::from_secs(30));
     assert!(mounts.path("f").exists() && !second.join("f").exists());
-    mounts.umount().success();
+    // Bound to itself too, as for a change of its propagation.
+    mount_bind(mounts.path(""), &second).unwrap();
+    mount_bind(mounts.path(""), mounts.path("")).unwrap();
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(mounts.line(), None);
+    assert!(!second.join("f").exists());
+    mounts.place.run(["fsck", "-n", "pool"]).success();
 }
 
 #[test]
 fn a_daemon_that_dies_before_it_is_ready_leaves_no_mount() {
     let Some(mounts) = Mounts::new() else { return };
-    // Enough for the pool, too little for what serves it, or not even that.
-    for kib in [300_000, 450_000, 600_000] {
-        let line = format!("ulimit -v {kib}; exec \"$0\" mount pool mnt 2>/dev/null");
+    let mut dead = 0;
+    // Somewhere in between there is enough for the pool, and too little for what serves it.
+    for kib in (200_000..700_000).step_by(25_000) {
+        let line = format!("ulimit -v {kib}; exec \"$0\" mount pool mnt");
         let mut command = Command::new("sh");
         command
             .args(["-c", &line])
             .arg(mounts.place.command().get_program())
             .current_dir(mounts.place.path(""));
-        if command.status().unwrap().success() {
+        let ran = mounts.place.run_command(&mut command);
+        if ran.stderr().contains("before the mount worked") {
+            assert_eq!(mounts.line(), None, "{kib} KiB");
+            dead += 1;
+        }
+        // One that was ready may have died since.
+        while mounts.line().is_some() {
             mounts.umount().success();
         }
-        assert_eq!(mounts.line(), None, "{kib} KiB");
     }
+    assert!(dead > 0, "each has worked or said what it lacks");
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fuser::{Config, MountOption, SessionACL};
 use rustix::mount::UnmountFlags;
@@ -27,8 +26,6 @@ use crate::server::Server;
 const MAX_DEFAULT_THREADS: usize = 16;
 /// The fewest: one that waits for a pin must not stop all others.
 const MIN_DEFAULT_THREADS: usize = 4;
-/// Between two looks whether the mount works.
-const PROBE: Duration = Duration::from_millis(1);
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 
@@ -44,13 +41,16 @@ pub enum MountError {
         /// What is wrong with it.
         why: io::Error,
     },
-    /// A mount is there whose process was killed.
+    /// A pool is mounted there whose process was killed.
     #[error("{directory}: cannot mount there: the process of what is mounted there is gone; end that with 'udax umount \
         {directory}'", directory = .directory.display())]
     Gone {
-        /// Where it was to be mounted.
+        /// Where that is mounted.
         directory: PathBuf,
     },
+    /// The list of mounts cannot be read; without it a mount could not be ended.
+    #[error("/proc/self/mountinfo: {0}")]
+    Mounts(io::Error),
     /// The kernel's side is missing.
     #[error("/dev/fuse: {0}; load it with 'modprobe fuse', or give the container the device")]
     NoDevice(io::Error),
@@ -119,7 +119,7 @@ impl Mount {
         let invalidator = Arc::new(OnceLock::new());
         let server = Server::new(filesystem, options, Arc::clone(&invalidator))?;
         let meters = server.meters.clone();
-        let list = || Mounted::all(&directory).map_err(|why| refused(directory.clone(), why));
+        let list = || Mounted::all(&directory).map_err(MountError::Mounts);
         let before = list()?;
         let session = fuser::Session::new(server, &directory, &config(options, source))
             .map_err(|why| refused(directory.clone(), why))?;
@@ -162,10 +162,13 @@ impl Mount {
         self.own.as_ref()
     }
 
-    /// Begins to answer requests, and returns when the first one has been answered: the mount works then.
+    /// Begins to answer requests, in threads of its own.
+    ///
+    /// That the mount works another process can see: one that waits for an answer of its own, and is killed meanwhile,
+    /// never ends.
     ///
     /// # Errors
-    /// There are no threads, descriptors or memory for it; it is unmounted then.
+    /// There are no threads for it; it is unmounted then.
     pub fn start(self) -> Result<Serving, MountError> {
         let stopper = self.stopper();
         let nothing = thread::Builder::new().spawn(|| Ok(()));
@@ -174,42 +177,15 @@ impl Mount {
         // directory by then, such as what was there before.
         let mut background = ManuallyDrop::new(self.session.spawn().map_err(MountError::Serve)?);
         let guard = std::mem::replace(&mut background.guard, nothing);
-        let serving = Serving {
-            guard: Some(guard),
-            stopper: stopper.clone(),
-        };
-        let directory = self.directory;
-        // In a thread of its own: without anybody who answers, it would wait for ever.
-        let probe = thread::Builder::new().spawn(move || rustix::fs::statvfs(&directory).map(drop));
-        let probe = match probe {
-            Ok(probe) => probe,
-            Err(why) => {
-                stopper.stop()?;
-                serving.wait()?;
-                return Err(MountError::Serve(why));
-            }
-        };
-        while !probe.is_finished() {
-            if serving
-                .guard
-                .as_ref()
-                .is_some_and(thread::JoinHandle::is_finished)
-            {
-                // An error, or somebody has unmounted it already.
-                serving.wait()?;
-                return Ok(Serving { guard: None, stopper });
-            }
-            thread::sleep(PROBE);
-        }
-        Ok(serving)
+        Ok(Serving { guard, stopper })
     }
 }
 
 /// A mount that answers requests.
 #[derive(Debug)]
 pub struct Serving {
-    /// Ends with the last thread that serves; none if that has ended before anybody waited.
-    guard: Option<thread::JoinHandle<io::Result<()>>>,
+    /// Ends with the last thread that serves.
+    guard: thread::JoinHandle<io::Result<()>>,
     stopper: Stopper,
 }
 
@@ -220,10 +196,7 @@ impl Serving {
     /// # Errors
     /// The connection to the kernel failed; it is unmounted then.
     pub fn wait(self) -> Result<(), MountError> {
-        let Some(guard) = self.guard else {
-            return Ok(());
-        };
-        let failure = match guard.join() {
+        let failure = match self.guard.join() {
             Ok(Ok(())) => return Ok(()),
             // A mount that is taken away in use ends so for threads that were about to ask for more (the kernel's
             // `fuse_dev_do_read`).
@@ -234,12 +207,13 @@ impl Serving {
             Err(_) => io::Error::other("a thread that serves has panicked"),
         };
         // Nobody would answer there. Where the list cannot be read, for want of a descriptor, it is what was mounted.
-        let directory = match self.stopper.place() {
-            Ok(Place::At(directory)) => directory,
-            Ok(_) => return Err(MountError::Serve(failure)),
-            Err(_) => self.stopper.directory,
+        let directories = match self.stopper.places() {
+            Ok(places) => places.into_iter().map(|mount| mount.directory).collect(),
+            Err(_) => vec![self.stopper.directory],
         };
-        let _ = unmount(&directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
+        for directory in directories.iter().rev() {
+            let _ = unmount(directory, UnmountFlags::FORCE | UnmountFlags::DETACH);
+        }
         Err(MountError::Serve(failure))
     }
 }
@@ -252,67 +226,54 @@ pub struct Stopper {
     own: Option<Mounted>,
 }
 
-/// Where a mount is now.
-#[derive(Debug)]
-enum Place {
-    /// Here.
-    At(PathBuf),
-    /// Here, below something else.
-    Below(PathBuf),
-    /// It has been unmounted.
-    Nowhere,
-}
-
 impl Stopper {
-    /// Unmounts, also where it was moved to (`mount --move`). Programs that use the mount do not hinder it: what they
-    /// still do gives errors. What was written through mappings is written back before.
+    /// Unmounts, also where it was moved to (`mount --move`), and all that is bound to it (`mount --bind`). Programs
+    /// that use it do not hinder that: what they still do gives errors. What was written through mappings is written
+    /// back before. What nobody has mounted any more is no error.
     ///
     /// # Errors
-    /// It is not mounted any more, or something else is mounted over it; the kernel refuses.
+    /// Something else is mounted over it; the kernel refuses.
     pub fn stop(&self) -> Result<(), MountError> {
         let failed = |directory: &Path| {
             let directory = directory.to_owned();
             |why| MountError::Unmount { directory, why }
         };
-        let directory = match self.place().map_err(failed(&self.directory))? {
-            Place::At(directory) => directory,
-            Place::Below(directory) => {
-                let why = io::Error::other("something else is mounted over it: unmount that first");
-                return Err(MountError::Unmount { directory, why });
-            }
-            Place::Nowhere => {
-                let why = io::Error::other("nothing is mounted there any more");
-                return Err(failed(&self.directory)(why));
-            }
-        };
-        match unmount(&directory, UnmountFlags::empty()) {
+        let places = self.places().map_err(failed(&self.directory))?;
+        for place in places.iter().rev() {
+            self.leave(&place.directory).map_err(failed(&place.directory))?;
+        }
+        Ok(())
+    }
+
+    /// Unmounts one of its places.
+    fn leave(&self, directory: &Path) -> io::Result<()> {
+        let topmost = Mounted::find(directory)?;
+        if !self
+            .own
+            .iter()
+            .zip(&topmost)
+            .any(|(own, topmost)| own.is_same(topmost))
+        {
+            return Err(io::Error::other(
+                "something else is mounted over it: unmount that first",
+            ));
+        }
+        match unmount(directory, UnmountFlags::empty()) {
             Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
-            other => return other.map_err(failed(&directory)),
+            other => return other,
         }
         tracing::warn!(directory = %directory.display(), "in use: those who use it lose it");
-        if let Ok(root) = std::fs::File::open(&directory)
+        if let Ok(root) = std::fs::File::open(directory)
             && let Err(error) = rustix::fs::syncfs(&root)
         {
             tracing::warn!(%error, "not all that was written through mappings is durable");
         }
-        let flags = UnmountFlags::FORCE | UnmountFlags::DETACH;
-        unmount(&directory, flags).map_err(failed(&directory))
+        unmount(directory, UnmountFlags::FORCE | UnmountFlags::DETACH)
     }
 
-    /// Where the mount is, and whether unmounting that directory would hit it.
-    ///
-    /// # Errors
-    /// The list of mounts cannot be read.
-    fn place(&self) -> io::Result<Place> {
-        let now = self.own.as_ref().map(Mounted::now).transpose()?.flatten();
-        let Some(now) = now else {
-            return Ok(Place::Nowhere);
-        };
-        let topmost = Mounted::find(&now.directory)?;
-        Ok(match topmost.is_some_and(|topmost| topmost.is_same(&now)) {
-            true => Place::At(now.directory),
-            false => Place::Below(now.directory),
-        })
+    /// Where it is mounted now, the latest last.
+    fn places(&self) -> io::Result<Vec<Mounted>> {
+        self.own.as_ref().map_or(Ok(Vec::new()), Mounted::everywhere)
     }
 }
 
@@ -375,11 +336,16 @@ fn unmount_by_helper(directory: &Path, flags: UnmountFlags) -> io::Result<()> {
 
 fn check_directory(directory: &Path) -> Result<PathBuf, MountError> {
     let failed = |why: io::Error| {
-        let directory = directory.to_owned();
-        // The kernel's `fuse_dentry_revalidate`, of a connection that has ended.
-        match why.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) {
-            true => MountError::Gone { directory },
-            false => MountError::Directory { directory, why },
+        let is_gone = why.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error());
+        // So answers a connection that has ended (the kernel's `fuse_dentry_revalidate`).
+        match Mounted::around(directory).ok().flatten().filter(|_| is_gone) {
+            Some(mounted) => MountError::Gone {
+                directory: mounted.directory,
+            },
+            None => MountError::Directory {
+                directory: directory.to_owned(),
+                why,
+            },
         }
     };
     let found = directory.canonicalize().map_err(failed)?;

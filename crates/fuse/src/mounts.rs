@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 /// A mount, as the kernel tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mounted {
-    /// Its number, which it keeps when it is moved or remounted, and which another gets when it is gone.
-    pub(crate) id: u64,
     /// Where it is.
     pub(crate) directory: PathBuf,
     /// `major:minor`.
@@ -40,21 +38,25 @@ impl Mounted {
         Ok(mounts)
     }
 
-    /// The same as it is now, wherever it was moved to.
+    /// Where the same filesystem is mounted now, the latest last: where it was moved to, and what is bound to it.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub(crate) fn now(&self) -> io::Result<Option<Self>> {
-        Ok(Self::list()?.into_iter().find(|mount| self.is_same(mount)))
+    pub fn everywhere(&self) -> io::Result<Vec<Self>> {
+        let mut mounts = Self::list()?;
+        mounts.retain(|mount| self.is_same(mount));
+        Ok(mounts)
     }
 
-    /// Whether the same filesystem is mounted anywhere: a bind mount keeps it when the first one goes.
+    /// The pool that is mounted on the directory or on one above it, the innermost; none if that is no pool.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn is_anywhere(&self) -> io::Result<bool> {
-        let is_same = |mount: &Self| mount.device == self.device && mount.kind == self.kind;
-        Ok(Self::list()?.iter().any(is_same))
+    pub(crate) fn around(path: &Path) -> io::Result<Option<Self>> {
+        let mounts = Self::list()?.into_iter();
+        let above = mounts.filter(|mount| path.starts_with(&mount.directory));
+        let innermost = above.max_by_key(|mount| mount.directory.as_os_str().len());
+        Ok(innermost.filter(Self::is_pool))
     }
 
     fn list() -> io::Result<Vec<Self>> {
@@ -68,9 +70,10 @@ impl Mounted {
         Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
     }
 
-    /// Whether both are the same mount. One that is moved or remounted stays what it is.
+    /// Whether both are mounts of the same filesystem. One that is moved or remounted stays what it is; the number of
+    /// its device may be another one's when it is gone.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.id == other.id && self.device == other.device && self.kind == other.kind
+        (&self.device, &self.kind, &self.source) == (&other.device, &other.kind, &other.source)
     }
 
     /// Whether it is a pool.
@@ -82,8 +85,7 @@ impl Mounted {
 fn parse(list: &[u8]) -> impl Iterator<Item = Mounted> {
     list.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
+        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
         let directory = path(fields.nth(1)?);
         // Optional fields end with a dash.
         fields.find(|field| *field == b"-")?;
@@ -91,7 +93,6 @@ fn parse(list: &[u8]) -> impl Iterator<Item = Mounted> {
         let source = path(fields.next()?);
         let mut options = fields.next()?.split(|byte| *byte == b',');
         Some(Mounted {
-            id,
             directory,
             device,
             kind,
@@ -147,7 +148,7 @@ mod tests {
         let pool = found("/c").expect("it is listed");
         assert!(pool.is_pool() && pool.is_read_only);
         assert_eq!(pool.source, Path::new("/pool\\one"));
-        assert_eq!((pool.id, pool.device.as_str()), (32, "0:33"));
+        assert_eq!(pool.device, "0:33");
         assert_eq!(pool.device_number(), Some(33));
         assert_eq!(found("/a"), None);
         assert_eq!(unescaped(b"/pool\\134one\\"), b"/pool\\one\\");

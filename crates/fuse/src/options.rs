@@ -25,6 +25,8 @@ pub struct Options {
     pub no_recovery: bool,
     /// Do not renew access times.
     pub no_atime: bool,
+    /// Listing a directory never renews its access time.
+    pub no_directory_atime: bool,
     /// Each write is followed by what `fsync` does, times included.
     pub sync: bool,
     /// Let fences msync, where the pool is no persistent memory.
@@ -108,6 +110,7 @@ impl Default for Options {
             read_only: false,
             no_recovery: false,
             no_atime: false,
+            no_directory_atime: false,
             sync: false,
             msync: false,
             populate: false,
@@ -162,8 +165,10 @@ impl Options {
             "noatime" => self.no_atime = true,
             // Access times are renewed when they are a day old or not after the last change.
             "atime" | "relatime" | "norelatime" => self.no_atime = false,
-            // What is done anyhow: times alone are written later. Directories have access times as files have.
-            "lazytime" | "nolazytime" | "diratime" | "nodiratime" => {}
+            // What is done anyhow: times alone are written later.
+            "lazytime" | "nolazytime" => {}
+            "diratime" => self.no_directory_atime = false,
+            "nodiratime" => self.no_directory_atime = true,
             "sync" => self.sync = true,
             "async" => self.sync = false,
             "msync" => self.msync = true,

@@ -58,6 +58,8 @@ pub struct MountOptions {
     pub populate: bool,
     /// Do not update access times.
     pub no_atime: bool,
+    /// Never renew access times of directories.
+    pub no_directory_atime: bool,
     /// Which files are reached by memory access.
     pub dax: DaxMode,
     /// Bytes of memory for files without DAX. 0: 256 MiB.

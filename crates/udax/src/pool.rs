@@ -211,9 +211,6 @@ impl Pool {
         {
             tracing::error!(%error, "bad blocks are not listed; they will be met again");
         }
-        if !self.health.is_damaged() {
-            self.free_empty_chunks_beyond(0);
-        }
         self.note_journal(self.journal.close())?;
         written.and(self.deep_flush_if_allowed())
     }

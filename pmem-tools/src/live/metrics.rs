@@ -112,13 +112,26 @@ impl Place {
         Ok(Self::Page(addresses))
     }
 
-    /// Takes the place; a file is made with the first metrics.
+    /// Takes the place for metrics of what is about to be mounted on `directory`; a file is made with the first
+    /// metrics.
     ///
     /// # Errors
-    /// The address cannot be listened on; the file is there and holds something else than metrics of a pool.
-    pub(crate) fn open(self) -> anyhow::Result<Target> {
+    /// The address cannot be listened on; the file is there and holds something else than metrics of a pool, or would
+    /// be on the mount: what the pool has there is not known yet, and writing it would wait for itself.
+    pub(crate) fn open(self, directory: &Path) -> anyhow::Result<Target> {
         match self {
             Self::File(path) => {
+                let above = path.parent().and_then(|above| above.canonicalize().ok());
+                let directory = directory.canonicalize().ok();
+                if above
+                    .zip(directory)
+                    .is_some_and(|(above, directory)| above.starts_with(directory))
+                {
+                    bail!(
+                        "{}: metrics of a mount do not go to a file on it",
+                        crate::name::shown(&path)
+                    );
+                }
                 ensure_replaceable(&path)?;
                 Ok(Target::File(path))
             }
@@ -324,7 +337,7 @@ mod tests {
         for refused in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9180", "/nowhere/at/all/f", "/"] {
             assert!(Place::parse(refused).is_err(), "{refused}");
         }
-        let open = |text: &str| Place::parse(text).and_then(Place::open);
+        let open = |text: &str| Place::parse(text).and_then(|place| place.open(Path::new("/nowhere")));
         assert!(matches!(open("127.0.0.1:0").unwrap(), Target::Page(_)));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("udax:1.prom");

@@ -27,14 +27,15 @@ pub(crate) const USAGE: u8 = 1;
 ///
 ///    /dev/dax0.0  /srv/data  udax  defaults,noatime  0  0
 ///
-/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes it
-/// read-only or writable without this command: 'mount -i -o remount,ro DIRECTORY'.
+/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes
+/// a writable mount read-only, and writable again: 'mount -i -o remount,ro DIRECTORY'.
 ///
 /// Options, separated by commas after -o:
 ///
 ///   ro, rw           change nothing (needs a pool that was closed cleanly), or all (the default)
 ///   norecovery       with ro: show a pool that was not closed cleanly, and leave it so
 ///   noatime          never renew access times
+///   nodiratime       never renew those of directories
 ///   relatime         renew them when they are a day old or not after the last change (the default)
 ///   lazytime         accepted: times alone are always written later
 ///   sync             each write is followed by what fsync does

@@ -50,7 +50,7 @@ pub(super) fn serve(
         tracing::debug!(%error, "no more descriptors");
     }
     // Before the pool is opened: an address that is taken is no reason to replay a journal.
-    let metrics = metrics.map(Place::open).transpose()?;
+    let metrics = metrics.map(|metrics| metrics.open(directory)).transpose()?;
     if ready == Ready::Tell {
         daemon::detach()?;
     }
@@ -98,16 +98,17 @@ fn mount_and_serve(
     };
     let source = source.with_mount(facts);
     let serving = mount.start()?;
-    // Their files may lie on the mount itself.
+    // What serves them may lie on the mount itself.
     let shown = metrics.map(|target| target.start(source.clone())).transpose();
     let live = live::Server::start(source);
-    let told = nothing
-        .filter(|_| shown.is_ok())
-        .map(|nothing| daemon::tell_ready(&nothing));
+    let told = nothing.filter(|_| shown.is_ok()).map(daemon::tell_serving);
     let (metrics, failure) = match (shown, told.transpose()) {
         (Ok(metrics), Ok(_)) => (metrics, None),
         (Err(error), _) | (_, Err(error)) => {
-            stopper.stop()?;
+            // Nobody would end what cannot be unmounted.
+            if let Err(why) = stopper.stop() {
+                return Err(error.context(why));
+            }
             (None, Some(error))
         }
     };
@@ -139,6 +140,7 @@ fn open(pool: &Path, options: &Options) -> anyhow::Result<Filesystem> {
         read_only: options.read_only && !options.no_recovery,
         private: options.no_recovery,
         no_atime: options.no_atime || options.read_only,
+        no_directory_atime: options.no_directory_atime,
         msync: options.msync,
         populate: options.populate,
         dax: options.dax,

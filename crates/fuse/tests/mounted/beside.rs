@@ -55,7 +55,10 @@ fn what_the_kernel_is_told_of_it_asks_for_anew() {
     drop(file);
 
     let new = open("new").stat().unwrap().ino;
-    assert!(!place.path("new").exists(), "it is not remembered, and nothing is shown here");
+    assert!(
+        !place.path("new").exists(),
+        "it is not remembered, and nothing is shown here"
+    );
     kernel.entry(ROOT, b"new").unwrap();
     assert_eq!(fs::metadata(place.path("new")).unwrap().ino(), new.raw());
     filesystem.unlink("gone").unwrap();

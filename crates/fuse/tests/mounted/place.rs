@@ -65,6 +65,7 @@ impl Place {
         let mount_options = MountOptions {
             read_only: options.read_only,
             no_atime: options.no_atime,
+            no_directory_atime: options.no_directory_atime,
             dax: options.dax,
             cache_bytes: options.cache_bytes,
             ..MountOptions::default()

@@ -2,6 +2,7 @@
 
 use std::io::IoSliceMut;
 
+use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, Timestamp};
 use udax_sync::ReadGuard;
 use udax_sync::atomic::Ordering;
@@ -104,7 +105,8 @@ impl Pool {
         state: ReadGuard<'_, InodeState>,
         looks_at_age: bool,
     ) -> bool {
-        if self.options.no_atime || self.options.read_only {
+        let is_kept = inode.kind == FileKind::Directory && self.options.no_directory_atime;
+        if self.options.no_atime || self.options.read_only || is_kept {
             return false;
         }
         let Ok(line) = Line::read(self, inode) else {

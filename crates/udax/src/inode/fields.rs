@@ -159,7 +159,12 @@ impl Pool {
 
     /// A directory's parent.
     pub(crate) fn inode_parent(&self, inode: &Inode) -> Result<InodeNo> {
-        Ok(InodeNo(self.word(inode.field(offset::PARENT))?))
+        let parent = InodeNo(self.word(inode.field(offset::PARENT))?);
+        // Looked at after the word: of a directory that is gone it may be anything.
+        match self.inode_table.is_at(inode.ino, inode.at) {
+            true => Ok(parent),
+            false => Err(Error::Stale(inode.ino)),
+        }
     }
 
     /// Mode (low half) and flags (high half).

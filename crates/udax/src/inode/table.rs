@@ -31,9 +31,13 @@ const LISTS: usize = 16;
 const NEW_CHUNKS: u64 = 4;
 /// Existing chunks looked at before new ones are made.
 const SCAN_CHUNKS: usize = 8;
-/// Empty chunks that are kept for the next inodes: 1 MiB. With more, all are freed, which costs a record for every
-/// thousand inodes.
+/// Empty chunks that may gather: 1 MiB. With more, half as many are kept for the next inodes and the rest is freed,
+/// which costs a record for a thousand inodes, and one for 64 to make such chunks again.
 const KEPT_CHUNKS: u64 = 256;
+/// No chunk has this number or a higher one: there would be no cell for it.
+const END: u64 = 1 << 27;
+/// Numbers without a chunk that a look for them gives.
+const GAPS: usize = 4096;
 /// Chunks freed with one record: with their bits and their tree's changes far below a record's limit.
 const CHUNKS_PER_RECORD: usize = 64;
 /// A chunk's bits when all its numbers are in lists.
@@ -42,6 +46,7 @@ const ALL_LISTED: u32 = 0xffff;
 const BLOCK_MASK: u64 = (1 << 48) - 1;
 const PAGE: usize = 1 << 13;
 const PAGES: usize = 1 << 14;
+const _: () = assert!(PAGE * PAGES == 1 << 27 && END <= inode::MAX_CHUNK);
 
 /// The inode table of an open pool.
 #[derive(Debug)]
@@ -71,8 +76,12 @@ struct ChunkCell {
 #[derive(Debug)]
 struct TableState {
     root: TreeRoot,
-    /// The number of the next new chunk.
+    /// The number of the next chunk that is new.
     next_chunk: u64,
+    /// Numbers of chunks that were freed, which are used first: numbers are finite.
+    freed: Vec<u64>,
+    /// Empty chunks could not be freed: only a full pool tries again.
+    keeps_empty: bool,
     /// Where the look for free numbers in existing chunks continues; `None` when all have been seen.
     scan: Option<u64>,
 }
@@ -89,6 +98,8 @@ impl InodeTable {
         let state = TableState {
             root,
             next_chunk: 0,
+            freed: Vec::new(),
+            keeps_empty: false,
             scan: Some(0),
         };
         Self {
@@ -340,13 +351,11 @@ impl InodeTable {
 
     /// Makes `count` chunks, durably, and gives their numbers, ascending.
     fn make_chunks(&self, pool: &Pool, state: &mut TableState, count: u64) -> Result<Vec<InodeNo>> {
+        let numbers = Self::numbers_for(pool, state, usize::try_from(count).unwrap_or(1))?;
         let mut update = Update::new(pool);
         let mut tree = Tree::new(IDENTITY, state.root);
         let mut made: SmallVec<[(u64, BlockNo); 4]> = SmallVec::new();
-        for chunk in (state.next_chunk..).take(usize::try_from(count).unwrap_or(1)) {
-            if chunk > inode::MAX_CHUNK || self.cell(chunk).is_none() {
-                return Err(Error::NoSpace { needed: 1, free: 0 });
-            }
+        for chunk in numbers {
             let block = update.allocate_metadata(made.last().map_or(BlockNo(0), |(_, block)| *block))?;
             tree.insert_new(&mut update, chunk, &block.raw().to_le_bytes())?;
             made.push((chunk, block));
@@ -354,7 +363,10 @@ impl InodeTable {
         update.set_pool_root(PoolTree::InodeTable, tree.root);
         update.commit()?;
         state.root = tree.root;
-        state.next_chunk += count;
+        let again = made.len().min(state.freed.len());
+        state.freed.truncate(state.freed.len() - again);
+        let last = made.last().map_or(0, |(chunk, _)| chunk + 1);
+        state.next_chunk = state.next_chunk.max(last);
         self.limit.store(state.next_chunk, Ordering::Relaxed);
         let mut numbers = Vec::with_capacity(made.len() * 16);
         for (chunk, block) in made {
@@ -369,6 +381,39 @@ impl InodeTable {
         Ok(numbers)
     }
 
+    /// Numbers for `count` chunks, ascending. They are still free when making them fails.
+    fn numbers_for(pool: &Pool, state: &mut TableState, count: usize) -> Result<SmallVec<[u64; 4]>> {
+        if state.freed.is_empty() && state.next_chunk >= END {
+            Self::find_gaps(pool, state)?;
+        }
+        let freed = state.freed.iter().rev().copied();
+        let mut numbers: SmallVec<[u64; 4]> = freed.chain(state.next_chunk..END).take(count).collect();
+        if numbers.len() < count {
+            return Err(Error::NoSpace { needed: 1, free: 0 });
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Looks for numbers of chunks that were freed before the pool was opened.
+    #[cold]
+    fn find_gaps(pool: &Pool, state: &mut TableState) -> Result<()> {
+        let tree = Tree::new(IDENTITY, state.root);
+        let mut cursor = Cursor::starting_at(0);
+        let mut next = 0;
+        let mut found = Vec::new();
+        while let Some(batch) = cursor.next_batch(&tree, pool)? {
+            for (chunk, _) in batch.iter() {
+                found.extend((next..check_chunk(chunk)?.min(END)).take(GAPS - found.len()));
+                next = chunk + 1;
+            }
+        }
+        found.extend((next..END).take(GAPS - found.len()));
+        // They are taken from the end.
+        state.freed = found.into_iter().rev().collect();
+        Ok(())
+    }
+
     /// Frees the chunks of which every inode is free. Only when the pool is full: it may look at all free numbers.
     pub(crate) fn free_empty_chunks(&self, pool: &Pool) -> Result<()> {
         let mut state = self.tree.write();
@@ -376,27 +421,37 @@ impl InodeTable {
             let found = self.scan(pool, &mut state)?;
             self.add_to(self.list(), found);
         }
-        self.free_known(pool, &mut state)
+        state.keeps_empty = false;
+        self.free_known(pool, &mut state, 0)
     }
 
-    /// Frees the chunks that are known to be empty, if they are more than `kept`. Not while somebody makes or frees
-    /// some.
-    fn free_beyond(&self, pool: &Pool, kept: u64) -> Result<()> {
-        if self.empty.load(Ordering::Relaxed) <= kept {
+    /// Whether more empty chunks are known than may gather.
+    fn has_many_empty(&self) -> bool {
+        self.empty.load(Ordering::Relaxed) > KEPT_CHUNKS
+    }
+
+    /// Frees all but half as many empty chunks as may gather. Not while somebody makes or frees some.
+    #[cold]
+    fn free_surplus(&self, pool: &Pool) -> Result<()> {
+        let Some(mut state) = self.tree.try_write().filter(|state| !state.keeps_empty) else {
             return Ok(());
-        }
-        match self.tree.try_write() {
-            Some(mut state) => self.free_known(pool, &mut state),
-            None => Ok(()),
-        }
+        };
+        let kept = usize::try_from(KEPT_CHUNKS / 2).unwrap_or(0);
+        let freed = self.free_known(pool, &mut state, kept);
+        state.keeps_empty = freed.is_err();
+        freed
     }
 
-    fn free_known(&self, pool: &Pool, state: &mut TableState) -> Result<()> {
+    /// Frees the chunks that are known to be empty, but for the first `kept`.
+    fn free_known(&self, pool: &Pool, state: &mut TableState, kept: usize) -> Result<()> {
         if self.empty.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let (chunks, rest) = self.take_empty_chunks();
+        let (mut chunks, rest) = self.take_empty_chunks();
         self.add_to(self.list(), rest);
+        let surplus = chunks.split_off(kept.min(chunks.len()));
+        self.add_to(self.list(), chunks.into_iter().flat_map(numbers_of));
+        let chunks = surplus;
         for (index, batch) in chunks.chunks(CHUNKS_PER_RECORD).enumerate() {
             if let Err(error) = self.free_chunks(pool, state, batch) {
                 let kept = chunks.iter().skip(index * CHUNKS_PER_RECORD);
@@ -452,6 +507,7 @@ impl InodeTable {
         update.set_pool_root(PoolTree::InodeTable, tree.root);
         update.commit()?;
         state.root = tree.root;
+        state.freed.extend(chunks);
         for cell in cells() {
             if cell.listed.swap(0, Ordering::Relaxed) == ALL_LISTED {
                 self.empty.fetch_sub(1, Ordering::Relaxed);
@@ -469,15 +525,14 @@ impl InodeTable {
 }
 
 impl Pool {
-    /// The number of an inode that is freed can be used again, and empty chunks do not gather.
+    /// The number of an inode that is freed can be used again, and empty chunks do not gather: those that stay are
+    /// freed when the pool is full.
     pub(crate) fn give_number_back(&self, ino: InodeNo) {
         self.inode_table.give_back(ino);
-        self.free_empty_chunks_beyond(KEPT_CHUNKS);
-    }
-
-    /// Frees inode chunks without an inode, but for `kept`. Those that stay are freed when the pool is full.
-    pub(crate) fn free_empty_chunks_beyond(&self, kept: u64) {
-        if let Err(error) = self.inode_table.free_beyond(self, kept) {
+        if self.inode_table.has_many_empty()
+            && self.check_writable().is_ok()
+            && let Err(error) = self.inode_table.free_surplus(self)
+        {
             tracing::warn!(%error, "empty chunks of inodes are not freed");
         }
     }
@@ -523,4 +578,33 @@ pub(crate) fn next_generation(pool: &Pool, ino: InodeNo, at: ByteOffset) -> Resu
     let unused = || pool.journal.last_sequence().raw();
     let before = if words[2] == 0 { unused() } else { words[2] };
     Ok(before.wrapping_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use udax_pmem::Region;
+
+    use super::*;
+    use crate::{Filesystem, FormatOptions, MountOptions, NewInode};
+
+    #[test]
+    fn when_all_numbers_have_been_used_those_without_a_chunk_are_found() {
+        let region = Region::anonymous(32 << 20, None).unwrap();
+        Filesystem::format_region(&region, &FormatOptions::default()).unwrap();
+        let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+        let create = |name: &str| fs.create_dir(name, NewInode::with_permissions(0o755));
+        create("first").unwrap();
+        let table = &fs.pool().inode_table;
+        table.tree.write().next_chunk = END;
+        table.limit.store(END, Ordering::Relaxed);
+        // More than the chunks that are there have room for.
+        for number in 0..1000 {
+            create(&number.to_string()).unwrap();
+        }
+        let numbers = (0..1000).map(|number| fs.stat(number.to_string()).unwrap().ino.raw());
+        let numbers: std::collections::BTreeSet<u64> = numbers.collect();
+        assert_eq!(numbers.len(), 1000);
+        assert!(numbers.last().is_some_and(|last| *last < 2000), "{numbers:?}");
+        fs.close().unwrap();
+    }
 }

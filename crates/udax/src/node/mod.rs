@@ -7,7 +7,8 @@
 //!
 //! `names` makes, finds, moves and removes names in a directory; this file is the rest.
 //!
-//! Locks: making and dropping a node takes its inode's lock shared; no other lock of the pool may be held.
+//! Locks: making a node takes its inode's lock shared, dropping one shared or, to write an access time, alone; no other
+//! lock of the pool may be held.
 
 mod names;
 
@@ -224,11 +225,13 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.pool.finish_use(&self.inode);
         // A number that is buried while it is held is given back by the last holder: one of the two sees the other,
-        // as both have the inode's lock.
+        // as both have the inode's lock. In the same way whoever renews a time that only a holder or a close can write
+        // sees none, or is seen here.
         if self.inode.count_release() {
             self.pool.give_number_back(self.inode.ino);
+        } else {
+            self.pool.finish_use(&self.inode);
         }
     }
 }

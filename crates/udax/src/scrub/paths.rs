@@ -47,7 +47,11 @@ impl Scrub<'_> {
         let inode = self.pool.inodes.get(self.pool, directory)?;
         let mut cookie = 0;
         loop {
-            let entries = self.pool.read_dir(&inode, cookie, ENTRIES)?;
+            // Nobody has listed it, for its access time.
+            let entries = {
+                let _state = inode.read()?;
+                self.pool.collect_entries(&inode, cookie, ENTRIES)?
+            };
             let Some(last) = entries.last() else { return Ok(()) };
             cookie = last.cookie;
             for entry in entries {

@@ -54,9 +54,25 @@ fn to_list_a_directory_and_to_read_a_link_renews_their_access_times_for_good() {
     let now: Vec<i64> = renewed.iter().map(|path| accessed(&fs, path)).collect();
     assert!(now.iter().all(|time| *time > OLD.seconds), "{now:?}");
     // Renewed once a day, not with each listing.
-    let before = fs.stat_link("dir-path").unwrap().change;
-    fs.read_dir("dir-path", 0, 10).unwrap();
-    assert_eq!(fs.stat_link("dir-path").unwrap().change, before);
+    let renewed_at = fs.stat_link("dir-path").unwrap().atime;
+    let hours_ago = |hours: i64| {
+        Some(SetTime::To(Timestamp {
+            seconds: renewed_at.seconds - hours * 3600,
+            nanoseconds: 5,
+        }))
+    };
+    for (accessed, is_renewed) in [(1, false), (25, true)] {
+        let set = SetAttributes {
+            atime: hours_ago(accessed),
+            mtime: hours_ago(30),
+            ..SetAttributes::default()
+        };
+        let before = fs.set_attributes("dir-handle", set).unwrap().atime;
+        fs.read_dir("dir-handle", 0, 10).unwrap();
+        let after = fs.stat_link("dir-handle").unwrap().atime;
+        assert_eq!(after != before, is_renewed, "{accessed} hours ago");
+    }
+    let now: Vec<i64> = renewed.iter().map(|path| accessed(&fs, path)).collect();
     // Written without a sync or a close.
     let crashed = pool.crash_copy("crashed.pool");
     fs.close().unwrap();
