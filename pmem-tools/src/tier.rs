@@ -1,8 +1,6 @@
 //! `udax tier`: moves files between a pool and its data device.
 
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -85,7 +83,7 @@ impl To {
         let mut flags = ioctl_getflags(&file)
             .with_context(|| format!("{shown}: cannot look at its flags; is it on a mounted pool?"))?;
         // Of a mount of somebody else's nobody tells, and the flag is all there is.
-        let device = File::from(file.try_clone()?).metadata()?.dev();
+        let device = rustix::fs::fstat(&file)?.st_dev;
         if self == Self::Data && find::mounted(device)?.is_some_and(|pool| pool.space.device.is_none()) {
             bail!("{shown}: {NO_DEVICE}");
         }

@@ -151,6 +151,7 @@ mod tests {
         let blocks = found.runs.iter().flat_map(|run| run.start.raw()..run.end().raw());
         assert_eq!(blocks.collect::<Vec<_>>(), lost);
         assert_eq!(found.runs.len(), 5);
+        assert_eq!(found.runs, region.lost_blocks());
         let within: Vec<_> = found.within(BlockRange::new(BlockNo(16), 496)).collect();
         assert_eq!(
             within,

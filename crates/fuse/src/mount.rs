@@ -240,41 +240,36 @@ impl Stopper {
         };
         let places = self.places().map_err(failed(&self.directory))?;
         for place in places.iter().rev() {
-            self.leave(&place.directory).map_err(failed(&place.directory))?;
+            leave(place).map_err(failed(&place.directory))?;
         }
         Ok(())
-    }
-
-    /// Unmounts one of its places.
-    fn leave(&self, directory: &Path) -> io::Result<()> {
-        let topmost = Mounted::find(directory)?;
-        if !self
-            .own
-            .iter()
-            .zip(&topmost)
-            .any(|(own, topmost)| own.is_same(topmost))
-        {
-            return Err(io::Error::other(
-                "something else is mounted over it: unmount that first",
-            ));
-        }
-        match unmount(directory, UnmountFlags::empty()) {
-            Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
-            other => return other,
-        }
-        tracing::warn!(directory = %directory.display(), "in use: those who use it lose it");
-        if let Ok(root) = std::fs::File::open(directory)
-            && let Err(error) = rustix::fs::syncfs(&root)
-        {
-            tracing::warn!(%error, "not all that was written through mappings is durable");
-        }
-        unmount(directory, UnmountFlags::FORCE | UnmountFlags::DETACH)
     }
 
     /// Where it is mounted now, the latest last.
     fn places(&self) -> io::Result<Vec<Mounted>> {
         self.own.as_ref().map_or(Ok(Vec::new()), Mounted::everywhere)
     }
+}
+
+/// Unmounts one of the places of a mount.
+fn leave(place: &Mounted) -> io::Result<()> {
+    let directory = &place.directory;
+    if !Mounted::find(directory)?.is_some_and(|topmost| topmost.is_same(place)) {
+        return Err(io::Error::other(
+            "something else is mounted over it: unmount that first",
+        ));
+    }
+    match unmount(directory, UnmountFlags::empty()) {
+        Err(why) if why.kind() == io::ErrorKind::ResourceBusy => {}
+        other => return other,
+    }
+    tracing::warn!(directory = %directory.display(), "in use: those who use it lose it");
+    if let Ok(root) = std::fs::File::open(directory)
+        && let Err(error) = rustix::fs::syncfs(&root)
+    {
+        tracing::warn!(%error, "not all that was written through mappings is durable");
+    }
+    unmount(directory, UnmountFlags::FORCE | UnmountFlags::DETACH)
 }
 
 /// Unmounts `directory`; with `lazy` at once, and for those who use it when they are done.
@@ -338,7 +333,8 @@ fn check_directory(directory: &Path) -> Result<PathBuf, MountError> {
     let failed = |why: io::Error| {
         let is_gone = why.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error());
         // So answers a connection that has ended (the kernel's `fuse_dentry_revalidate`).
-        match Mounted::around(directory).ok().flatten().filter(|_| is_gone) {
+        let around = is_gone.then(|| Mounted::around(directory));
+        match around.and_then(Result::ok).flatten() {
             Some(mounted) => MountError::Gone {
                 directory: mounted.directory,
             },

@@ -82,9 +82,8 @@ pub(super) fn start(
 fn wait_until_served(daemon: &mut Child, place: &Path) -> anyhow::Result<Option<ExitStatus>> {
     let begin = Instant::now();
     loop {
-        let is_pool = || Mounted::find(place).is_ok_and(|found| found.is_some_and(|mount| mount.is_pool()));
         // Where somebody has mounted something else over it, it is not seen.
-        if (rustix::fs::statvfs(place).is_ok() && is_pool()) || begin.elapsed() > COVERED {
+        if (rustix::fs::statvfs(place).is_ok() && has_pool(place)) || begin.elapsed() > COVERED {
             return Ok(None);
         }
         let ended = daemon.try_wait().context("cannot hear of the daemon")?;
@@ -93,6 +92,11 @@ fn wait_until_served(daemon: &mut Child, place: &Path) -> anyhow::Result<Option<
         }
         thread::sleep(POLL);
     }
+}
+
+/// Whether the topmost mount there is a pool.
+fn has_pool(directory: &Path) -> bool {
+    Mounted::find(directory).is_ok_and(|found| found.is_some_and(|mount| mount.is_pool()))
 }
 
 /// Whether a pool is mounted there whose process is gone.
@@ -104,7 +108,7 @@ fn is_dead(directory: &Path) -> bool {
     matches!(
         errno,
         Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
-    ) && Mounted::find(directory).is_ok_and(|found| found.is_some_and(|mount| mount.is_pool()))
+    ) && has_pool(directory)
 }
 
 /// In the daemon, before it opens anything: what the caller has open, and which signals it blocks, ends with it.
