@@ -101,10 +101,13 @@ fn mount_and_serve(
     // What serves them may lie on the mount itself.
     let shown = metrics.map(|target| target.start(source.clone())).transpose();
     let live = live::Server::start(source);
-    let told = nothing.filter(|_| shown.is_ok()).map(daemon::tell_serving);
-    let (metrics, failure) = match (shown, told.transpose()) {
-        (Ok(metrics), Ok(_)) => (metrics, None),
-        (Err(error), _) | (_, Err(error)) => {
+    let shown = shown.and_then(|metrics| {
+        nothing.map(daemon::tell_serving).transpose()?;
+        Ok(metrics)
+    });
+    let (metrics, failure) = match shown {
+        Ok(metrics) => (metrics, None),
+        Err(error) => {
             // Nobody would end what cannot be unmounted.
             if let Err(why) = stopper.stop() {
                 return Err(error.context(why));
