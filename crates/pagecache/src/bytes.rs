@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::arena::Arena;
-use crate::page::{PAGE, in_memory};
+use crate::page::{MAX_ORDER, PAGE, in_memory};
 
 /// Bytes of the processor's lines.
 const LINE: usize = 64;
@@ -20,13 +20,15 @@ const PREFETCHED: usize = 512;
 /// Memory of a power of two of pages, aligned to its own size.
 ///
 /// # Invariants
-/// `at` is what the arena has given for the order: [`Bytes::len`] bytes, aligned to as many, which are initialised;
-/// only `drop` gives it back.
+/// `tagged` is what the arena has given for the order, plus the order: [`Bytes::len`] bytes, aligned to as many, which
+/// are initialised; only `drop` gives it back.
 pub(crate) struct Bytes {
-    at: NonNull<u8>,
-    order: u8,
+    /// Together, so that what a hit needs of a folio is on one line. A page is larger than any order.
+    tagged: NonNull<u8>,
     arena: Arc<Arena>,
 }
+
+const _: () = assert!(1 << MAX_ORDER < PAGE, "the order fits below the address");
 
 // SAFETY: the memory belongs to this value alone; all access is by copies that may run beside each other.
 unsafe impl Send for Bytes {}
@@ -38,22 +40,36 @@ impl Bytes {
     pub(crate) fn zeroed(arena: &Arc<Arena>, order: u8) -> Option<Self> {
         let at = arena.take(order)?;
         let bytes = Self {
-            at,
-            order,
+            tagged: at.map_addr(|addr| addr | usize::from(order)),
             arena: Arc::clone(arena),
         };
         bytes.zero(0..bytes.len());
         Some(bytes)
     }
 
+    /// It has `1 << order` pages.
     #[inline]
     pub(crate) fn order(&self) -> u8 {
-        self.order
+        let [order, ..] = self.tag().to_le_bytes();
+        order
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        in_memory(PAGE << self.order)
+        in_memory(PAGE) << self.tag()
+    }
+
+    #[inline]
+    fn tag(&self) -> usize {
+        self.tagged.addr().get() & (in_memory(PAGE) - 1)
+    }
+
+    /// The first byte.
+    #[inline]
+    fn at(&self) -> NonNull<u8> {
+        let tag = self.tag();
+        // SAFETY: the tag was added to what the arena gave.
+        unsafe { self.tagged.sub(tag) }
     }
 
     /// Has the processor fetch what a copy of `len` bytes from `at` on meets first.
@@ -69,7 +85,7 @@ impl Bytes {
     pub(crate) fn address_of(&self, at: usize, len: usize) -> NonNull<u8> {
         let _ = self.part(at, len);
         // SAFETY: at most the end of the allocation, as just checked.
-        unsafe { self.at.add(at) }
+        unsafe { self.at().add(at) }
     }
 
     fn part(&self, at: usize, len: usize) -> *mut u8 {
@@ -79,7 +95,7 @@ impl Bytes {
             self.len()
         );
         // SAFETY: at most the end of the allocation, as just checked.
-        unsafe { self.at.as_ptr().add(at) }
+        unsafe { self.at().as_ptr().add(at) }
     }
 
     /// Copies bytes from `at` on into `to`.
@@ -138,7 +154,7 @@ impl Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        self.arena.give_back(self.at, self.order);
+        self.arena.give_back(self.at(), self.order());
     }
 }
 

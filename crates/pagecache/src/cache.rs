@@ -117,7 +117,7 @@ pub(crate) struct Looks {
 /// The numbers of a [`Cache`], at about one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Statistics {
-    /// Pages of folios.
+    /// Pages of folios. At most `budget`, unless `over_budget` has grown.
     pub cached: u64,
     /// Of these, dirty ones.
     pub dirty: u64,
@@ -190,10 +190,12 @@ impl Cache {
     pub fn statistics(&self) -> Statistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (memory, kept) = self.arena.bytes();
+        // Before `over_budget`, which says why it is more than the budget.
+        let cached = self.counts.cached.load(Ordering::Acquire);
         Statistics {
             memory,
             kept,
-            cached: read(&self.counts.cached),
+            cached,
             dirty: read(&self.counts.dirty),
             under_write: read(&self.counts.under_write),
             evicted: read(&self.counts.evicted),

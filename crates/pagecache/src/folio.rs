@@ -63,6 +63,7 @@ impl WaitKey for Key {
 
 /// What each page is.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct PageStates {
     /// Its bytes are those of the file.
     pub(crate) uptodate: Bits,
@@ -81,7 +82,7 @@ pub(crate) struct Pins {
     pub(crate) write: AtomicU32,
 }
 
-/// A piece of the cache. What every read and write looks at comes first, so that it is on few lines.
+/// A piece of the cache. What every read and write looks at comes first, and is on one line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Folio {
@@ -96,6 +97,13 @@ pub(crate) struct Folio {
     pub(crate) mapping: Weak<Mapping>,
     pub(crate) cache: Arc<Cache>,
 }
+
+// Of a small folio, all but what it takes to give its space up is there; model checkers have larger atomics.
+#[cfg(not(any(loom, shuttle)))]
+const _: () = assert!(
+    std::mem::offset_of!(Folio, pages) + std::mem::offset_of!(PageStates, reserved) == 64,
+    "what a hit looks at is one line"
+);
 
 impl Folio {
     /// A folio of zeros, locked, of which no page is uptodate; none if there is no memory.

@@ -30,13 +30,25 @@ impl Drop for Room<'_> {
 }
 
 impl Cache {
-    /// Takes `pages` of the budget, and removes folios until it is kept, as far as that goes without waiting. Taken
-    /// first: of two that make room at once, neither counts on the other's.
+    /// Takes `pages` of the budget, and removes folios for them, as far as that goes without waiting. They are taken
+    /// before the folio is there: of two that make room at once, neither counts on the other's. More than the budget is
+    /// taken only when nothing can go, which is counted.
     pub(crate) fn claim(&self, pages: u64) -> Room<'_> {
-        self.counts.cached.fetch_add(pages, Ordering::Relaxed);
-        if !self.shrink(self.limits.pages) {
-            self.counts.over_budget.fetch_add(1, Ordering::Relaxed);
-            self.alarm.ring();
+        let limit = self.limits.pages;
+        let with_them = |cached: u64| Some(cached + pages).filter(|sum| *sum <= limit);
+        let cached = &self.counts.cached;
+        while cached
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, with_them)
+            .is_err()
+        {
+            // When room was made and is gone again, somebody else has it, and goes on.
+            if !self.shrink(limit.saturating_sub(pages)) {
+                self.counts.over_budget.fetch_add(1, Ordering::Relaxed);
+                // Pairs with the Acquire of `statistics`: whoever sees more than the budget sees why.
+                cached.fetch_add(pages, Ordering::Release);
+                self.alarm.ring();
+                break;
+            }
         }
         Room { cache: self, pages }
     }

@@ -6,14 +6,14 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use crate::contest::Contest;
 use crate::report::{CacheCounts, Kind};
 
-/// Pages that each thread may have asked for beside the budget: they are counted before others go for them.
-const ASKED: u64 = 64;
+/// Pages that each thread may have beside the budget when nothing could go, as what others have is locked or pinned.
+const BESIDE: u64 = 64;
 
 /// The most that was seen, and what there was at the start.
 #[derive(Debug)]
 pub(crate) struct CacheWatch {
     before: CacheCounts,
-    /// Threads that may ask for memory at a time.
+    /// Threads that may have folios locked at a time.
     threads: u64,
     most_pages: AtomicU64,
     most_dirty: AtomicU64,
@@ -46,7 +46,9 @@ impl CacheWatch {
         let now = counts(filesystem);
         self.most_pages.fetch_max(now.most_pages, Ordering::Relaxed);
         self.most_dirty.fetch_max(now.most_dirty, Ordering::Relaxed);
-        let most = now.budget.saturating_add(self.threads.saturating_mul(ASKED));
+        let has_none_gone = now.over_budget > self.before.over_budget;
+        let beside = if has_none_gone { self.threads.saturating_mul(BESIDE) } else { 0 };
+        let most = now.budget.saturating_add(beside);
         (now.most_pages > most).then(|| {
             format!(
                 "the page cache has {} pages, of which {} are dirty: its budget is {}",

@@ -127,7 +127,7 @@ bitflags::bitflags! {
         const APPEND = 1 << 3;
         /// All of it or nothing, also if power fails (`RWF_ATOMIC`): a power of two of bytes, at most
         /// [`MAX_ATOMIC_BYTES`], at a multiple of that. `Invalid` for others, and where free space is too scattered.
-        /// `NotSupported` in the page cache: files without DAX are opened with [`OpenFlags::DIRECT`] for it.
+        /// It goes past the page cache, as with [`OpenFlags::DIRECT`], where `RWF_ATOMIC` is refused without that.
         const ATOMIC = 1 << 4;
     }
 }

@@ -164,10 +164,12 @@ fn several_files_in_a_small_cache_stay_within_its_budget() {
             });
         }
     });
-    // What is being read cannot go, and is counted before it makes room: a window of 8 pages for each.
     let most = most.load(Ordering::Relaxed);
-    assert!(most <= 64 + 4 * 8, "{most} pages");
-    assert!(world.cache.statistics().cached <= 64);
+    let end = world.cache.statistics();
+    // What is being read cannot go: a window of 8 pages for each.
+    let beside = if end.over_budget == 0 { 0 } else { 4 * 8 };
+    assert!(most <= 64 + beside, "{most} pages, {end:?}");
+    assert!(end.cached <= 64);
 }
 
 #[test]

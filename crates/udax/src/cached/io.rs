@@ -11,7 +11,7 @@ use udax_sync::fault::{Fault, is_injected};
 use udax_sync::{Mutex, Rank};
 
 use super::Beneath;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::file::{Cause, File, fitting};
 use crate::inode::{Inode, InodeState};
 use crate::options::{ReadFlags, WriteFlags};
@@ -97,19 +97,15 @@ impl File {
         offset: u64,
         flags: WriteFlags,
     ) -> Result<usize> {
+        // Pages are written back as they come; only a write past them is one record.
+        if self.is_direct() || flags.contains(WriteFlags::ATOMIC) {
+            return self.write_direct(state, bytes, offset, flags);
+        }
         if bytes.is_empty() {
             return Ok(0);
         }
         let (pool, inode) = (self.pool(), self.inode());
         let bytes = fitting(bytes, offset)?;
-        if self.is_direct() {
-            return self.write_direct(state, bytes, offset, flags);
-        }
-        if flags.contains(WriteFlags::ATOMIC) {
-            return Err(Error::NotSupported(
-                "a write through the page cache is not atomic; open the file with DIRECT",
-            ));
-        }
         pool.finish_cut(inode, state)?;
         let part = self.inode_arc().cached_or_make(pool);
         let mut wanted = CacheWrite::empty();
@@ -166,8 +162,12 @@ impl File {
         offset: u64,
         flags: WriteFlags,
     ) -> Result<usize> {
-        let (pool, inode) = (self.pool(), self.inode());
         let cause = Cause::of_write(bytes, offset, flags)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let (pool, inode) = (self.pool(), self.inode());
+        let bytes = fitting(bytes, offset)?;
         let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
         if end > pool.inode_size(inode)? {
             // The size in the pool must not cover what is only in the cache.

@@ -593,6 +593,27 @@ fn no_power_failure_shows_a_size_without_its_data() {
 }
 
 #[test]
+fn a_power_failure_leaves_all_of_an_atomic_write_or_nothing() {
+    const LEN: usize = 1 << 16;
+    let images = cut_power(
+        11,
+        |fs| {
+            let file = open(fs, "/f");
+            for step in 1..60 {
+                let written = file.write_with(&[step; LEN], 0, WriteFlags::ATOMIC);
+                assert_eq!(written.unwrap(), (0, LEN));
+            }
+        },
+        |file| {
+            let found = content(file);
+            assert!(found.is_empty() || found.len() == LEN);
+            assert!(found.iter().all(|byte| *byte == found[0]), "parts of two writes");
+        },
+    );
+    assert!(images > 20, "{images} images");
+}
+
+#[test]
 fn a_power_failure_in_a_move_leaves_the_same_bytes() {
     let data = bytes(2 * MIB + 5, 9);
     let is_there = AtomicBool::new(false);
