@@ -36,6 +36,32 @@ fn large_content_is_read_back_as_written() {
 }
 
 #[test]
+fn a_mib_is_one_request() {
+    const MIB: usize = 1 << 20;
+    let Some(place) = Place::new() else { return };
+    let file = new_file(&place, "f");
+    // Of pages of their own: the kernel counts those that it touches.
+    let mut memory = vec![7; MIB + 4096];
+    let begin = memory.as_ptr().align_offset(4096);
+    let bytes = &mut memory[begin..begin + MIB];
+    for at in 0..4 {
+        file.write_all_at(bytes, at << 20).unwrap();
+    }
+    place.wait_for_requests("write", 4);
+    // Past the kernel's cache, which reads ahead in steps of its own.
+    let direct = i32::try_from(OFlags::DIRECT.bits()).unwrap();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(direct).open(place.path("f"));
+    let file = file.unwrap();
+    for at in 0..4 {
+        bytes.fill(0);
+        file.read_exact_at(bytes, at << 20).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 7));
+    }
+    place.wait_for_requests("read", 4);
+}
+
+#[test]
 fn what_write_was_told_is_in_the_pool() {
     let Some(place) = Place::new() else { return };
     let mut file = new_file(&place, "f");
