@@ -96,15 +96,19 @@ impl BadBlocksChange<'_> {
             .insert_new(store, blocks.start.raw(), &blocks.count.to_le_bytes())
     }
 
+    /// Whether run `blocks` is listed, as [`BadBlocks::collect`] gave it.
+    fn has<S: NodeSource<Error = Error>>(&self, source: &S, blocks: BlockRange) -> Result<bool> {
+        let found = self.tree.get(source, blocks.start.raw())?;
+        Ok(found.is_some_and(|value| value.bytes.as_slice() == blocks.count.to_le_bytes()))
+    }
+
     /// Takes run `blocks` out, as [`BadBlocks::collect`] gave it.
     pub(crate) fn remove<S: NodeStore<Error = Error>>(
         &mut self,
         store: &mut S,
         blocks: BlockRange,
     ) -> Result<()> {
-        let found = self.tree.get(store, blocks.start.raw())?;
-        let is_same = found.is_some_and(|value| value.bytes.as_slice() == blocks.count.to_le_bytes());
-        if !is_same {
+        if !self.has(store, blocks)? {
             return Err(Error::Busy("the list of bad blocks has changed"));
         }
         self.tree.remove(store, blocks.start.raw())?;
@@ -174,7 +178,7 @@ impl Pool {
         self.list_bad_blocks()?;
         let mut freed = 0;
         for run in self.bad_blocks.collect(self)? {
-            if !self.mend(run)? {
+            if !self.mend_listed(run)? {
                 continue;
             }
             let mut update = Update::freeing(self);
@@ -188,8 +192,13 @@ impl Pool {
         Ok(freed)
     }
 
-    /// Whether all blocks of `run` can be stored to and read.
-    fn mend(&self, run: BlockRange) -> Result<bool> {
+    /// Stores zeros to all blocks of `run`; whether they can be stored to and read now. Not if the run is no longer
+    /// listed: somebody else has mended it, and what it holds may be a file's. Nobody takes it off the list meanwhile.
+    fn mend_listed(&self, run: BlockRange) -> Result<bool> {
+        let listed = self.bad_blocks.change();
+        if !listed.has(self, run)? {
+            return Ok(false);
+        }
         let mut is_good = true;
         for block in (run.start.raw()..run.end().raw()).map(BlockNo) {
             let at = block.offset().raw();
@@ -235,5 +244,63 @@ fn impossible(key: u64) -> Error {
     Error::Inconsistent {
         place: Place::Block(BlockNo(key)),
         what: "its run of bad blocks is impossible",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use udax_media::ByteOffset;
+    use udax_pmem::Region;
+
+    use super::*;
+    use crate::{File, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags};
+
+    fn open(fs: &Filesystem, path: &str) -> File {
+        let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
+        fs.open_file(path, flags, NewInode::with_permissions(0o600)).unwrap()
+    }
+
+    fn anonymous() -> Filesystem {
+        let region = Region::anonymous(16 << 20, None).unwrap();
+        Filesystem::format_region(&region, &FormatOptions::default()).unwrap();
+        Filesystem::open_region(region, &MountOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn what_somebody_else_has_mended_and_given_away_is_left_alone() {
+        let fs = anonymous();
+        let pool = fs.pool();
+        let file = open(&fs, "/file");
+        file.append(&[1; BLOCK_SIZE]).unwrap();
+        let at = file.extents(0, 1).unwrap()[0].pool_offset;
+        pool.region.poison(at, 1).unwrap();
+        file.truncate(0).unwrap();
+        let listed = pool.bad_blocks.collect(pool).unwrap();
+        assert_eq!(listed, [BlockRange::new(ByteOffset(at).block(), 1)]);
+        assert_eq!(pool.reuse_bad_blocks().unwrap(), 1);
+        // Its next owner's. Who has collected the list before this goes on.
+        pool.region.store(at, b"somebody's").unwrap();
+        assert!(!pool.mend_listed(listed[0]).unwrap());
+        let mut found = [0; 10];
+        pool.region.read(at, &mut found).unwrap();
+        assert_eq!(&found, b"somebody's");
+    }
+
+    #[test]
+    fn what_was_metadata_is_free_when_no_record_can_change_it_any_more() {
+        let fs = anonymous();
+        let pool = fs.pool();
+        let name = |number: u32| format!("/{number}");
+        (0..200).for_each(|number| drop(open(&fs, &name(number))));
+        let ino = fs.stat(name(100)).unwrap().ino;
+        let chunk = pool.inode_table.locate(pool, ino).unwrap().block();
+        (0..200).for_each(|number| fs.unlink(name(number)).unwrap());
+        // The records of all this are not behind a checkpoint.
+        pool.region.poison(chunk.offset().raw(), 1).unwrap();
+        pool.inode_table.free_empty_chunks(pool).unwrap();
+        assert_eq!(pool.reuse_bad_blocks().unwrap(), 1);
+        assert!(!pool.space.is_free(chunk), "a replay would change it");
+        fs.sync().unwrap();
+        assert!(pool.space.is_free(chunk));
     }
 }

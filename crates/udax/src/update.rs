@@ -288,6 +288,11 @@ impl<'p> Update<'p> {
         if self.pool.space.is_bad(blocks) {
             return self.retire(blocks);
         }
+        self.free_late(blocks)
+    }
+
+    /// Frees blocks that are available when a checkpoint has passed the update.
+    fn free_late(&mut self, blocks: BlockRange) -> Result<()> {
         let at = check_unfreed(&self.blocks.freed_metadata, blocks)?;
         self.blocks.freed_metadata.insert(at, blocks);
         self.transaction.free(blocks);
@@ -350,10 +355,18 @@ impl<'p> Update<'p> {
         Ok(())
     }
 
-    /// Takes a run of the list of bad blocks, which are good now, off the list and frees them.
+    /// Takes a run of the list of bad blocks, which are good now, off the list and frees them: available when a
+    /// checkpoint has passed the update, as records before it may change what was metadata once.
     pub(crate) fn reinstate(&mut self, blocks: BlockRange) -> Result<()> {
         self.with_bad(|bad, update| bad.remove(update, blocks))?;
-        self.free_data(blocks)
+        self.pool.space.prepare_free(blocks)?;
+        for part in self.pool.space.parts(blocks) {
+            match part.is_bad {
+                true => self.retire(part.blocks)?,
+                false => self.free_late(part.blocks)?,
+            }
+        }
+        Ok(())
     }
 
     fn with_bad<T>(
