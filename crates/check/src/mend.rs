@@ -66,7 +66,7 @@ pub(crate) fn repair(
         let bits = superblock.ro_compat;
         return Err(CheckError::NotWritable { bits });
     }
-    restore_superblocks(region, superblock, &superblocks.stale)?;
+    let lost_superblock = restore_superblocks(region, superblock, &superblocks.stale)?;
     let checkpoints = head::read_checkpoints(region, superblock);
     let was_clean = checkpoints.believed.is_some_and(|checkpoint| checkpoint.is_clean);
     let mut findings = checkpoints.findings;
@@ -101,27 +101,52 @@ pub(crate) fn repair(
     // What is only noted is made whole by the closing checkpoint.
     let is_settled = was_clean && notes.is_empty();
     let scan = run_rounds(&pool, &mut log, is_settled, &mut findings, progress)?;
-    let left: HashSet<(Place, String)> = scan
+    let lost_copies: Vec<BlockNo> = lost_superblock.into_iter().chain(log.lost_copy()).collect();
+    let mut report = Report::new(&scan, None, pool.reach().total());
+    report.was_clean = was_clean;
+    report.replayed = replayed;
+    tell(&mut report, scan, (findings, head_findings), notes, &lost_copies);
+    report.problems.extend(of_journal);
+    report.sort();
+    Ok(report)
+}
+
+/// Puts what was found into the report: by all scans (the first of them in head structures), what a crash may have
+/// left, by the last scan, and copies of head structures that stay lost.
+fn tell(
+    report: &mut Report,
+    last: Scan,
+    (mut findings, head_findings): (Vec<Finding>, usize),
+    mut notes: Vec<Finding>,
+    lost_copies: &[BlockNo],
+) {
+    let left: HashSet<(Place, String)> = last
         .findings
         .list
         .iter()
         .map(|finding| (finding.place, finding.what.clone()))
         .collect();
-    let mut report = Report::new(&scan, None, pool.reach().total());
-    report.was_clean = was_clean;
-    report.replayed = replayed;
+    let rest = findings.split_off(head_findings.min(findings.len()));
+    // What is wrong with a copy that stays lost is told once, and not as mended.
+    let is_lost = |finding: &Finding| lost_copies.iter().any(|copy| is_in(finding.place, *copy));
+    findings.retain(|finding| !is_lost(finding));
+    notes.retain(|note| !is_lost(note));
+    let lost = lost_copies.iter().map(|copy| {
+        let what = "the medium has lost this copy, and takes no other".to_owned();
+        Finding::of_pool(Place::Block(*copy), what, "").into_problem(|_| false)
+    });
+    report.problems.extend(lost);
     // The closing checkpoint has taken their place.
-    report.notes = notes
-        .into_iter()
-        .map(|note| note.into_problem(|_| true))
-        .collect();
-    for (index, finding) in findings.into_iter().enumerate() {
-        let problem = finding.into_problem(|finding| {
-            index < head_findings || !left.contains(&(finding.place, finding.what.clone()))
-        });
-        report.problems.push(problem);
+    report
+        .notes
+        .extend(notes.into_iter().map(|note| note.into_problem(|_| true)));
+    let of_head = findings.into_iter().map(|finding| finding.into_problem(|_| true));
+    report.problems.extend(of_head);
+    for finding in rest {
+        let is_mended = |finding: &Finding| !left.contains(&(finding.place, finding.what.clone()));
+        report.problems.push(finding.into_problem(is_mended));
     }
-    for finding in scan.findings.list {
+    for finding in last.findings.list {
         let is_told = report
             .problems
             .iter()
@@ -130,19 +155,34 @@ pub(crate) fn repair(
             report.problems.push(finding.into_problem(|_| false));
         }
     }
-    report.problems.extend(of_journal);
-    report.sort();
-    Ok(report)
 }
 
-fn restore_superblocks(region: &Region, superblock: &Superblock, stale: &[usize]) -> Result<(), CheckError> {
+fn is_in(place: Place, block: BlockNo) -> bool {
+    match place {
+        Place::Block(at) => at == block,
+        Place::Byte(at) => at.block() == block,
+        Place::Inode(_) => false,
+    }
+}
+
+/// Writes the copies that are not as they should be; gives the one that the medium has lost, and takes no more.
+fn restore_superblocks(
+    region: &Region,
+    superblock: &Superblock,
+    stale: &[usize],
+) -> Result<Option<BlockNo>, CheckError> {
     let bytes = superblock.encode();
+    let mut lost = None;
     // The copy first, as when a superblock is changed.
     for block in stale.iter().rev().filter_map(|copy| SUPERBLOCKS.get(*copy)) {
-        region.store_nontemporal(block.offset().raw(), bytes.as_slice())?;
+        match region.store_nontemporal(block.offset().raw(), bytes.as_slice()) {
+            // The one that was read is enough.
+            Err(RegionError::Media { .. }) if lost.is_none() => lost = Some(*block),
+            stored => stored?,
+        }
         region.fence()?;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// What to log after recovery was tried, and how many records that replayed; `None`: there was no checkpoint.

@@ -278,6 +278,7 @@ fn grown(entries: &[Entry<'_>], superblock: &Superblock, region_bytes: u64) -> O
 }
 
 /// Makes the superblock as new as its copy: a growth writes the copy first, and relies on a whole superblock meanwhile.
+/// Where the medium has lost it for good, the copy is enough for all but a growth.
 fn mend_superblock(region: &Region, newest: &Superblock) -> Result<(), JournalError> {
     let mut bytes = [0; BLOCK_SIZE];
     let mut generation = |copy: usize| {
@@ -288,7 +289,11 @@ fn mend_superblock(region: &Region, newest: &Superblock) -> Result<(), JournalEr
     };
     let is_current = generation(0).is_some_and(|generation| generation >= newest.generation);
     if !is_current && generation(1) == Some(newest.generation) {
-        region.store_nontemporal(SUPERBLOCKS[0].offset().raw(), &bytes)?;
+        let at = SUPERBLOCKS[0].offset().raw();
+        let stored = region.store_nontemporal(at, &bytes).map_err(JournalError::from);
+        if lost_block(region, &stored).is_none() {
+            return stored;
+        }
     }
     Ok(())
 }

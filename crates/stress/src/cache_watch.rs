@@ -47,7 +47,11 @@ impl CacheWatch {
         self.most_pages.fetch_max(now.most_pages, Ordering::Relaxed);
         self.most_dirty.fetch_max(now.most_dirty, Ordering::Relaxed);
         let has_none_gone = now.over_budget > self.before.over_budget;
-        let beside = if has_none_gone { self.threads.saturating_mul(BESIDE) } else { 0 };
+        let beside = if has_none_gone {
+            self.threads.saturating_mul(BESIDE)
+        } else {
+            0
+        };
         let most = now.budget.saturating_add(beside);
         (now.most_pages > most).then(|| {
             format!(

@@ -257,7 +257,8 @@ mod tests {
 
     fn open(fs: &Filesystem, path: &str) -> File {
         let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
-        fs.open_file(path, flags, NewInode::with_permissions(0o600)).unwrap()
+        fs.open_file(path, flags, NewInode::with_permissions(0o600))
+            .unwrap()
     }
 
     fn anonymous() -> Filesystem {

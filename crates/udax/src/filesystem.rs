@@ -211,8 +211,9 @@ impl Filesystem {
     /// Grows the pool to `bytes`, rounded down to whole blocks; a file is extended first.
     ///
     /// # Errors
-    /// `Invalid` when it would not grow; `FileTooLarge` above 1 PiB; `NotSupported` after 63 growths; what the medium
-    /// says, for example that the device is not larger.
+    /// `Invalid` when it would not grow; `FileTooLarge` above 1 PiB; `NotSupported` after 63 growths; `LostMetadata` if
+    /// the medium has lost a copy of the superblock for good; what the medium says, for example that the device is not
+    /// larger.
     ///
     /// # Durability
     /// Durable on return; a crash before leaves the old size or the new one.

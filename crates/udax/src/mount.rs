@@ -378,6 +378,14 @@ impl Pool {
         if superblock.segments.len() >= MAX_SEGMENTS {
             return Err(Error::NotSupported("a pool grows at most 63 times"));
         }
+        let bad = |block: &BlockNo| self.region.first_bad(block.offset().raw(), BLOCK_BYTES).is_some();
+        if let Some(block) = SUPERBLOCKS.into_iter().find(bad) {
+            // While one is being written, the other must be whole.
+            return Err(Error::LostMetadata {
+                what: "a copy of the superblock, without which a pool cannot grow",
+                place: Place::Block(block),
+            });
+        }
         let mut grown = superblock.clone();
         let blocks = BlockRange::new(BlockNo(old_blocks), new_blocks - old_blocks);
         let segment = Segment {

@@ -49,6 +49,8 @@ pub(super) struct Log<'r> {
     pub(super) region: &'r Region,
     pub(super) superblock: &'r Superblock,
     checkpoint: Checkpoint,
+    /// The copy of the checkpoints that the medium has lost, and takes no more.
+    lost_copy: Option<BlockNo>,
 }
 
 impl<'r> Log<'r> {
@@ -69,6 +71,7 @@ impl<'r> Log<'r> {
                 inodes: 0,
                 is_clean: false,
             }),
+            lost_copy: None,
         };
         if checkpoint.is_none() {
             log.empty_journal()?;
@@ -161,17 +164,31 @@ impl<'r> Log<'r> {
         self.checkpoint.number = self.checkpoint.number.saturating_add(1);
         self.checkpoint.is_clean = is_clean;
         let bytes = self.checkpoint.encode(self.superblock.seed());
+        self.lost_copy = None;
         for block in CHECKPOINTS {
-            let at = self.checkpoint.offset_in(block).raw();
-            let start = block.offset().raw();
-            if self.region.first_bad(start, BLOCK_BYTES).is_some() {
-                // Stored as a whole it is good again; the other copy has what was in the other slot.
-                self.region.zero_nontemporal(start, BLOCK_BYTES)?;
+            match self.publish_in(block, &bytes) {
+                // The other one is enough.
+                Err(RegionError::Media { .. }) if self.lost_copy.is_none() => self.lost_copy = Some(block),
+                published => published?,
             }
-            self.region.store_nontemporal(at, &bytes)?;
         }
         self.region.fence()?;
         Ok(())
+    }
+
+    fn publish_in(&self, copy: BlockNo, slot: &[u8; LINE_SIZE]) -> Result<(), RegionError> {
+        let start = copy.offset().raw();
+        if self.region.first_bad(start, BLOCK_BYTES).is_some() {
+            // Stored as a whole it is good again; the other copy has what was in the other slot.
+            self.region.zero_nontemporal(start, BLOCK_BYTES)?;
+        }
+        self.region
+            .store_nontemporal(self.checkpoint.offset_in(copy).raw(), slot)
+    }
+
+    /// The copy of the checkpoints that the medium has lost, and takes no more.
+    pub(super) fn lost_copy(&self) -> Option<BlockNo> {
+        self.lost_copy
     }
 
     /// Publishes these counters and that the pool is clean, in both slots.

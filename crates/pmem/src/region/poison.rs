@@ -36,6 +36,17 @@ impl Region {
         Ok(())
     }
 
+    /// As [`Region::poison`], but as if it was the medium that told: only the medium can make the pages good again. The
+    /// one of a file can; anonymous memory has none.
+    ///
+    /// # Errors
+    /// `OutOfBounds`.
+    pub fn poison_medium(&self, at: u64, len: u64) -> Result<()> {
+        self.place(at, to_usize(len))?;
+        self.bad.insert(at..at + len, Origin::Medium);
+        Ok(())
+    }
+
     /// The pages that are known to be bad, as ascending ranges of bytes that do not touch.
     pub fn bad_ranges(&self) -> Vec<Range<u64>> {
         self.bad.ranges()

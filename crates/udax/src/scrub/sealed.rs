@@ -83,7 +83,7 @@ impl<'p> Sealed<'p> {
                 Err(FormatError::Checksum { .. }) if self.may_be_old(look, protection) => {
                     self.pool.checkpoint()?;
                 }
-                Err(FormatError::Checksum { .. }) if self.changes(protection) => break,
+                Err(FormatError::Checksum { .. }) if self.changes(protection) || self.stays_old() => break,
                 Err(error) => return Err(Error::Corrupt(error)),
             }
         }
@@ -97,6 +97,11 @@ impl<'p> Sealed<'p> {
             Protection::Changing => MAX_LOOKS - 1,
         };
         look < looks && self.pool.check_writable().is_ok()
+    }
+
+    /// Whether a wrong checksum may be one that no checkpoint will bring up to date: the pool takes no more changes.
+    fn stays_old(&self) -> bool {
+        self.pool.check_writable().is_err() && self.pool.journal.is_ahead()
     }
 
     fn changes(&self, protection: Protection) -> bool {

@@ -11,7 +11,7 @@ use udax::{
 use udax_check::{CheckError, CheckOptions, Silent};
 use udax_journal::JournalError;
 use udax_media::geometry::{CHECKPOINTS, Geometry, ROOTS, SUPERBLOCKS};
-use udax_media::{BLOCK_BYTES, BlockNo, Superblock};
+use udax_media::{BLOCK_BYTES, BlockNo, Place, Superblock};
 use udax_pmem::{Region, RegionError, RegionOptions};
 
 use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, check, content, new_inode, open};
@@ -475,6 +475,39 @@ fn a_lost_copy_of_the_superblock_is_replaced_when_the_pool_is_opened_for_writing
     let both = SUPERBLOCKS.map(|block| (block.offset().raw(), 1));
     let error = open_poisoned(&pool, &both).unwrap_err();
     assert_eq!(error.errno(), Errno::EIO, "{error}");
+}
+
+#[test]
+fn one_copy_of_each_head_structure_is_enough_where_the_other_is_lost_for_good() {
+    for block in SUPERBLOCKS.into_iter().chain(CHECKPOINTS) {
+        let region = Region::anonymous(16 * MIB, None).unwrap();
+        Filesystem::format_region(&region, &FormatOptions::default()).unwrap();
+        region.poison_medium(block.offset().raw(), 1).unwrap();
+        let repair = CheckOptions {
+            repair: true,
+            ..CheckOptions::default()
+        };
+        for _ in 0..2 {
+            let report = udax_check::check(&region, &repair, &Silent).unwrap();
+            let told: Vec<_> = report
+                .problems
+                .iter()
+                .map(|problem| (problem.place, problem.repair.is_some()))
+                .collect();
+            assert_eq!(told, [(Place::Block(block), false)], "{report:#?}");
+        }
+        let fs = Filesystem::open_region(region, &MountOptions::default()).unwrap();
+        open(&fs, "/file").append(&pattern(2)).unwrap();
+        fs.sync().unwrap();
+        assert_eq!(content(&open(&fs, "/file")), pattern(2));
+        assert_eq!(fs.damage(), None);
+        if SUPERBLOCKS.contains(&block) {
+            // Both are written in turn: a crash would leave none.
+            let error = fs.grow(32 * MIB).unwrap_err();
+            assert!(matches!(error, Error::LostMetadata { .. }), "{error}");
+        }
+        fs.close().unwrap();
+    }
 }
 
 #[test]
