@@ -30,7 +30,7 @@ pub(crate) struct Alarm {
 struct State {
     is_rung: bool,
     flushers: u32,
-    /// Why the last round wrote nothing.
+    /// Why the last round could write nothing more, though too much was dirty.
     failure: Option<Errno>,
 }
 
@@ -133,8 +133,9 @@ fn flush(cache: &Cache, is_stopped: &AtomicBool) {
         }
         state.is_rung = false;
         drop(state);
+        // Who waits for room waits for this only: an old file that cannot be written keeps nobody else.
         let failure = cache.write_to_background(is_stopped);
-        let failure = failure.or(cache.write_expired(is_stopped));
+        cache.write_expired(is_stopped);
         cache.alarm.state.lock().failure = failure;
     }
 }
@@ -177,19 +178,16 @@ impl Cache {
         result
     }
 
-    /// Writes what has been dirty for too long; the last error.
-    fn write_expired(&self, is_stopped: &AtomicBool) -> Option<Errno> {
-        let mut failure = None;
+    /// Writes what has been dirty for too long. What fails is told by the files' syncs.
+    fn write_expired(&self, is_stopped: &AtomicBool) {
         let files = self.dirty_files.lock().dirty_for(self.alarm.expire);
         for file in files {
             if is_stopped.load(Ordering::Acquire) {
                 break;
             }
-            let written = write_file(&*file.owner, u64::MAX);
-            failure = written.err().map(|error| error.errno()).or(failure);
+            let _ = write_file(&*file.owner, u64::MAX);
             self.dirty_files.lock().renew(&file);
         }
-        failure
     }
 
     /// Writes everything of every file that is dirty now, for durability. What sync(2) and the end of a mount begin

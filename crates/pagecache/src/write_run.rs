@@ -180,6 +180,23 @@ impl WriteRun {
         self.is_spent = true;
     }
 
+    /// What was reserved for pages before byte `end` is used, whatever becomes of the rest; gives how much. Should the
+    /// run fail, these pages are dirty without a reservation: they have their blocks.
+    pub fn spend_to(&mut self, end: u64) -> u64 {
+        let end = end / PAGE;
+        let mut spent = 0;
+        for part in &mut self.parts {
+            for run in &mut part.reserved {
+                let until = end.clamp(run.start, run.end);
+                spent += until - run.start;
+                run.start = until;
+            }
+            part.reserved.retain(|run| !run.is_empty());
+        }
+        self.mapping.cache().reservations().uncount(spent);
+        spent
+    }
+
     /// The run has been written, or why not: then its pages are dirty again, and every open file is told once.
     pub fn complete(mut self, result: Result<(), Errno>) {
         match result {

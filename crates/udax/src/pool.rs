@@ -11,6 +11,7 @@ use udax_media::geometry::ROOTS;
 use udax_media::node::{self, NodeIdentity};
 use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Reach, Superblock};
+use udax_pagecache::ErrSeq;
 use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Rank, RwLock};
@@ -51,6 +52,9 @@ pub(crate) struct Pool {
     /// Free blocks of the data device, and the device.
     pub(crate) device_space: Option<Space>,
     pub(crate) disk: Option<Arc<Disk>>,
+    /// Errors of its flushes, and how many of them are in it: see [`Pool::disk_errors`].
+    pub(crate) disk_errors: ErrSeq,
+    pub(crate) disk_failures: AtomicU64,
     pub(crate) inode_table: InodeTable,
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
@@ -125,6 +129,8 @@ impl Pool {
             cache: crate::cached::new_cache(&options, cached_space.free_count()),
             device_space,
             disk,
+            disk_errors: ErrSeq::new(),
+            disk_failures: AtomicU64::new(0),
             device_blocks: geometry.reach().device,
             flusher: udax_sync::Mutex::new(Rank::Leaf, None),
             device: Device::new(Arc::clone(&region)),
@@ -160,21 +166,23 @@ impl Pool {
     /// Makes durable what was stored through pins, and lazy times, and completes the journal in place.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
-        self.write_all_cached()?;
+        // All is tried: one file's error is no other's.
+        let mut result = self.write_all_cached();
         for inode in self.inodes.collect() {
-            match self.write_back(&inode) {
-                Ok(()) | Err(Error::Stale(_)) => {}
-                Err(error) => return Err(error),
-            }
-            match inode.write() {
-                Ok(mut state) => self.flush_times(&inode, &mut state)?,
-                Err(Error::Stale(_)) => {}
-                Err(error) => return Err(error),
+            let flushed = self.write_back(&inode);
+            let timed = inode
+                .write()
+                .and_then(|mut state| self.flush_times(&inode, &mut state));
+            for step in [flushed, timed] {
+                if !matches!(step, Err(Error::Stale(_))) {
+                    result = result.and(step);
+                }
             }
         }
-        self.flush_disk()?;
-        self.list_bad_blocks()?;
-        self.checkpoint()
+        result
+            .and(self.flush_disk())
+            .and(self.list_bad_blocks())
+            .and(self.checkpoint())
     }
 
     /// Completes the journal in place, and frees what waits for that.

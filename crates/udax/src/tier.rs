@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use udax_disk::Disk;
 use udax_journal::DataWriter;
 use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::{BlockNo, BlockRange, DEVICE_START, Place};
+use udax_pagecache::{CacheError, ErrSeq, ErrorCursor};
+use udax_sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::inode::Inode;
@@ -86,6 +89,26 @@ impl Pool {
         match device_byte(at) {
             Some(byte) => Ok(self.disk_at(at)?.write(byte, bytes)?),
             None => Ok(self.region.store_nontemporal(at, bytes)?),
+        }
+    }
+
+    /// The errors of flushes of the data device: what a flush that failed was to make durable may be lost, whoever had
+    /// written it.
+    pub(crate) fn disk_errors(&self) -> &ErrSeq {
+        if let Some(disk) = &self.disk {
+            let failures = disk.failures();
+            if self.disk_failures.fetch_max(failures, Ordering::AcqRel) < failures {
+                self.disk_errors.set(Errno::EIO);
+            }
+        }
+        &self.disk_errors
+    }
+
+    /// Tells of flushes of the data device that have failed since `cursor`.
+    pub(crate) fn check_disk_errors(&self, cursor: &mut ErrorCursor) -> Result<()> {
+        match self.disk_errors().check_and_advance(cursor) {
+            None => Ok(()),
+            Some(errno) => Err(CacheError::WriteBack { errno }.into()),
         }
     }
 

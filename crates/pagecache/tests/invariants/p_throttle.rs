@@ -135,6 +135,33 @@ fn a_file_that_cannot_be_written_does_not_keep_others_from_being_written() {
 }
 
 #[test]
+fn an_old_file_that_cannot_be_written_is_no_error_of_others() {
+    let old = CacheOptions {
+        interval: Duration::from_millis(1),
+        expire: Duration::ZERO,
+        ..options(4, 2)
+    };
+    let world = World::new(&old, 1 << 30);
+    let flusher = Flusher::start(&world.cache).unwrap();
+    let (dead, other) = (world.file(), world.file());
+    dead.disk.with_faults(|faults| faults.is_dead = Some(Errno::EIO));
+    dead.write(0, &page_of(1));
+    let others = [other, world.file(), world.file(), world.file()];
+    std::thread::scope(|scope| {
+        for other in &others {
+            scope.spawn(move || {
+                for page in 0..200 {
+                    other.throttled_write(page * 2 * PAGE, &page_of(1)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(dead.mapping.dirty_pages(), 1);
+    dead.disk.with_faults(|faults| faults.is_dead = None);
+    drop(flusher);
+}
+
+#[test]
 fn flushers_write_down_to_the_background_limit_and_what_is_old() {
     let world = World::new(&options(64, 16), 1 << 30);
     let flusher = Flusher::start(&world.cache).unwrap();

@@ -167,8 +167,9 @@ impl<'s> Beneath<'s> {
         Ok(())
     }
 
-    /// Writes a run; whether it was written, or must wait until what is before it is.
-    fn write_run(&mut self, run: &WriteRun) -> Result<bool> {
+    /// Writes a run; whether it was written, or must wait until what is before it is. `done` becomes the end of the
+    /// bytes that have been written, also should the rest fail.
+    fn write_run(&mut self, run: &WriteRun, done: &mut u64) -> Result<bool> {
         let (pool, inode, size) = (self.pool, self.inode, self.size);
         let Held::Alone(state) = &mut self.state else {
             return Err(Error::Invalid("a file is written back with its lock held alone"));
@@ -190,7 +191,12 @@ impl<'s> Beneath<'s> {
             let cause = Cause::WriteBack {
                 end: covered.unwrap_or(u64::MAX),
             };
-            write_segment(run, &bytes, |at, part| pool.store(inode, state, part, at, cause))?;
+            write_segment(run, &bytes, |at, part| {
+                let count = pool.store(inode, state, part, at, cause)?;
+                *done = at + u64::try_from(count).unwrap_or(0);
+                Ok(count)
+            })?;
+            *done = segment.end;
         }
         Ok(true)
     }
@@ -317,23 +323,85 @@ impl Beneath<'_> {
 
     fn write_now(&mut self, mut run: WriteRun) -> std::result::Result<(), BackingError> {
         let conversion = self.pool.cached_space().convert(run.reserved());
-        match self.write_run(&run) {
-            Ok(true) => {
-                conversion.used();
-                run.spend();
-                run.complete(Ok(()));
-                Ok(())
-            }
-            Ok(false) => {
-                drop(conversion);
-                run.redirty();
-                Ok(())
-            }
-            Err(error) => {
-                drop(conversion);
-                run.complete(Err(error.errno()));
-                Err(into_backing_error(error))
-            }
+        let mut done = 0;
+        let written = self.write_run(&run, &mut done);
+        if !matches!(written, Ok(true)) {
+            // What has its blocks needs none when it is written again, unless it goes to new ones each time.
+            let spent = match self.pool.is_summed(self.inode) {
+                Ok(false) => run.spend_to(done),
+                _ => 0,
+            };
+            conversion.used_partly(spent);
+            return match written {
+                Err(error) => {
+                    run.complete(Err(error.errno()));
+                    Err(into_backing_error(error))
+                }
+                Ok(_) => {
+                    run.redirty();
+                    Ok(())
+                }
+            };
+        }
+        conversion.used();
+        run.spend();
+        run.complete(Ok(()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use udax_pmem::Region;
+
+    use crate::options::{DaxMode, MountOptions};
+    use crate::{File, Filesystem, FormatOptions, NewInode, OpenFlags};
+
+    const PAGE: u64 = 4096;
+
+    fn open(fs: &Filesystem, path: &str) -> File {
+        let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
+        fs.open_file(path, flags, NewInode::with_permissions(0o600))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_run_that_fails_half_way_promises_no_block_twice() {
+        let region = Region::anonymous(16 << 20, None).unwrap();
+        Filesystem::format_region(&region, &FormatOptions::default()).unwrap();
+        let options = MountOptions {
+            dax: DaxMode::Never,
+            no_flusher: true,
+            dirty_bytes: 64 << 20,
+            ..MountOptions::default()
+        };
+        let fs = Filesystem::open_region(region, &options).unwrap();
+        let file = open(&fs, "/file");
+        file.write_at(&[1; 4096], 255 * PAGE).unwrap();
+        file.sync().unwrap();
+        let place = file.extents(255 * PAGE, 1).unwrap()[0].pool_offset;
+        // One folio, of which all but the last page is a hole.
+        file.dont_need(0, u64::MAX);
+        file.will_need(0, 256 * PAGE).unwrap();
+        // For good: it can be stored to no more.
+        fs.pool().region.poison_medium(place, PAGE).unwrap();
+        file.write_at(&vec![2; 200 << 12], 0).unwrap();
+        file.write_at(&[3; 4096], 255 * PAGE).unwrap();
+        let full = open(&fs, "/full");
+        while full.write_at(&[4; 4096], full.stat().unwrap().size).is_ok() {}
+        full.sync().unwrap();
+        let count = || {
+            let stat = fs.stat_filesystem();
+            let reserved = fs.cache_statistics().reserved;
+            assert!(
+                stat.available_blocks + reserved <= stat.free_blocks,
+                "{reserved} reserved, {stat:?}"
+            );
+        };
+        count();
+        for _ in 0..3 {
+            file.sync().unwrap_err();
+            count();
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use nix::errno::Errno;
 use udax_dax::Mode;
 use udax_pagecache::{
     Advice, Control, ErrorCursor, Integrity, ReadAhead, ReadFlags as CacheRead, WriteFlags as CacheWrite,
@@ -33,8 +32,10 @@ pub(crate) struct CachedHandle {
 struct HandleErrors {
     of_file: ErrorCursor,
     of_pool: ErrorCursor,
-    /// Failed flushes of the data device.
-    of_disk: u64,
+    /// Of failed flushes of the data device, by a sync of the file.
+    of_disk: ErrorCursor,
+    /// The same, by one of the filesystem.
+    of_disk_in_all: ErrorCursor,
 }
 
 impl CachedHandle {
@@ -45,7 +46,8 @@ impl CachedHandle {
                 .cached()
                 .map_or_else(ErrorCursor::default, |part| part.mapping.errors().sample()),
             of_pool: pool.cache.errors().sample(),
-            of_disk: pool.disk.as_ref().map_or(0, |disk| disk.failures()),
+            of_disk: pool.disk_errors().sample(),
+            of_disk_in_all: pool.disk_errors().sample(),
         };
         Self {
             ahead: Mutex::new(Rank::Leaf, ReadAhead::new()),
@@ -131,8 +133,10 @@ impl File {
                 state.pending_size = Some(end);
             }
             state.note_modified(inode);
-            self.write_behind(state, at..end, flags);
-            if written < piece.len() || flags.contains(WriteFlags::NOWAIT) {
+            let is_written = self.write_behind(state, at..end, flags);
+            // More would only fill memory.
+            let is_stuck = !is_written && pool.cache.is_over_dirty_limit();
+            if written < piece.len() || flags.contains(WriteFlags::NOWAIT) || is_stuck {
                 break;
             }
         }
@@ -144,13 +148,14 @@ impl File {
     }
 
     /// Writes back what a write has just made dirty, if nothing of it is to stay or too much is dirty: the writer was
-    /// throttled once for all of its pieces. What fails is told by the next sync.
-    fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) {
-        if flags.contains(WriteFlags::DONTCACHE) || self.pool().cache.is_over_dirty_limit() {
-            // Only now that the write is done with the extents.
-            let control = Control::range(Integrity::Background, &bytes);
-            let _ = self.pool().write_dirty(self.inode(), state, control);
+    /// throttled once for all of its pieces. What fails is told by the next sync; here, that it failed.
+    fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) -> bool {
+        if !flags.contains(WriteFlags::DONTCACHE) && !self.pool().cache.is_over_dirty_limit() {
+            return true;
         }
+        // Only now that the write is done with the extents.
+        let control = Control::range(Integrity::Background, &bytes);
+        self.pool().write_dirty(self.inode(), state, control).is_ok()
     }
 
     /// Writes past the cache: what it has of the range is written first and leaves it. Pages that stay because they are
@@ -232,21 +237,20 @@ impl File {
     /// last: what this file had written may be lost by them, whoever asked for them.
     pub(crate) fn sync_disk(&self) -> Result<()> {
         let pool = self.pool();
-        let Some(disk) = &pool.disk else { return Ok(()) };
+        if pool.disk.is_none() {
+            return Ok(());
+        }
         // A DAX file has nothing there: what was moved from it to the pool was durable before the flag was.
         let flushed = match self.inode().is_cached() {
             true => pool.flush_disk(),
             false => Ok(()),
         };
-        let mut errors = self.cached_handle().errors.lock();
-        let failures = disk.failures();
-        let is_told = std::mem::replace(&mut errors.of_disk, failures) == failures;
-        drop(errors);
+        let told = {
+            let mut errors = self.cached_handle().errors.lock();
+            pool.check_disk_errors(&mut errors.of_disk)
+        };
         flushed?;
-        match is_told {
-            true => Ok(()),
-            false => Err(udax_pagecache::CacheError::WriteBack { errno: Errno::EIO }.into()),
-        }
+        told
     }
 
     /// Makes everything of the pool durable, and tells, once to each open file, that writing back any file has failed
@@ -261,10 +265,11 @@ impl File {
         let written = self.pool().sync();
         let mut errors = self.cached_handle().errors.lock();
         let told = self.pool().cache.errors().check_and_advance(&mut errors.of_pool);
+        let of_disk = self.pool().check_disk_errors(&mut errors.of_disk_in_all);
         drop(errors);
         written?;
         match told {
-            None => Ok(()),
+            None => of_disk,
             Some(errno) => Err(udax_pagecache::CacheError::WriteBack { errno }.into()),
         }
     }

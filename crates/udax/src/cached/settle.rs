@@ -118,6 +118,10 @@ impl Pool {
         }
         state.pending_size = Some(size);
         state.note_modified(inode);
+        if part.mapping.dirty_pages() == 0 {
+            // Nothing keeps the inode in memory.
+            self.publish_size(inode, state)?;
+        }
         Ok(true)
     }
 

@@ -94,12 +94,16 @@ impl Pool {
         segments: &[Segment<'_>],
         covered: u64,
     ) -> Result<bool> {
-        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+        let Some(last) = segments.last() else {
             return Ok(true);
         };
         self.finish_cut(inode, state)?;
-        if first.bytes.start > self.inode_size(inode)? {
-            self.prepare_growth(inode, state, first.bytes.start)?;
+        let old_size = self.inode_size(inode)?;
+        let tail = FileBlock::holding(old_size);
+        let has_tail = |segment: &Segment<'_>| segment.blocks().0 <= tail && tail < segment.blocks().1;
+        if last.bytes.start > old_size && !segments.iter().any(has_tail) {
+            // What the last block holds behind the old end is not written over.
+            self.prepare_growth(inode, state, last.bytes.start)?;
         }
         extents::load(self, inode, state)?;
         // Its blocks were reserved.
@@ -118,6 +122,10 @@ impl Pool {
         let end = last.bytes.end.min(covered);
         if end <= line.size() && parts.iter().all(|(_, piece)| piece.origin == Origin::Written) {
             self.write_parts(&mut writer, &parts)?;
+            // What is on the device is durable when that is flushed; what is in the pool, by this.
+            if parts.iter().any(|(_, piece)| !piece.extent.start.is_on_device()) {
+                self.region.fence()?;
+            }
             return Ok(true);
         }
         let mut map = ExtentMap::begin(self, inode, state)?;

@@ -115,26 +115,32 @@ pub(crate) struct Space {
     aside: Mutex<Vec<BlockRange>>,
 }
 
-/// Reserved blocks that are about to be taken. Dropped, they are reserved again: what was taken was given back before.
+/// Reserved blocks that are about to be taken. Dropped, those that are not said to be used are reserved again: what was
+/// taken of them was given back before.
 #[derive(Debug)]
 pub(crate) struct Conversion<'s> {
     space: &'s Space,
     blocks: u64,
-    is_used: bool,
+    /// Of these, how many are to be reserved again.
+    unused: u64,
 }
 
 impl Conversion<'_> {
     /// What was needed of them was taken for good; the rest is for everybody.
     pub(crate) fn used(mut self) {
-        self.is_used = true;
+        self.unused = 0;
+    }
+
+    /// Of `blocks` of them, what was needed was taken for good; the others are reserved again.
+    pub(crate) fn used_partly(mut self, blocks: u64) {
+        self.unused = self.unused.saturating_sub(blocks);
     }
 }
 
 impl Drop for Conversion<'_> {
     fn drop(&mut self) {
-        if !self.is_used {
-            // Of blocks that a run took for good before it failed, none is left to be reserved.
-            let less = |free: u64| Some(free.saturating_sub(self.blocks));
+        if self.unused > 0 {
+            let less = |free: u64| Some(free.saturating_sub(self.unused));
             let _ = self
                 .space
                 .available
@@ -257,7 +263,7 @@ impl Space {
         Conversion {
             space: self,
             blocks,
-            is_used: false,
+            unused: blocks,
         }
     }
 

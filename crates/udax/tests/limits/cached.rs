@@ -683,3 +683,23 @@ fn what_will_be_needed_is_there_and_what_is_not_goes() {
     file.dont_need(0, u64::MAX);
     assert!(fs.cache_statistics().dirty == 1 && fs.cache_statistics().cached < 21);
 }
+
+#[test]
+fn the_size_of_a_file_whose_dirty_pages_were_cut_off_outlives_its_inode_in_memory() {
+    let pool = TestPool::new(64 * MIB);
+    let fs = open_quiet(&pool);
+    let file = open(&fs, "/f");
+    file.write_at(&bytes(10 * PAGE, 1), 10 * PAGE).unwrap();
+    file.truncate(5 * PAGE).unwrap();
+    drop(file);
+    // More than are kept.
+    for number in 0..20_000 {
+        drop(open(&fs, &format!("/{number}")));
+    }
+    let file = open(&fs, "/f");
+    assert_eq!(file.stat().unwrap().size, 5 * PAGE);
+    assert!(content(&file).iter().all(|byte| *byte == 0));
+    drop(file);
+    fs.close().unwrap();
+    check(&pool.path);
+}

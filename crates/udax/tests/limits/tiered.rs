@@ -409,6 +409,132 @@ fn each_open_file_of_the_pool_is_told_once_of_a_failed_flush() {
 }
 
 #[test]
+fn a_failed_flush_that_nobody_was_told_is_told_to_who_opens_a_file_later() {
+    let tiered = Tiered::new(32 * MIB, 32 * MIB);
+    let fs = tiered.open();
+    let watcher = open(&fs, "/watcher");
+    let file = open(&fs, "/f");
+    file.write_at(&bytes(MIB, 5), 0).unwrap();
+    file.sync().unwrap();
+    // In place: it is written without an error, and then not durable.
+    file.write_at(&bytes(MIB, 6), 0).unwrap();
+    drop(file);
+    tiered.medium.fail_flushes(1);
+    fs.sync().unwrap_err();
+    let late = open(&fs, "/f");
+    assert_eq!(late.sync().unwrap_err().errno(), Errno::EIO);
+    late.sync().unwrap();
+    // By a sync of the filesystem as well, once.
+    let told = watcher.sync_filesystem().unwrap_err();
+    assert_eq!(told.errno(), Errno::EIO);
+    watcher.sync_filesystem().unwrap();
+    drop((watcher, late));
+    fs.close().unwrap();
+}
+
+#[test]
+fn a_sync_tries_all_files_though_one_cannot_be_written() {
+    let tiered = Tiered::new(32 * MIB, 32 * MIB);
+    let fs = tiered.open();
+    let dead = open(&fs, "/dead");
+    let sound = open(&fs, "/sound");
+    sound.set_dax(Dax::On).unwrap();
+    sound.write_at(&bytes(MIB, 1), 0).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    // In place: its time is only in memory.
+    sound.write_at(&bytes(4096, 2), 0).unwrap();
+    let modified = sound.stat().unwrap().mtime;
+    dead.write_at(&bytes(MIB, 3), 0).unwrap();
+    tiered.medium.fail_writes(100);
+    assert_eq!(fs.sync().unwrap_err().errno(), Errno::EIO);
+    let copy = tiered.directory.path().join("copy.pool");
+    std::fs::copy(tiered.path(), &copy).unwrap();
+    tiered.medium.fail_writes(0);
+    let beside = Filesystem::open(&copy, &tiered.options()).unwrap();
+    assert_eq!(beside.stat("/sound").unwrap().mtime, modified);
+    drop(beside);
+    fs.sync().unwrap();
+}
+
+#[test]
+fn what_was_behind_an_old_end_is_zeros_though_pages_far_apart_are_written_together() {
+    for is_cloned in [false, true] {
+        let tiered = Tiered::new(32 * MIB, 32 * MIB);
+        let fs = tiered.open();
+        let file = open(&fs, "/f");
+        file.write_at(&[7; 20 * 4096], 0).unwrap();
+        file.sync().unwrap();
+        let clone = open(&fs, "/clone");
+        if is_cloned {
+            file.clone_range(0, &clone, 0, 20 * 4096).unwrap();
+        }
+        file.truncate(10 * 4096 + 100).unwrap();
+        for page in [0, 50] {
+            file.write_at(&[8; 4096], page * 4096).unwrap();
+        }
+        file.sync().unwrap();
+        file.dont_need(0, u64::MAX);
+        let found = content(&file);
+        assert_eq!(found.len(), 51 * 4096);
+        assert!(found[4096..10 * 4096 + 100].iter().all(|byte| *byte == 7));
+        assert!(found[10 * 4096 + 100..50 * 4096].iter().all(|byte| *byte == 0));
+        if is_cloned {
+            assert!(content(&clone) == [7; 20 * 4096]);
+        }
+        drop((file, clone));
+        fs.close().unwrap();
+        check(&tiered.path());
+    }
+}
+
+#[test]
+fn what_a_cached_file_still_has_in_the_pool_is_fenced() {
+    let tiered = Tiered::new(32 * MIB, 16 * MIB);
+    let recorder = Arc::new(udax_pmem::CountingRecorder::new());
+    let options = MountOptions {
+        recorder: Some(recorder.clone()),
+        ..tiered.options()
+    };
+    let fs = Filesystem::open(&tiered.path(), &options).unwrap();
+    let file = open(&fs, "/f");
+    file.set_dax(Dax::On).unwrap();
+    file.write_at(&bytes(MIB, 1), 0).unwrap();
+    let full = open(&fs, "/full");
+    while full.write_at(&[1; 4096], full.stat().unwrap().size).is_ok() {}
+    full.sync().unwrap();
+    // It has the flag no more, and no block on the device.
+    let error = file.set_dax(Dax::Off).unwrap_err();
+    assert_eq!(error.errno(), Errno::ENOSPC);
+    assert_eq!(places(&file), (MIB, 0));
+    recorder.reset();
+    file.write_with(&bytes(4096, 2), 4096, WriteFlags::DSYNC).unwrap();
+    assert_eq!(recorder.reset().fences, 1);
+}
+
+#[test]
+fn a_write_to_a_medium_that_takes_nothing_ends_at_the_limits() {
+    let tiered = Tiered::new(32 * MIB, 128 * MIB);
+    let options = MountOptions {
+        cache_bytes: 8 * MIB,
+        ..tiered.options()
+    };
+    let fs = Filesystem::open(&tiered.path(), &options).unwrap();
+    let file = open(&fs, "/f");
+    tiered.medium.fail_writes(u64::MAX);
+    let data = bytes(64 * MIB, 1);
+    let count = file.write_at(&data, 0).unwrap();
+    assert!(count < data.len());
+    let now = fs.cache_statistics();
+    assert!(now.dirty <= now.dirty_limit + 4 * MIB / 4096, "{now:?}");
+    tiered.medium.fail_writes(0);
+    file.sync().unwrap_err();
+    file.write_at(&data[count..], u64::try_from(count).unwrap())
+        .unwrap();
+    file.sync().unwrap();
+    assert!(content(&file) == data);
+}
+
+#[test]
 fn what_cannot_be_read_is_an_error_for_these_bytes_only() {
     let tiered = Tiered::new(32 * MIB, 32 * MIB);
     let data = bytes(MIB, 8);
