@@ -66,6 +66,8 @@ pub struct MountOptions {
     pub cache_bytes: u64,
     /// Bytes of these that may wait to be written. 0: a fifth.
     pub dirty_bytes: u64,
+    /// Bytes of one file that may wait to be written. 0: as many as of all files.
+    pub file_dirty_bytes: u64,
     /// No thread for write-back: what is dirty is written by who syncs, closes the pool, or would make more dirty than
     /// may be.
     pub no_flusher: bool,
@@ -104,7 +106,7 @@ bitflags::bitflags! {
         /// What the read brings into the page cache does not stay there (`RWF_DONTCACHE`). `NotSupported` for DAX
         /// files.
         const DONTCACHE = 1 << 0;
-        /// What would wait or must be read from the pool is `EAGAIN` (`RWF_NOWAIT`).
+        /// What would wait, for the medium or for who uses the file, is `EAGAIN` (`RWF_NOWAIT`).
         const NOWAIT = 1 << 1;
     }
 }

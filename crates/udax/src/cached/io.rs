@@ -11,7 +11,7 @@ use udax_sync::{Mutex, Rank};
 
 use super::Beneath;
 use crate::error::Result;
-use crate::file::{Cause, File, fitting};
+use crate::file::{Cause, File, fitting, in_use};
 use crate::inode::{Inode, InodeState};
 use crate::options::{ReadFlags, WriteFlags};
 use crate::pool::Pool;
@@ -147,10 +147,12 @@ impl File {
         Ok(count)
     }
 
-    /// Writes back what a write has just made dirty, if nothing of it is to stay or too much is dirty: the writer was
+    /// Writes back what a write has just made dirty, if nothing of it is to stay or too much is dirty, and the writer
+    /// may wait (else the flusher does it): it was
     /// throttled once for all of its pieces. What fails is told by the next sync; here, that it failed.
     fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) -> bool {
-        if !flags.contains(WriteFlags::DONTCACHE) && !self.pool().cache.is_over_dirty_limit() {
+        let is_wanted = flags.contains(WriteFlags::DONTCACHE) || self.pool().cache.is_over_dirty_limit();
+        if !is_wanted || flags.contains(WriteFlags::NOWAIT) {
             return true;
         }
         // Only now that the write is done with the extents.
@@ -172,6 +174,9 @@ impl File {
             return Ok(0);
         }
         let (pool, inode) = (self.pool(), self.inode());
+        if flags.contains(WriteFlags::NOWAIT) && Pool::is_unflushed(inode, state) {
+            return Err(in_use(offset));
+        }
         let bytes = fitting(bytes, offset)?;
         let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
         if end > pool.inode_size(inode)? {

@@ -82,6 +82,7 @@ pub(crate) fn new_cache(options: &MountOptions, free: Arc<AtomicU64>) -> Arc<uda
             bytes => bytes,
         },
         dirty_bytes: options.dirty_bytes,
+        file_dirty_bytes: options.file_dirty_bytes,
         ..default
     };
     udax_pagecache::Cache::new(&sizes, udax_pagecache::Reservations::new(free))

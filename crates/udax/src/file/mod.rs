@@ -42,6 +42,7 @@ use crate::pool::Pool;
 
 pub(crate) use open::{open, open_inode};
 pub(crate) use pieces::{Aim, Origin, Piece, Pieces, Treatment};
+pub(crate) use read::in_use;
 pub(crate) use write::{Cause, fitting};
 
 /// An open file or directory. `Send + Sync`; every operation names its offset, there is no file position.

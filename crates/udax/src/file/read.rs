@@ -4,6 +4,7 @@ use std::io::IoSliceMut;
 
 use udax_media::inode::FileKind;
 use udax_media::{BLOCK_BYTES, FileBlock, Timestamp};
+use udax_pagecache::CacheError;
 use udax_sync::ReadGuard;
 use udax_sync::atomic::Ordering;
 
@@ -36,7 +37,10 @@ impl File {
     /// As [`File::read_at`]; `NotSupported` for `DONTCACHE` of a DAX file; with `NOWAIT`, `Cache(WouldBlock)`.
     pub fn read_with(&self, to: &mut [u8], offset: u64, flags: ReadFlags) -> Result<usize> {
         self.check_readable()?;
-        let state = self.share_to_read()?;
+        let state = match flags.contains(ReadFlags::NOWAIT) {
+            true => self.share_at_once(offset)?,
+            false => self.share_to_read()?,
+        };
         let done = self.read_part(&state, to, offset, flags)?;
         self.note_access(state);
         Ok(done)
@@ -48,6 +52,18 @@ impl File {
             return self.pool.read_flushed(&self.inode);
         }
         self.pool.read_loaded(&self.inode)
+    }
+
+    /// As [`File::share_to_read`], unless that would wait for who uses the file, or for a write-back.
+    fn share_at_once(&self, offset: u64) -> Result<ReadGuard<'_, InodeState>> {
+        if let Some(mut state) = self.inode.try_write().filter(|state| state.extents.is_unloaded()) {
+            extents::load(&self.pool, &self.inode, &mut state)?;
+        }
+        let is_ready = |state: &ReadGuard<'_, InodeState>| {
+            !state.extents.is_unloaded() && !(self.is_direct() && Pool::is_unflushed(&self.inode, state))
+        };
+        let state = self.inode.try_read().filter(is_ready);
+        state.ok_or_else(|| in_use(offset))
     }
 
     /// Reads as the file is reached, with its inode's lock shared.
@@ -94,6 +110,14 @@ impl File {
             self.has_read.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Somebody has the file locked, or something of it must be written back first.
+pub(crate) fn in_use(offset: u64) -> Error {
+    Error::Cache(CacheError::WouldBlock {
+        page: offset / BLOCK_BYTES,
+        what: "the file is in use",
+    })
 }
 
 impl Pool {

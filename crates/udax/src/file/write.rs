@@ -19,6 +19,7 @@ use udax_sync::fault::{Fault, is_injected};
 
 use super::File;
 use super::pieces::{Aim, Origin, Piece, Pieces, Treatment};
+use super::read::in_use;
 use super::summed::FewSums;
 use crate::error::{Error, Result};
 use crate::extents::{self, ExtentMap, Mapping};
@@ -133,7 +134,10 @@ impl File {
             if self.inode.is_cached() && !self.is_direct() {
                 self.throttle(bytes.len(), mode)?;
             }
-            let mut state = self.inode.write()?;
+            let mut state = match flags.contains(WriteFlags::NOWAIT) {
+                true => self.inode.try_write().ok_or_else(|| in_use(offset))?,
+                false => self.inode.write()?,
+            };
             let start = match is_append {
                 true => state.size(self.pool.inode_size(&self.inode)?),
                 false => offset,

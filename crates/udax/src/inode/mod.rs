@@ -134,6 +134,11 @@ impl Inode {
         self.state.try_write().filter(|state| !state.is_dead)
     }
 
+    /// As [`Inode::read`] if nobody has the lock alone.
+    pub(crate) fn try_read(&self) -> Option<ReadGuard<'_, InodeState>> {
+        self.state.try_read().filter(|state| !state.is_dead)
+    }
+
     /// Whether a handle is open.
     pub(crate) fn is_open(&self) -> bool {
         // Opening happens under the inode's lock; for closing see `count_close`.

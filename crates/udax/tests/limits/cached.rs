@@ -501,6 +501,27 @@ fn the_cache_keeps_to_its_budget_and_dirty_pages_to_theirs() {
 }
 
 #[test]
+fn one_file_may_have_a_limit_of_its_own() {
+    let pool = TestPool::new(64 * MIB);
+    let options = MountOptions {
+        dax: DaxMode::Never,
+        no_flusher: true,
+        dirty_bytes: 16 * MIB,
+        file_dirty_bytes: MIB,
+        ..MountOptions::default()
+    };
+    let fs = Filesystem::open(&pool.path, &options).unwrap();
+    let files = ["/one", "/other"].map(|path| open(&fs, path));
+    for page in 0..1000 {
+        for file in &files {
+            file.write_at(&bytes(PAGE, page), page * PAGE).unwrap();
+        }
+        assert!(fs.cache_statistics().dirty * PAGE <= 2 * MIB);
+    }
+    assert!(fs.cache_statistics().dirty * PAGE > MIB);
+}
+
+#[test]
 fn times_and_counts_of_a_dirty_file_are_those_of_its_writes() {
     let pool = TestPool::new(16 * MIB);
     let fs = open_quiet(&pool);

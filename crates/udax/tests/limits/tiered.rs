@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax::{
     AllocateMode, DataSource, Dax, DaxMode, Disk, Error, File, Filesystem, FormatOptions, MountOptions,
-    WriteFlags,
+    ReadFlags, WriteFlags,
 };
 use udax_check::{CheckOptions, Silent};
 use udax_disk::{Medium, MemoryMedium, Step, Watcher};
@@ -509,6 +509,81 @@ fn what_a_cached_file_still_has_in_the_pool_is_fenced() {
     recorder.reset();
     file.write_with(&bytes(4096, 2), 4096, WriteFlags::DSYNC).unwrap();
     assert_eq!(recorder.reset().fences, 1);
+}
+
+#[test]
+fn an_uncached_write_is_durable_only_with_dsync() {
+    let tiered = Tiered::new(32 * MIB, 32 * MIB);
+    let fs = tiered.open();
+    let file = open(&fs, "/f");
+    let (old, new) = (bytes(MIB, 1), bytes(MIB, 2));
+    file.write_at(&old, 0).unwrap();
+    file.sync().unwrap();
+    for (flags, expected) in [
+        (WriteFlags::DONTCACHE, &old),
+        (WriteFlags::DONTCACHE | WriteFlags::DSYNC, &new),
+    ] {
+        file.write_with(&new, 0, flags).unwrap();
+        assert_eq!(fs.cache_statistics().dirty, 0, "it is written");
+        let copy = tiered.directory.path().join("cut.pool");
+        std::fs::copy(tiered.path(), &copy).unwrap();
+        judge_image(&copy, tiered.medium.after_power_failure(|_| false), &|file| {
+            assert!(content(file) == *expected, "{flags:?}");
+        });
+    }
+}
+
+/// Keeps who writes to the device waiting.
+#[derive(Default)]
+struct Gate {
+    is_shut: Mutex<bool>,
+    is_met: AtomicBool,
+    changed: std::sync::Condvar,
+}
+
+impl Watcher for Gate {
+    fn saw(&self, _: Step) {
+        let shut = self.is_shut.lock().unwrap();
+        self.is_met.store(*shut, Ordering::Relaxed);
+        drop(self.changed.wait_while(shut, |shut| *shut).unwrap());
+    }
+}
+
+#[test]
+fn nobody_waits_with_nowait_for_a_write_back_that_is_under_way() {
+    let gate = Arc::new(Gate::default());
+    let medium = MemoryMedium::new(32 * MIB).watched(gate.clone());
+    let tiered = Tiered::over(32 * MIB, Arc::new(medium));
+    let fs = tiered.open();
+    let file = open(&fs, "/f");
+    file.write_at(&bytes(MIB, 1), 0).unwrap();
+    *gate.is_shut.lock().unwrap() = true;
+    let is_busy = |result: udax::Result<()>| assert_eq!(result.unwrap_err().errno(), Errno::EAGAIN);
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| file.sync());
+        while !gate.is_met.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        let mut page = [0; 4096];
+        is_busy(file.read_with(&mut page, 0, ReadFlags::NOWAIT).map(drop));
+        is_busy(file.write_with(&page, 0, WriteFlags::NOWAIT).map(drop));
+        *gate.is_shut.lock().unwrap() = false;
+        gate.changed.notify_all();
+        syncing.join().unwrap().unwrap();
+        file.read_with(&mut page, 0, ReadFlags::NOWAIT).unwrap();
+        file.write_with(&page, 0, WriteFlags::NOWAIT | WriteFlags::DONTCACHE)
+            .unwrap();
+    });
+    assert_eq!(fs.cache_statistics().dirty, 1, "left to who may wait");
+    let flags = udax::OpenFlags::READ | udax::OpenFlags::WRITE | udax::OpenFlags::DIRECT;
+    let direct = fs
+        .open_file("/f", flags, udax::NewInode::with_permissions(0))
+        .unwrap();
+    is_busy(direct.read_with(&mut [0; 4096], 0, ReadFlags::NOWAIT).map(drop));
+    is_busy(direct.write_with(&[0; 4096], 0, WriteFlags::NOWAIT).map(drop));
+    file.sync().unwrap();
+    direct.read_with(&mut [0; 4096], 0, ReadFlags::NOWAIT).unwrap();
+    direct.write_with(&[0; 4096], 0, WriteFlags::NOWAIT).unwrap();
 }
 
 #[test]
