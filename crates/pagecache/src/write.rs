@@ -6,7 +6,7 @@ use std::sync::Arc;
 use udax_sync::atomic::Ordering;
 
 use crate::backing::Reserving;
-use crate::folio::flag;
+use crate::folio::{Folio, flag};
 use crate::locked::LockedFolio;
 use crate::mapping::AddError;
 use crate::page::{MAX_ORDER, PAGE, in_file, in_memory, order_at, overlap, page_of, pages_touched};
@@ -140,13 +140,28 @@ impl Writing<'_> {
         } else {
             page
         };
-        let order = order_at(page, whole, MAX_ORDER.min(self.mapping.cache().limits.max_order));
+        let most = MAX_ORDER.min(self.mapping.cache().limits.max_order);
+        let order = order_at(page, whole, most).max(self.order_in_sequence(page, most));
         let folio = self.mapping.add_fitting(page, order)?;
         if self.flags.contains(WriteFlags::DONTCACHE) {
             folio.raise(flag::DROPBEHIND);
         }
         folio.touch();
         Ok(folio)
+    }
+
+    /// The order of a folio at `page` that small writes in sequence will fill: twice as many pages as the one before
+    /// it, which they have filled. So at most twice as much memory is taken for nothing as they have filled.
+    fn order_in_sequence(&self, page: u64, most: u8) -> u8 {
+        let before = page.checked_sub(1).and_then(|before| self.mapping.folio(before));
+        let is_append = page * PAGE >= self.size;
+        let is_filled = |before: &Arc<Folio>| {
+            (is_append || before.has(flag::DIRTY)) && before.is_uptodate(&before.range())
+        };
+        match before.filter(is_filled) {
+            Some(before) => order_at(page, u64::MAX, most.min(before.order() + 1)),
+            None => 0,
+        }
     }
 
     /// Makes those pages uptodate that the range has only a part of.

@@ -11,7 +11,8 @@ use crate::disk::{World, freed, page_of, until};
 fn bytes_dirty_pages_marks_and_reservations_are_as_before() {
     let world = World::with_pages(1 << 12);
     let file = world.file();
-    for page in 0..64 {
+    // Downward, so that each has a folio of its own.
+    for page in (0..64).rev() {
         file.write(page * PAGE, &page_of(u8::try_from(page).unwrap()));
     }
     file.sync().unwrap();
@@ -43,7 +44,7 @@ fn bytes_dirty_pages_marks_and_reservations_are_as_before() {
 fn nothing_is_done_where_a_page_is_missing_pinned_being_written_or_too_many_are_asked_for() {
     let world = World::with_pages(1 << 12);
     let file = world.file();
-    for page in 0..8 {
+    for page in (0..8).rev() {
         file.write(page * PAGE, &page_of(1));
     }
     for order in [0, 7, 9, 10, 63] {
@@ -75,7 +76,7 @@ fn nothing_is_done_where_a_page_is_missing_pinned_being_written_or_too_many_are_
 fn a_full_pass_writes_what_is_collapsed_in_front_of_it() {
     let world = World::with_pages(1 << 12);
     let file = world.file();
-    for page in (0..16).filter(|page| *page != 7) {
+    for page in (0..16).rev().filter(|page| *page != 7) {
         file.write(page * PAGE, &page_of(1));
     }
     file.disk.set_size(16 * PAGE);
@@ -96,7 +97,7 @@ fn readers_writers_and_passes_notice_nothing() {
     let world = World::with_pages(1 << 12);
     let file = world.file();
     let (stop, collapsed) = (AtomicBool::new(false), AtomicU64::new(0));
-    for page in 0..64 {
+    for page in (0..64).rev() {
         file.write(page * PAGE, &page_of(0));
     }
     std::thread::scope(|scope| {

@@ -237,7 +237,8 @@ fn a_pass_takes_only_dirty_folios_into_its_hands_however_large_the_file_is() {
     const PAGES: u64 = 1 << 15;
     let world = World::with_pages(PAGES * 2);
     let file = world.file();
-    for page in 0..PAGES {
+    // Downward, so that each has a folio of its own.
+    for page in (0..PAGES).rev() {
         file.write(page * PAGE, &page_of(1));
     }
     file.sync().unwrap();

@@ -70,7 +70,7 @@ fn inv_109_of_folios_that_are_replaced_too_and_their_reservations_move() {
     let world = World::with_pages(1024);
     let file = world.file();
     let number = file.number();
-    for page in 0..8 {
+    for page in (0..8).rev() {
         file.write(page * PAGE, &page_of(1));
     }
     assert!(file.mapping.collapse(0, 3));

@@ -30,5 +30,6 @@ mod p_throttle;
 mod pins;
 mod reads;
 mod scans;
+mod sequences;
 mod space;
 mod threads;

@@ -699,7 +699,7 @@ fn cut_power(seed: u64, work: impl FnOnce(&Filesystem), judge: impl Fn(&File)) -
     let path = directory.path().join("test.pool");
     let camera = Arc::new(Camera {
         path: path.clone(),
-        every: 7,
+        every: 5,
         events: AtomicU64::new(0),
         medium: std::sync::OnceLock::new(),
         random: Mutex::new(SmallRng::seed_from_u64(seed)),
