@@ -11,8 +11,9 @@ mod mounted;
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use apart::run_apart;
@@ -57,6 +58,62 @@ fn a_data_device_is_found_from_where_the_command_is_given() {
     mounts.mount("data=elsewhere").success();
     fs::write(mounts.path("f"), b"content").unwrap();
     mounts.umount().success();
+}
+
+#[test]
+fn files_move_between_pool_and_data_device_while_they_are_written() {
+    const PAGES: u64 = 1024;
+    let Some(mounts) = Mounts::new() else { return };
+    let place = &mounts.place;
+    let device = File::create(place.path("device")).unwrap();
+    device.set_len(64 << 20).unwrap();
+    place
+        .run(["mkfs", "--force", "--data", "device", "pool"])
+        .success();
+    let on_device = || {
+        let usage = &place.run(["df", "--json", "pool"]).json()[0];
+        let bytes = |name| usage[name].as_u64().unwrap();
+        bytes("device_total_bytes") - bytes("device_free_bytes")
+    };
+    let empty = on_device();
+    fs::write(place.path("file"), vec![0; 4096 << 10]).unwrap();
+    place.run(["put", "file", "pool:/"]).success();
+    place.run(["tier", "--to", "dax", "pool:/file"]).success();
+    assert_eq!(on_device(), empty);
+    place.run(["tier", "--to", "data", "pool:/file"]).success();
+    assert_eq!(on_device(), empty + PAGES * 4096);
+
+    mounts.mount("").success();
+    let is_over = AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let file = File::options().write(true).open(mounts.path("file")).unwrap();
+            let mut round = 0_u64;
+            while !is_over.load(Ordering::Relaxed) {
+                round += 1;
+                for page in 0..PAGES {
+                    file.write_all_at(&(round * PAGES + page).to_le_bytes(), page * 4096)
+                        .unwrap();
+                }
+            }
+            round
+        });
+        for to in ["dax", "data", "dax", "data", "dax"] {
+            place.run(["tier", "--to", to, "mnt/file"]).success();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let found = fs::read(mounts.path("file")).unwrap();
+    for (page, bytes) in (0..PAGES).zip(found.chunks(4096)) {
+        assert_eq!(bytes[..8], (rounds * PAGES + page).to_le_bytes(), "page {page}");
+        assert!(bytes[8..].iter().all(|byte| *byte == 0));
+    }
+    mounts.umount().success();
+    assert_eq!(on_device(), empty);
+    let stat = place.run(["stat", "--json", "pool:/file"]).json();
+    assert_eq!(stat["dax"], true, "{stat}");
+    place.run(["fsck", "-n", "pool"]).success();
 }
 
 #[test]
