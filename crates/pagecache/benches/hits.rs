@@ -30,8 +30,7 @@ fn file(piece: u64) -> Arc<zeros::File> {
     let file = zeros::file(&options);
     let bytes = vec![1; usize::try_from(piece * PAGE).expect("it fits")];
     // Downward: in sequence, folios would grow.
-    let pages = (0..PAGES).step_by(usize::try_from(piece).expect("it fits"));
-    for page in pages.rev() {
+    for page in (0..PAGES / piece).rev().map(|number| number * piece) {
         let written = file.0.write(&mut Zeros, page * PAGE, &bytes, WriteFlags::empty());
         assert_eq!(written.ok(), Some(bytes.len()));
     }

@@ -59,10 +59,10 @@ impl File {
         if let Some(mut state) = self.inode.try_write().filter(|state| state.extents.is_unloaded()) {
             extents::load(&self.pool, &self.inode, &mut state)?;
         }
-        let is_ready = |state: &ReadGuard<'_, InodeState>| {
-            !state.extents.is_unloaded() && !(self.is_direct() && Pool::is_unflushed(&self.inode, state))
+        let must_wait = |state: &InodeState| {
+            state.extents.is_unloaded() || self.is_direct() && Pool::is_unflushed(&self.inode, state)
         };
-        let state = self.inode.try_read().filter(is_ready);
+        let state = self.inode.try_read().filter(|state| !must_wait(state));
         state.ok_or_else(|| in_use(offset))
     }
 
