@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use udax_media::BLOCK_BYTES;
-use udax_pagecache::{Control, Integrity, Span, Written};
+use udax_pagecache::{Control, Flush, Integrity, Span, Written};
 use udax_sync::fault::{Fault, is_injected};
 
 use super::Beneath;
@@ -64,6 +64,24 @@ impl Pool {
         self.flush(inode, state)?;
         if let Some(part) = inode.cached().filter(|part| part.mapping.pages() > 0) {
             part.mapping.truncate(0..u64::MAX);
+        }
+        Ok(())
+    }
+
+    /// As [`Pool::settle`], but that only of a range nothing is in the cache: what is beneath it is about to change.
+    ///
+    /// # Errors
+    /// As [`Pool::settle`]; an earlier error of write-back that nobody was told.
+    pub(crate) fn settle_range(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        bytes: Range<u64>,
+    ) -> Result<()> {
+        self.flush(inode, state)?;
+        if let Some(part) = inode.cached().filter(|part| part.mapping.pages() > 0) {
+            let mut beneath = Beneath::alone(self, inode, state)?;
+            part.mapping.invalidate_inode(&mut beneath, Flush::Keep, bytes)?;
         }
         Ok(())
     }

@@ -146,6 +146,11 @@ impl Pool {
     /// known.
     pub(crate) fn prepare_range(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         self.settle(inode, state)?;
+        self.prepare_extents(inode, state)
+    }
+
+    /// As [`Pool::prepare_range`], where what may stay in the cache does.
+    pub(crate) fn prepare_extents(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         if let Some(window) = state.window.take() {
             self.give_back(window);
         }

@@ -67,12 +67,13 @@ impl File {
         let pool = &*self.pool;
         let share = || {
             let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
-            self.settle_both(&mut locks, to)?;
+            let to_end = if len == 0 { u64::MAX } else { len };
+            self.settle_for_copy(&mut locks, (to, to_offset), to_end)?;
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };
             let state = locks.state(&to.inode)?;
-            pool.prepare_range(&to.inode, state)?;
+            pool.prepare_extents(&to.inode, state)?;
             pool.prepare_growth(&to.inode, state, span.to)?;
             let _broken = pool.break_for_sharing(&self.inode, &to.inode, span)?;
             pool.share(&mut locks, (&self.inode, &to.inode), span, Touch::Yes)
@@ -101,7 +102,7 @@ impl File {
 
     fn try_dedupe(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64) -> Result<bool> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
-        self.settle_both(&mut locks, to)?;
+        self.settle_for_copy(&mut locks, (to, to_offset), len)?;
         let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
             return Ok(true);
         };
@@ -200,9 +201,9 @@ impl Pool {
         mut span: Span,
         touch: Touch,
     ) -> Result<()> {
-        self.prepare_range(source, locks.state(source)?)?;
+        self.prepare_extents(source, locks.state(source)?)?;
         let state = locks.state(target)?;
-        self.prepare_range(target, state)?;
+        self.prepare_extents(target, state)?;
         self.check_tier((source, locks.state(source)?), span.source(), target)?;
         while span.length > 0 {
             let step = |limit| self.share_step(locks, (source, target), span, touch, limit);

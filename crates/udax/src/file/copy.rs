@@ -45,7 +45,7 @@ impl File {
     /// Copies what is left after `done` bytes, and counts them there.
     fn copy_from(&self, (offset, to): (u64, &Self), to_offset: u64, len: u64, done: &mut u64) -> Result<()> {
         let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
-        self.settle_both(&mut locks, to)?;
+        self.settle_for_copy(&mut locks, (to, to_offset), len)?;
         let size = self.pool.inode_size(&self.inode)?;
         let length = len.min(size.saturating_sub(offset));
         let overlap = offset < to_offset + length && to_offset < offset + length;
@@ -67,12 +67,16 @@ impl File {
         Ok(())
     }
 
-    /// What is cached of both files is in the pool.
-    pub(super) fn settle_both(&self, locks: &mut LockSet<'_>, to: &Self) -> Result<()> {
-        for inode in [&*self.inode, &*to.inode] {
-            self.pool.settle(inode, locks.state(inode)?)?;
-        }
-        Ok(())
+    /// What is cached of both files is in the pool, and of the range that the other one is given, nothing is cached.
+    pub(super) fn settle_for_copy(
+        &self,
+        locks: &mut LockSet<'_>,
+        (to, at): (&Self, u64),
+        len: u64,
+    ) -> Result<()> {
+        self.pool.flush(&self.inode, locks.state(&self.inode)?)?;
+        let range = at..at.saturating_add(len);
+        self.pool.settle_range(&to.inode, locks.state(&to.inode)?, range)
     }
 
     /// Whether this file can be copied to `to`, in the order of Linux's `generic_file_rw_checks`.

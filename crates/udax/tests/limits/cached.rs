@@ -501,6 +501,43 @@ fn the_cache_keeps_to_its_budget_and_dirty_pages_to_theirs() {
 }
 
 #[test]
+fn a_copy_takes_only_what_it_replaces_out_of_the_cache() {
+    let pool = TestPool::new(64 * MIB);
+    let fs = open_quiet(&pool);
+    let (from, to) = (open(&fs, "/from"), open(&fs, "/to"));
+    // Downward: each page has a folio of its own.
+    for page in (0..100).rev() {
+        from.write_at(&bytes(PAGE, page), page * PAGE).unwrap();
+        to.write_at(&bytes(PAGE, 1000 + page), page * PAGE).unwrap();
+    }
+    assert_eq!(
+        from.copy_range(10 * PAGE, &to, 20 * PAGE, 2 * PAGE).unwrap(),
+        2 * PAGE
+    );
+    assert_eq!(fs.cache_statistics().cached, 200 - 2);
+    from.clone_range(30 * PAGE, &to, 40 * PAGE, 3 * PAGE).unwrap();
+    assert_eq!(fs.cache_statistics().cached, 200 - 2 - 3);
+    // Of what both share now, a write changes one.
+    from.write_at(&bytes(PAGE, 7), 30 * PAGE).unwrap();
+    for page in 0..100 {
+        let seed = match page {
+            20 | 21 => page - 10,
+            40..43 => page - 10,
+            _ => 1000 + page,
+        };
+        let mut found = [0; 4096];
+        to.read_at(&mut found, page * PAGE).unwrap();
+        assert!(found[..] == bytes(PAGE, seed)[..], "page {page}");
+        from.read_at(&mut found, page * PAGE).unwrap();
+        let seed = if page == 30 { 7 } else { page };
+        assert!(found[..] == bytes(PAGE, seed)[..], "page {page}");
+    }
+    drop((from, to));
+    fs.close().unwrap();
+    check(&pool.path);
+}
+
+#[test]
 fn one_file_may_have_a_limit_of_its_own() {
     let pool = TestPool::new(64 * MIB);
     let options = MountOptions {
