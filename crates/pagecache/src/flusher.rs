@@ -185,7 +185,14 @@ impl Cache {
             if is_stopped.load(Ordering::Acquire) {
                 break;
             }
-            let _ = write_file(&*file.owner, u64::MAX);
+            let mut left = file.owner.mapping().dirty_pages();
+            // In turns, between which others have the file.
+            while left > 0 && !is_stopped.load(Ordering::Acquire) {
+                match write_file(&*file.owner, left.min(TURN)) {
+                    Ok(0) | Err(_) => break,
+                    Ok(pages) => left = left.saturating_sub(pages),
+                }
+            }
             self.dirty_files.lock().renew(&file);
         }
     }

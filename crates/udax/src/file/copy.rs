@@ -21,7 +21,7 @@ impl File {
     /// files and for overlapping ranges of one file; `OtherPool`; else as [`File::write_at`].
     ///
     /// # Durability
-    /// Durable on return, chunk by chunk of 2 MiB.
+    /// Durable on return, chunk by chunk of 2 MiB; what overwrites blocks of a data device in place is so by a sync.
     pub fn copy_range(&self, offset: u64, to: &Self, to_offset: u64, len: u64) -> Result<u64> {
         self.check_copied_to(to)?;
         let end_of = |offset: u64| {

@@ -170,7 +170,8 @@ impl File {
     ///
     /// # Errors
     /// A media error; what hindered writing back, now or since this handle was told last: each open file is told once.
-    /// What could not be written is tried again by the next sync.
+    /// What could not be written is tried again by the next sync; what a data device has taken and failed to flush is
+    /// not, and may be lost.
     ///
     /// # Durability
     /// Everything done to the file before. No fence when there is nothing lazy; else one, and one for every 16 pages
