@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use udax_media::device::DeviceHeader;
 use udax_media::inode::INODE_SIZE;
 use udax_media::node::{SLOT_SIZE, SLOTS_START, Slot};
 use udax_media::{BLOCK_SIZE, LINE_SIZE};
 use udax_test_corruption::place::Role;
 use udax_test_corruption::run::Samples;
-use udax_test_corruption::sample::Ending;
+use udax_test_corruption::sample::{Ending, UUID};
 
 /// The most files of one target.
 const MAX_FILES: usize = 12;
@@ -80,6 +81,12 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
         let bytes = sample.image.bytes().get(start..end).unwrap_or_default();
         units.push(("record", [&[1, 0], bytes].concat()));
     }
+    let header = DeviceHeader {
+        pool: UUID,
+        device: UUID,
+        blocks: 4096,
+    };
+    units.extend([0, 1].map(|copy| ("device", sealed(header.encode(copy).as_slice()))));
     let mut random = SmallRng::seed_from_u64(1);
     for target in ["journal", "image", "operations"] {
         let of_one = |len: usize, random: &mut SmallRng| (0..len).map(|_| random.random()).collect();

@@ -20,8 +20,9 @@ mod parsers;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("superblock", parsers::superblock),
+    ("device", parsers::device),
     ("checkpoint", parsers::checkpoint),
     ("roots", parsers::roots),
     ("bitmap", parsers::bitmap),

@@ -5,6 +5,7 @@
 
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
+use udax_media::device::{DeviceHeader, MAX_DEVICE_BYTES};
 use udax_media::extent::{Extent, INLINE_SIZE};
 use udax_media::geometry::SumBlock;
 use udax_media::inode::{INODE_SIZE, InodeSlot};
@@ -15,8 +16,8 @@ use udax_media::seal::{self, Seed};
 use udax_media::sum::{SUMS_PER_BLOCK, Sum};
 use udax_media::xattr::Xattr;
 use udax_media::{
-    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE, Superblock,
-    Timestamp,
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE,
+    Superblock, Timestamp,
 };
 use udax_test_corruption::sample::UUID;
 
@@ -68,6 +69,23 @@ pub(crate) fn superblock(data: &[u8]) {
         assert!(geometry.group_count() > 0);
         let again = Superblock::decode(&found.encode(), 1, region_bytes);
         assert_eq!(again.as_ref(), Ok(&found));
+    }
+}
+
+/// A data device's header that is believed is the same when it is written again.
+pub(crate) fn device(data: &[u8]) {
+    let mut bytes = unit::<BLOCK_SIZE>(data);
+    // The seed is of the pool's uuid in the block.
+    if data.first().is_some_and(|mode| mode & 1 != 0)
+        && let Some(uuid) = bytes.get(16..).and_then(|rest| rest.first_chunk::<16>())
+    {
+        seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
+    }
+    for copy in 0..2 {
+        if let Ok(found) = DeviceHeader::decode(&bytes, copy) {
+            assert!(found.blocks * BLOCK_BYTES <= MAX_DEVICE_BYTES);
+            assert_eq!(DeviceHeader::decode(&found.encode(copy), copy), Ok(found));
+        }
     }
 }
 

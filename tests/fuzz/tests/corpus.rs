@@ -1,4 +1,4 @@
-//! The corpus, which has all that fuzzing has found, and some changes of it.
+//! The corpus, and some changes of it.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
