@@ -46,20 +46,23 @@ pub(crate) fn page_of(byte: u8) -> Vec<u8> {
 /// What was freed of which file, in order: [`udax_pagecache::FreeFolio`] is a plain function.
 static FREED: LazyLock<Mutex<HashMap<u64, Vec<Freed>>>> = LazyLock::new(Mutex::default);
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
-/// Files whose folios are looked for when they are freed (invariants 110 and 112).
-static WATCHED: LazyLock<Mutex<HashMap<u64, Weak<File>>>> = LazyLock::new(Mutex::default);
+
+/// What a test does when a folio of a file is freed.
+type Watch = Arc<dyn Fn(Freed) + Send + Sync>;
+static WATCHED: LazyLock<Mutex<HashMap<u64, Watch>>> = LazyLock::new(Mutex::default);
+
+/// Of the next rank above that of folios: in debug builds, to take it panics where an index, a queue or a list is
+/// locked (invariant 110).
+static ABOVE_FOLIOS: LazyLock<udax_sync::Mutex<()>> =
+    LazyLock::new(|| udax_sync::Mutex::new(udax_sync::Rank::Shares, ()));
 
 fn free_folio(freed: Freed, reservations: &Reservations) {
+    drop(ABOVE_FOLIOS.lock());
     reservations.give_back(freed.reserved);
     FREED.lock().unwrap().entry(freed.number).or_default().push(freed);
     let watched = WATCHED.lock().unwrap().get(&freed.number).cloned();
-    if let Some(file) = watched.and_then(|file| file.upgrade()) {
-        for page in freed.first..freed.first + (1 << freed.order) {
-            assert!(
-                !file.mapping.is_cached(page),
-                "page {page} is found after it was freed"
-            );
-        }
+    if let Some(watch) = watched {
+        watch(freed);
     }
 }
 
@@ -399,12 +402,27 @@ impl File {
         self.write_back(control)
     }
 
-    /// Has [`free_folio`] look for the folios that it is told of.
+    /// Has something done whenever a folio of this file is freed.
+    pub(crate) fn when_freed(self: &Arc<Self>, watch: impl Fn(&Arc<File>, Freed) + Send + Sync + 'static) {
+        let weak = Arc::downgrade(self);
+        let watch = move |freed| {
+            if let Some(file) = weak.upgrade() {
+                watch(&file, freed);
+            }
+        };
+        WATCHED.lock().unwrap().insert(self.number(), Arc::new(watch));
+    }
+
+    /// Has folios looked for when they are freed: they must not be found.
     pub(crate) fn watch(self: &Arc<Self>) {
-        WATCHED
-            .lock()
-            .unwrap()
-            .insert(self.number(), Arc::downgrade(self));
+        self.when_freed(|file, freed| {
+            for page in freed.first..freed.first + (1 << freed.order) {
+                assert!(
+                    !file.mapping.is_cached(page),
+                    "page {page} is found after it was freed"
+                );
+            }
+        });
     }
 }
 
