@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -28,6 +29,42 @@ pub(crate) fn comes(mut is_so: impl FnMut() -> bool) -> bool {
 /// Waits until a state is reached that another thread brings about.
 pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
     assert!(comes(is_so), "never: {what}");
+}
+
+/// A thread that is to wait for another one, as the kernel sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Sleeper {
+    /// Where its state is told.
+    stat: OnceLock<PathBuf>,
+}
+
+impl Sleeper {
+    /// Called by the thread, right before the call that is to wait.
+    pub(crate) fn begins(&self) {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        self.stat
+            .set(Path::new("/proc").join(thread).join("stat"))
+            .unwrap();
+    }
+
+    /// Waits until the thread sleeps, however often it is looked at: not for a moment, on its way.
+    ///
+    /// # Panics
+    /// It has ended, and so has not waited.
+    pub(crate) fn until_asleep(&self) {
+        const LOOKS: u32 = 50;
+        let mut looks = 0;
+        until("the other thread waits", || {
+            let Some(stat) = self.stat.get() else {
+                return false;
+            };
+            let stat = std::fs::read_to_string(stat).expect("the other thread has not waited");
+            // The state comes behind the name, which is in brackets: proc_pid_stat(5).
+            let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
+            looks = if state == Some('S') { looks + 1 } else { 0 };
+            looks >= LOOKS
+        });
+    }
 }
 
 pub(crate) fn size(len: usize) -> u64 {

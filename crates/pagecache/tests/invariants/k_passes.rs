@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use udax_pagecache::{Backing, Control, Integrity, PAGE, Span, Stability, WriteFlags};
 
-use crate::disk::{World, page_of, until};
+use crate::disk::{Sleeper, World, page_of, until};
 
 fn background(pages: std::ops::Range<u64>, most: u64) -> Control {
     Control {
@@ -71,24 +71,32 @@ fn inv_92_the_second_of_two_full_passes_waits_for_what_the_first_writes() {
     let mut first = file.mapping.pass(Control::full(), file.disk.size());
     let run = first.next().unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
+            sleeper.begins();
             file.sync().unwrap();
             assert!(done.load(std::sync::atomic::Ordering::SeqCst), "it did not wait");
         });
+        sleeper.until_asleep();
         file.disk.take(&run).unwrap();
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         run.complete(Ok(()));
         second.join().unwrap();
     });
-    // Written again while it is under way: the second pass writes it too.
+    // Stored to again when the medium has its bytes already: the second pass writes it too.
     file.write(0, &page_of(2));
     let mut first = file.mapping.pass(Control::full(), file.disk.size());
     let run = first.next().unwrap();
+    file.disk.take(&run).unwrap();
     file.write(0, &page_of(3));
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
-        let second = scope.spawn(|| file.sync().unwrap());
-        file.disk.take(&run).unwrap();
+        let second = scope.spawn(|| {
+            sleeper.begins();
+            file.sync().unwrap();
+        });
+        sleeper.until_asleep();
         run.complete(Ok(()));
         second.join().unwrap();
     });
@@ -153,8 +161,13 @@ fn inv_96_what_is_dirty_and_being_written_is_skipped_in_the_background_and_waite
     let run = pass.next().unwrap();
     file.write(0, &page_of(2));
     assert_eq!(file.pass(background(0..8, 100)).unwrap().pages, 0);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
-        let full = scope.spawn(|| file.pass(Control::full()).unwrap().pages);
+        let full = scope.spawn(|| {
+            sleeper.begins();
+            file.pass(Control::full()).unwrap().pages
+        });
+        sleeper.until_asleep();
         // It has marked the page, and then waits: nothing is written before this run is completed.
         file.disk.take(&run).unwrap();
         assert_eq!(file.disk.take_runs().len(), 1);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use udax_pagecache::{Access, CacheError, Flush, PAGE, Until, WriteFlags};
 
-use crate::disk::{File, World, comes, freed, page_of, until};
+use crate::disk::{File, Sleeper, World, comes, freed, page_of, until};
 
 fn invalidate(file: &File, flush: Flush, bytes: std::ops::Range<u64>) -> Result<(), CacheError> {
     file.mapping.invalidate_inode(&mut file.disk.lend(), flush, bytes)
@@ -28,6 +28,7 @@ fn inv_122_nothing_comes_in_meanwhile_and_afterwards_the_medium_is_read() {
         .next()
         .unwrap();
     let is_done = AtomicBool::new(false);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
         let invalidation = scope.spawn(|| invalidate(&file, Flush::Write, 0..u64::MAX));
         until("it has the lock", || {
@@ -35,10 +36,12 @@ fn inv_122_nothing_comes_in_meanwhile_and_afterwards_the_medium_is_read() {
                 .is_err_and(|error| error.errno() == Errno::EAGAIN)
         });
         let reader = scope.spawn(|| {
+            sleeper.begins();
             let bytes = file.read(6 * PAGE, 1);
             assert!(is_done.load(Ordering::SeqCst), "read while it was invalidated");
             bytes
         });
+        sleeper.until_asleep();
         file.disk.take(&run).unwrap();
         is_done.store(true, Ordering::SeqCst);
         run.complete(Ok(()));
