@@ -65,7 +65,8 @@ pub trait Backing {
     /// Takes the run's bytes to the medium and completes it: now, or at the latest in [`Backing::finish`].
     ///
     /// # Errors
-    /// The run is completed with the error, or dropped, which says EIO. Its pages are dirty again.
+    /// The run is completed with the error, or dropped, which says EIO. Its pages are dirty again. With `ENOMEM`, a
+    /// full pass comes with them again.
     fn write(&mut self, run: WriteRun) -> Result<(), BackingError>;
 
     /// Completes all runs that `write` has kept. Called at the end of each pass.

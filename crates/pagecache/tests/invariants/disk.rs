@@ -121,6 +121,10 @@ pub(crate) struct Faults {
     pub(crate) holds_reads: bool,
     /// Writes are completed by `finish` only, as the cache allows.
     pub(crate) is_lazy: bool,
+    /// For so many writes there is no memory.
+    pub(crate) without_memory: u32,
+    /// Writes do not go on before this is lifted.
+    pub(crate) holds_writes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -135,6 +139,8 @@ struct State {
     runs: Vec<Vec<Range<u64>>>,
     /// How often space was asked for.
     reserve_calls: u64,
+    /// How often a run was to be written.
+    write_calls: u64,
 }
 
 /// Blocks of all files of a test.
@@ -212,6 +218,10 @@ impl Disk {
         std::mem::take(&mut self.state.lock().unwrap().reserve_calls)
     }
 
+    pub(crate) fn take_write_calls(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().unwrap().write_calls)
+    }
+
     pub(crate) fn held_reads(&self) -> usize {
         self.state.lock().unwrap().held_reads.len()
     }
@@ -252,8 +262,13 @@ impl Disk {
     /// Puts a run's bytes on the medium, and gives them blocks, for which all must have reservations.
     pub(crate) fn take(&self, run: &WriteRun) -> Result<(), Errno> {
         let mut state = self.state.lock().unwrap();
+        state.write_calls += 1;
         if let Some(errno) = state.faults.is_dead {
             return Err(errno);
+        }
+        if let Some(left) = state.faults.without_memory.checked_sub(1) {
+            state.faults.without_memory = left;
+            return Err(Errno::ENOMEM);
         }
         let mut new = 0;
         for piece in run.pieces() {
@@ -337,6 +352,9 @@ impl Backing for Lent {
     }
 
     fn write(&mut self, run: WriteRun) -> Result<(), BackingError> {
+        until("writes go on", || {
+            !self.disk.state.lock().unwrap().faults.holds_writes
+        });
         let result = self.disk.take(&run);
         let is_lazy = self.disk.state.lock().unwrap().faults.is_lazy;
         match result {
