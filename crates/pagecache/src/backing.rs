@@ -65,7 +65,8 @@ pub trait Backing {
     /// Takes the run's bytes to the medium and completes it: now, or at the latest in [`Backing::finish`].
     ///
     /// # Errors
-    /// The run is completed with the error, or dropped, which says EIO. Its pages are dirty again.
+    /// The run is completed with the error, or dropped, which says EIO. Its pages are dirty again. With `ENOMEM`, a
+    /// full pass comes with them again.
     fn write(&mut self, run: WriteRun) -> Result<(), BackingError>;
 
     /// Completes all runs that `write` has kept. Called at the end of each pass.
@@ -167,8 +168,9 @@ pub struct Freed {
     pub reserved: u64,
 }
 
-/// Told of each folio that has left its mapping: once, after its removal, with no lock of this crate held but the
-/// folio's own. The kernel's `free_folio`.
+/// Told of each folio that has left its mapping: once, after its removal, with the folio locked and no lock of this
+/// crate above folios held, no index nor queue. Who takes folios out may have an invalidate lock, and who makes room
+/// for a folio another folio. The kernel's `free_folio`.
 ///
 /// It is a plain function with numbers for arguments: it has no mapping to use by mistake, and nothing that it could
 /// wait for.

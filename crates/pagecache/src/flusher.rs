@@ -207,8 +207,11 @@ impl Cache {
         let mut result = Ok(());
         for file in files {
             let mapping = file.owner.mapping();
-            let written = file.owner.write_back(Control::full()).map(drop);
-            mapping.wait_written(0..u64::MAX);
+            let written = mapping.until_decided(|| {
+                let written = file.owner.write_back(Control::full()).map(drop);
+                mapping.wait_written(0..u64::MAX);
+                written
+            });
             mapping.unlist_clean();
             result = result.and(written);
         }

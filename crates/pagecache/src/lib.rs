@@ -14,7 +14,8 @@
 //!   page is dirty. Flag and DIRTY mark agree whenever the folio is unlocked and not at the start of a write.
 //! - A dirty page has a reservation, unless its backing needed none: to write it back can fail for the medium's sake
 //!   but not for lack of space.
-//! - What could not be written stays dirty and is tried again; every open file learns of it once ([`ErrorCursor`]).
+//! - What could not be written stays dirty and is tried again; every open file learns of it once ([`ErrorCursor`]). Of
+//!   a lack of memory it learns only when a full pass has tried a few times.
 //!
 //! # Marks of the index
 //! DIRTY, TOWRITE (in the snapshot of an integrity pass), WRITEBACK. See the kernel's `include/linux/pagemap.h`, and
@@ -67,6 +68,7 @@ mod read_run;
 mod reclaim;
 mod removal;
 mod replace;
+mod shortage;
 #[cfg(not(any(loom, shuttle)))]
 mod slab;
 mod split;

@@ -43,6 +43,8 @@ pub(crate) struct MappingErrors {
     pub(crate) sequence: ErrSeq,
     /// For callers without an open file: `NO_SPACE`, `INPUT_OUTPUT`.
     flags: AtomicU8,
+    /// How often a run found no memory that its pass tries to write again.
+    pub(crate) shortages: AtomicU64,
 }
 
 const NO_SPACE: u8 = 1;

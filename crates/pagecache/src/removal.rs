@@ -2,7 +2,7 @@
 //!
 //! Truncation (one by one and in batches), invalidation, dropbehind, reclaim and collapse all end in
 //! [`Mapping::remove_all`], so that [`crate::FreeFolio`] is told of every folio once: after its removal, with no lock
-//! but the folio's.
+//! of a higher rank than the folio's.
 
 use std::slice;
 

@@ -28,13 +28,15 @@ impl Mapping {
         }
         let pages = pages_touched(&bytes);
         let control = Control::range(Integrity::Full, &bytes);
-        let result = self.write_back(backing, control);
-        // EIO means that there may be nothing left that would come to an end.
-        let is_hopeless = matches!(&result, Err(error) if error.errno() == Errno::EIO);
-        if !is_hopeless {
-            self.wait_written(pages);
-        }
-        result.map(drop)
+        self.until_decided(|| {
+            let result = self.write_back(backing, control.clone());
+            // EIO means that there may be nothing left that would come to an end.
+            let is_hopeless = matches!(&result, Err(error) if error.errno() == Errno::EIO);
+            if !is_hopeless {
+                self.wait_written(pages.clone());
+            }
+            result.map(drop)
+        })
     }
 
     /// What an open file has not been told of failed writes: once.

@@ -3,7 +3,7 @@
 //!
 //! - A *full* pass writes what is dirty when it begins, each folio once, however fast others make pages dirty: it marks
 //!   them TOWRITE first and looks for that mark only. It waits for writes under way, goes on after an error, and tells
-//!   the first.
+//!   the first. What there was no memory for, it tries again ([`shortage`](crate::shortage)).
 //! - A *background* pass takes what is dirty as it meets it, skips what is being written, and ends after so many pages,
 //!   or with the first error. A *cyclic* one begins where the last one ended, and does not wrap.
 //!
@@ -21,6 +21,7 @@ use crate::folio::{Folio, flag};
 use crate::locked::LockedFolio;
 use crate::mapping::{folio_of, mark};
 use crate::page::pages_touched;
+use crate::shortage::{MOST_TRIES, Shortage, is_no_memory};
 use crate::{Backing, BackingError, CacheError, Mapping, WriteRun};
 
 /// Pages of a run, at most: 8 MiB. Enough for a medium to be at its fastest, and
@@ -107,9 +108,10 @@ pub struct Pass<'m> {
     size: u64,
     /// Where to look next; none when it is over.
     next: Option<u64>,
-    end: u64,
+    range: Range<u64>,
     written: Written,
     error: Option<BackingError>,
+    shortage: Shortage,
 }
 
 impl Mapping {
@@ -119,21 +121,22 @@ impl Mapping {
             Span::Pages(pages) => pages.clone(),
             Span::Cyclic { latest } => self.next_write.load(Ordering::Relaxed).min(*latest)..u64::MAX,
         };
-        if control.integrity == Integrity::Full {
-            self.mark_to_write(&range);
-        }
-        Pass {
+        let mut pass = Pass {
             mapping: self,
             control,
             size,
-            next: Some(range.start).filter(|start| *start < range.end),
-            end: range.end,
+            next: None,
+            range,
             written: Written::default(),
             error: None,
-        }
+            shortage: Shortage::Told,
+        };
+        pass.begin();
+        pass
     }
 
-    /// Writes back by one pass, each run by the backing.
+    /// Writes back by one pass, each run by the backing. A full one is made again, up to three times, when there was no
+    /// memory for a write (`ENOMEM`).
     ///
     /// # Errors
     /// The first of the backing. What could not be written is dirty still, and every open file will be told.
@@ -146,16 +149,27 @@ impl Mapping {
         backing: &mut dyn Backing,
         control: Control,
     ) -> Result<Written, CacheError> {
+        let mut left = match control.integrity {
+            Integrity::Full => MOST_TRIES - 1,
+            Integrity::Background => 0,
+        };
         let mut pass = self.pass(control, backing.size());
-        while let Some(run) = pass.next() {
-            if let Err(error) = backing.write(run) {
-                pass.failed(error);
+        loop {
+            let before = self.shortages();
+            pass.shortage = if left > 0 {
+                Shortage::TriedAgain
+            } else {
+                Shortage::Told
+            };
+            pass.write_all(backing);
+            let is_short = self.shortages() != before || pass.error.as_ref().is_some_and(is_no_memory);
+            if left == 0 || !is_short {
+                return Ok(pass.finish()?);
             }
+            left -= 1;
+            self.pause_for_memory();
+            pass.begin_again();
         }
-        if let Err(error) = backing.finish() {
-            pass.failed(error);
-        }
-        Ok(pass.finish()?)
     }
 
     /// Marks what is dirty as to be written by a full pass. The kernel's `tag_pages_for_writeback`.
@@ -178,9 +192,38 @@ impl Mapping {
 }
 
 impl Pass<'_> {
+    fn begin(&mut self) {
+        if self.control.integrity == Integrity::Full {
+            self.mapping.mark_to_write(&self.range);
+        }
+        self.next = Some(self.range.start).filter(|start| *start < self.range.end);
+    }
+
+    /// There may be memory now. What else has failed is told, even if it does not fail again.
+    fn begin_again(&mut self) {
+        self.error = self.error.take().filter(|error| !is_no_memory(error));
+        self.begin();
+    }
+
+    /// Has the backing write all runs.
+    fn write_all(&mut self, backing: &mut dyn Backing) {
+        while let Some(run) = self.next() {
+            if let Err(error) = backing.write(run) {
+                self.failed(error);
+            }
+        }
+        if let Err(error) = backing.finish() {
+            self.failed(error);
+        }
+    }
+
     /// A run could not be written. A background pass ends; a full one goes on, and tells its first error at the end.
     pub fn failed(&mut self, error: BackingError) {
-        self.error.get_or_insert(error);
+        let is_tried_again =
+            |first: &BackingError| self.shortage == Shortage::TriedAgain && is_no_memory(first);
+        if self.error.as_ref().is_none_or(is_tried_again) {
+            self.error = Some(error);
+        }
         if self.control.integrity == Integrity::Background {
             self.stop();
         }
@@ -245,7 +288,7 @@ impl Pass<'_> {
 
     /// Goes on behind `page`.
     fn advance(&mut self, page: u64) {
-        self.next = Some(page).filter(|next| *next < self.end);
+        self.next = Some(page).filter(|next| *next < self.range.end);
         if self.next.is_none() && matches!(self.control.span, Span::Cyclic { .. }) {
             self.mapping.next_write.store(0, Ordering::Relaxed);
         }
@@ -292,14 +335,14 @@ impl Iterator for Pass<'_> {
                 .mapping
                 .index
                 .write()
-                .next_marked(next..=self.end - 1, self.wanted());
+                .next_marked(next..=self.range.end - 1, self.wanted());
             let Some(folio) = found.and_then(folio_of) else {
                 self.advance(u64::MAX);
                 return None;
             };
             if let ControlFlow::Break(first) = self.choose(folio) {
                 let folios = self.gather(first);
-                let run = WriteRun::begin(self.mapping, folios, self.size);
+                let run = WriteRun::begin(self.mapping, folios, self.size, self.shortage);
                 self.written.pages += run.pages();
                 self.written.runs += 1;
                 return Some(run);

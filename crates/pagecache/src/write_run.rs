@@ -18,6 +18,7 @@ use crate::folio::{Folio, flag};
 use crate::locked::LockedFolio;
 use crate::mapping::mark;
 use crate::page::{PAGE, in_memory};
+use crate::shortage::Shortage;
 use crate::{Mapping, Stability};
 
 type Runs = SmallVec<[Range<u64>; 1]>;
@@ -41,6 +42,7 @@ pub struct WriteRun {
     pages: u64,
     /// Whether its reservation is used up when it has been written.
     is_spent: bool,
+    shortage: Shortage,
 }
 
 /// Memory of a run, and where in the file it belongs.
@@ -98,7 +100,12 @@ fn count(runs: &Runs) -> u64 {
 
 impl WriteRun {
     /// Begins to write the dirty pages of locked folios, none of which is being written, and unlocks them.
-    pub(crate) fn begin(mapping: &Arc<Mapping>, folios: SmallVec<[LockedFolio; 4]>, size: u64) -> Self {
+    pub(crate) fn begin(
+        mapping: &Arc<Mapping>,
+        folios: SmallVec<[LockedFolio; 4]>,
+        size: u64,
+        shortage: Shortage,
+    ) -> Self {
         let mut parts = SmallVec::<[Part; 4]>::new();
         let mut pages = 0;
         for folio in &folios {
@@ -134,6 +141,7 @@ impl WriteRun {
             parts,
             pages,
             is_spent: false,
+            shortage,
         }
     }
 
@@ -197,11 +205,16 @@ impl WriteRun {
         spent
     }
 
-    /// The run has been written, or why not: then its pages are dirty again, and every open file is told once.
+    /// The run has been written, or why not: then its pages are dirty again, and every open file is told once; of
+    /// `ENOMEM`, by the last try of a full pass.
     pub fn complete(mut self, result: Result<(), Errno>) {
         match result {
             Ok(()) if self.is_spent => self.mapping.cache().reservations().uncount(self.reserved()),
             Ok(()) => self.mapping.cache().reservations().give_back(self.reserved()),
+            Err(Errno::ENOMEM) if self.shortage == Shortage::TriedAgain => {
+                self.take_back();
+                self.mapping.note_shortage();
+            }
             Err(errno) => {
                 self.mapping.note_error(errno);
                 self.take_back();

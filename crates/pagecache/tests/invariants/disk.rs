@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,12 +14,56 @@ use udax_pagecache::{
     Written,
 };
 
-/// Waits until a state is reached that another thread brings about; a bound only for what never comes.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Whether another thread brings a state about; a bound only for what never comes.
+pub(crate) fn comes(mut is_so: impl FnMut() -> bool) -> bool {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "never: {what}");
+        if begin.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
         std::thread::yield_now();
+    }
+    true
+}
+
+/// Waits until a state is reached that another thread brings about.
+pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(comes(is_so), "never: {what}");
+}
+
+/// A thread that is to wait for another one, as the kernel sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Sleeper {
+    /// Where its state is told.
+    stat: OnceLock<PathBuf>,
+}
+
+impl Sleeper {
+    /// Called by the thread, right before the call that is to wait.
+    pub(crate) fn begins(&self) {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        self.stat
+            .set(Path::new("/proc").join(thread).join("stat"))
+            .unwrap();
+    }
+
+    /// Waits until the thread sleeps, however often it is looked at: not for a moment, on its way.
+    ///
+    /// # Panics
+    /// It has ended, and so has not waited.
+    pub(crate) fn until_asleep(&self) {
+        const LOOKS: u32 = 50;
+        let mut looks = 0;
+        until("the other thread waits", || {
+            let Some(stat) = self.stat.get() else {
+                return false;
+            };
+            let stat = std::fs::read_to_string(stat).expect("the other thread has not waited");
+            // The state comes behind the name, which is in brackets: proc_pid_stat(5).
+            let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
+            looks = if state == Some('S') { looks + 1 } else { 0 };
+            looks >= LOOKS
+        });
     }
 }
 
@@ -38,20 +83,23 @@ pub(crate) fn page_of(byte: u8) -> Vec<u8> {
 /// What was freed of which file, in order: [`udax_pagecache::FreeFolio`] is a plain function.
 static FREED: LazyLock<Mutex<HashMap<u64, Vec<Freed>>>> = LazyLock::new(Mutex::default);
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
-/// Files whose folios are looked for when they are freed (invariants 110 and 112).
-static WATCHED: LazyLock<Mutex<HashMap<u64, Weak<File>>>> = LazyLock::new(Mutex::default);
+
+/// What a test does when a folio of a file is freed.
+type Watch = Arc<dyn Fn(Freed) + Send + Sync>;
+static WATCHED: LazyLock<Mutex<HashMap<u64, Watch>>> = LazyLock::new(Mutex::default);
+
+/// Of the next rank above that of folios: in debug builds, to take it panics where an index, a queue or a list is
+/// locked (invariant 110).
+static ABOVE_FOLIOS: LazyLock<udax_sync::Mutex<()>> =
+    LazyLock::new(|| udax_sync::Mutex::new(udax_sync::Rank::Shares, ()));
 
 fn free_folio(freed: Freed, reservations: &Reservations) {
+    drop(ABOVE_FOLIOS.lock());
     reservations.give_back(freed.reserved);
     FREED.lock().unwrap().entry(freed.number).or_default().push(freed);
     let watched = WATCHED.lock().unwrap().get(&freed.number).cloned();
-    if let Some(file) = watched.and_then(|file| file.upgrade()) {
-        for page in freed.first..freed.first + (1 << freed.order) {
-            assert!(
-                !file.mapping.is_cached(page),
-                "page {page} is found after it was freed"
-            );
-        }
+    if let Some(watch) = watched {
+        watch(freed);
     }
 }
 
@@ -73,6 +121,10 @@ pub(crate) struct Faults {
     pub(crate) holds_reads: bool,
     /// Writes are completed by `finish` only, as the cache allows.
     pub(crate) is_lazy: bool,
+    /// For so many writes there is no memory.
+    pub(crate) without_memory: u32,
+    /// Writes do not go on before this is lifted.
+    pub(crate) holds_writes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +139,8 @@ struct State {
     runs: Vec<Vec<Range<u64>>>,
     /// How often space was asked for.
     reserve_calls: u64,
+    /// How often a run was to be written.
+    write_calls: u64,
 }
 
 /// Blocks of all files of a test.
@@ -164,6 +218,10 @@ impl Disk {
         std::mem::take(&mut self.state.lock().unwrap().reserve_calls)
     }
 
+    pub(crate) fn take_write_calls(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().unwrap().write_calls)
+    }
+
     pub(crate) fn held_reads(&self) -> usize {
         self.state.lock().unwrap().held_reads.len()
     }
@@ -204,8 +262,13 @@ impl Disk {
     /// Puts a run's bytes on the medium, and gives them blocks, for which all must have reservations.
     pub(crate) fn take(&self, run: &WriteRun) -> Result<(), Errno> {
         let mut state = self.state.lock().unwrap();
+        state.write_calls += 1;
         if let Some(errno) = state.faults.is_dead {
             return Err(errno);
+        }
+        if let Some(left) = state.faults.without_memory.checked_sub(1) {
+            state.faults.without_memory = left;
+            return Err(Errno::ENOMEM);
         }
         let mut new = 0;
         for piece in run.pieces() {
@@ -289,6 +352,9 @@ impl Backing for Lent {
     }
 
     fn write(&mut self, run: WriteRun) -> Result<(), BackingError> {
+        until("writes go on", || {
+            !self.disk.state.lock().unwrap().faults.holds_writes
+        });
         let result = self.disk.take(&run);
         let is_lazy = self.disk.state.lock().unwrap().faults.is_lazy;
         match result {
@@ -391,12 +457,27 @@ impl File {
         self.write_back(control)
     }
 
-    /// Has [`free_folio`] look for the folios that it is told of.
+    /// Has something done whenever a folio of this file is freed.
+    pub(crate) fn when_freed(self: &Arc<Self>, watch: impl Fn(&Arc<File>, Freed) + Send + Sync + 'static) {
+        let weak = Arc::downgrade(self);
+        let watch = move |freed| {
+            if let Some(file) = weak.upgrade() {
+                watch(&file, freed);
+            }
+        };
+        WATCHED.lock().unwrap().insert(self.number(), Arc::new(watch));
+    }
+
+    /// Has folios looked for when they are freed: they must not be found.
     pub(crate) fn watch(self: &Arc<Self>) {
-        WATCHED
-            .lock()
-            .unwrap()
-            .insert(self.number(), Arc::downgrade(self));
+        self.when_freed(|file, freed| {
+            for page in freed.first..freed.first + (1 << freed.order) {
+                assert!(
+                    !file.mapping.is_cached(page),
+                    "page {page} is found after it was freed"
+                );
+            }
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use udax_pagecache::{Backing, Control, Integrity, PAGE, Span, Stability, WriteFlags};
 
-use crate::disk::{World, page_of, until};
+use crate::disk::{File, Sleeper, World, page_of, until};
 
 fn background(pages: std::ops::Range<u64>, most: u64) -> Control {
     Control {
@@ -71,24 +71,32 @@ fn inv_92_the_second_of_two_full_passes_waits_for_what_the_first_writes() {
     let mut first = file.mapping.pass(Control::full(), file.disk.size());
     let run = first.next().unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
+            sleeper.begins();
             file.sync().unwrap();
             assert!(done.load(std::sync::atomic::Ordering::SeqCst), "it did not wait");
         });
+        sleeper.until_asleep();
         file.disk.take(&run).unwrap();
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         run.complete(Ok(()));
         second.join().unwrap();
     });
-    // Written again while it is under way: the second pass writes it too.
+    // Stored to again when the medium has its bytes already: the second pass writes it too.
     file.write(0, &page_of(2));
     let mut first = file.mapping.pass(Control::full(), file.disk.size());
     let run = first.next().unwrap();
+    file.disk.take(&run).unwrap();
     file.write(0, &page_of(3));
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
-        let second = scope.spawn(|| file.sync().unwrap());
-        file.disk.take(&run).unwrap();
+        let second = scope.spawn(|| {
+            sleeper.begins();
+            file.sync().unwrap();
+        });
+        sleeper.until_asleep();
         run.complete(Ok(()));
         second.join().unwrap();
     });
@@ -153,8 +161,13 @@ fn inv_96_what_is_dirty_and_being_written_is_skipped_in_the_background_and_waite
     let run = pass.next().unwrap();
     file.write(0, &page_of(2));
     assert_eq!(file.pass(background(0..8, 100)).unwrap().pages, 0);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
-        let full = scope.spawn(|| file.pass(Control::full()).unwrap().pages);
+        let full = scope.spawn(|| {
+            sleeper.begins();
+            file.pass(Control::full()).unwrap().pages
+        });
+        sleeper.until_asleep();
         // It has marked the page, and then waits: nothing is written before this run is completed.
         file.disk.take(&run).unwrap();
         assert_eq!(file.disk.take_runs().len(), 1);
@@ -214,9 +227,52 @@ fn inv_98_where_the_next_pass_goes_on_does_not_depend_on_the_folios_of_the_last(
 }
 
 #[test]
-fn inv_101_no_memory_for_a_write_is_told_keeps_the_page_dirty_and_does_not_end_a_full_pass() {
+fn inv_101_a_full_pass_tries_again_when_there_was_no_memory_and_nobody_is_told() {
+    for is_lazy in [false, true] {
+        let world = World::with_pages(64);
+        let file = world.file();
+        let mut cursor = file.mapping.errors().sample();
+        file.write(PAGE, &page_of(1));
+        file.disk.with_faults(|faults| {
+            faults.without_memory = 2;
+            faults.is_lazy = is_lazy;
+        });
+        let written = file.pass(Control::full()).unwrap();
+        assert_eq!((written.pages, file.disk.take_write_calls()), (3, 3));
+        assert_eq!(file.disk.durable()[4096..], page_of(1));
+        assert_eq!(file.mapping.dirty_pages(), 0);
+        assert_eq!(world.cache.reservations().blocks(), 0);
+        file.mapping.check_errors(&mut cursor).unwrap();
+        // So does a sync.
+        file.write(PAGE, &page_of(2));
+        file.disk.with_faults(|faults| faults.without_memory = 2);
+        file.sync().unwrap();
+        assert_eq!(file.disk.durable()[4096..], page_of(2));
+        file.mapping.check_errors(&mut cursor).unwrap();
+    }
+}
+
+#[test]
+fn inv_101_a_background_pass_tells_at_once_that_there_was_no_memory() {
     let world = World::with_pages(64);
     let file = world.file();
+    let mut cursor = file.mapping.errors().sample();
+    for page in [1, 3, 5] {
+        file.write(page * PAGE, &page_of(1));
+    }
+    file.disk.with_faults(|faults| faults.without_memory = 2);
+    let error = file.pass(background(0..8, 100)).unwrap_err();
+    assert_eq!((error.errno(), file.disk.take_write_calls()), (Errno::ENOMEM, 1));
+    assert_eq!(file.mapping.dirty_pages(), 3);
+    let told = file.mapping.check_errors(&mut cursor).unwrap_err();
+    assert_eq!(told.errno(), Errno::ENOMEM);
+}
+
+#[test]
+fn inv_101_no_memory_for_long_is_told_once_and_keeps_the_page_dirty_and_other_errors_are_not_tried_again() {
+    let world = World::with_pages(64);
+    let file = world.file();
+    let mut cursor = file.mapping.errors().sample();
     for page in [1, 3, 5] {
         file.write(page * PAGE, &page_of(1));
     }
@@ -227,9 +283,55 @@ fn inv_101_no_memory_for_a_write_is_told_keeps_the_page_dirty_and_does_not_end_a
         [1, 3, 5].map(|page| file.mapping.is_dirty(page)),
         [false, true, false]
     );
+    // All three, and three times the one.
+    assert_eq!(file.disk.take_write_calls(), 3 + 3);
+    let told = file.mapping.check_errors(&mut cursor).unwrap_err();
+    assert_eq!(told.errno(), Errno::ENOMEM);
+    file.mapping.check_errors(&mut cursor).unwrap();
+    file.disk
+        .with_faults(|faults| _ = faults.unwritable.insert(3, Errno::EIO));
+    assert_eq!(file.pass(Control::full()).unwrap_err().errno(), Errno::EIO);
+    assert_eq!(file.disk.take_write_calls(), 1);
+    // One of each: what is no shortage is told, and the rest is written all the same.
+    file.write(PAGE, &page_of(2));
+    file.disk.with_faults(|faults| faults.without_memory = 1);
+    assert_eq!(file.pass(Control::full()).unwrap_err().errno(), Errno::EIO);
+    assert!(!file.mapping.is_dirty(1));
     file.disk.with_faults(|faults| faults.unwritable.clear());
     assert_eq!(file.pass(Control::full()).unwrap().pages, 1);
     assert_eq!(file.mapping.dirty_pages(), 0);
+}
+
+#[test]
+fn inv_101_who_waits_for_a_write_that_finds_no_memory_writes_it_before_it_is_done() {
+    let ways: [fn(&World, &File); 2] = [
+        |_, file| file.sync().unwrap(),
+        |world, _| world.cache.write_all().unwrap(),
+    ];
+    for way in ways {
+        let world = World::with_pages(64);
+        let file = world.file();
+        file.write(0, &page_of(1));
+        file.disk.with_faults(|faults| {
+            faults.without_memory = 1;
+            faults.holds_writes = true;
+        });
+        let sleeper = Sleeper::default();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| file.pass(Control::full()).map(drop));
+            until("it is under way", || file.mapping.dirty_pages() == 0);
+            let second = scope.spawn(|| {
+                sleeper.begins();
+                way(&world, &file);
+                // The first one tries again later.
+                assert_eq!(file.disk.durable(), page_of(1));
+            });
+            sleeper.until_asleep();
+            file.disk.with_faults(|faults| faults.holds_writes = false);
+            second.join().unwrap();
+            first.join().unwrap().unwrap();
+        });
+    }
 }
 
 #[test]

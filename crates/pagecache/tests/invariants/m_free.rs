@@ -1,7 +1,9 @@
 //! M 109 to 112: every folio that leaves is told of once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use nix::errno::Errno;
-use udax_pagecache::{Access, Control, Flush, PAGE, ReadAhead, ReadFlags, WriteFlags};
+use udax_pagecache::{Access, Advice, Control, Flush, PAGE, ReadAhead, ReadFlags, WriteFlags};
 
 use crate::disk::{World, freed, page_of, size};
 
@@ -19,7 +21,7 @@ fn freed_pages(number: u64) -> Vec<u64> {
 }
 
 #[test]
-fn inv_109_each_way_out_tells_of_each_folio_once_and_a_failed_one_of_none() {
+fn inv_109_110_each_way_out_tells_of_each_folio_once_with_no_lock_and_a_failed_one_of_none() {
     let world = World::with_pages(64);
     let file = world.file_of(32);
     let number = file.number();
@@ -157,14 +159,45 @@ fn inv_111_reclaim_and_write_behind_race_with_the_end_of_the_mapping() {
 
 #[test]
 fn inv_112_nothing_is_found_of_what_was_freed_while_others_look() {
+    const READERS: u64 = 4;
+    const EACH: u64 = 400;
     let world = World::with_pages(16);
-    let file = world.file_of(40);
+    let file = world.file();
+    file.disk.set_size(READERS * EACH * PAGE);
+    // The callback looks for what it is told of: no page comes back, as each is read once, by one reader.
     file.watch();
-    // The callback looks for what it is told of: a folio of the same place comes only from a reader of its own.
-    for page in (0..40).cycle().take(400) {
-        file.read(page * PAGE, 4096);
-    }
-    assert!(world.cache.statistics().evicted > 300);
+    let readers_left = AtomicU64::new(READERS);
+    std::thread::scope(|scope| {
+        for reader in 0..READERS {
+            let (file, readers_left) = (&file, &readers_left);
+            scope.spawn(move || {
+                let mut ahead = ReadAhead::new();
+                ahead.advise(Advice::Random);
+                for page in reader * EACH..(reader + 1) * EACH {
+                    file.read_with(page * PAGE, 4096, &mut ahead, ReadFlags::empty())
+                        .unwrap();
+                }
+                readers_left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        // And folios are taken from under the readers and from reclaim.
+        for way in 0..2 {
+            let (file, world, readers_left) = (&file, &world, &readers_left);
+            scope.spawn(move || {
+                while readers_left.load(Ordering::SeqCst) > 0 {
+                    match way {
+                        0 => _ = world.cache.drop_clean(),
+                        _ => file.mapping.truncate(0..u64::MAX),
+                    }
+                }
+            });
+        }
+    });
+    file.mapping.truncate(0..u64::MAX);
+    assert_eq!(
+        freed_pages(file.number()),
+        (0..READERS * EACH).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use nix::errno::Errno;
 use udax_pagecache::{Access, Control, PAGE, ReadAhead, ReadFlags, WriteFlags};
 
-use crate::disk::{File, World, len, page_of, until};
+use crate::disk::{File, World, comes, len, page_of, until};
 
 fn read_uncached(file: &File, at: u64, count: usize) -> Vec<u8> {
     let mut ahead = ReadAhead::new();
@@ -87,17 +87,36 @@ fn inv_115_whoever_writes_it_back_it_goes() {
 
 #[test]
 fn inv_116_the_end_of_a_write_that_drops_waits_for_no_folio_that_somebody_has() {
-    let world = World::with_pages(64);
-    let file = world.file_of(2);
-    write_uncached(&file, 2 * PAGE, &page_of(1));
-    let run = file.mapping.pass(Control::full(), PAGE).next().unwrap();
+    let world = World::with_pages(128);
+    let file = world.file_of(4);
+    // A folio of two pages that is to go, of which one is being written and the other must be read first.
+    write_uncached(&file, 2 * PAGE, &vec![7; 2 * 4096]);
+    file.mapping.truncate(3 * PAGE..4 * PAGE);
+    let run = file.mapping.pass(Control::full(), 4 * PAGE).next().unwrap();
     file.disk.take(&run).unwrap();
-    // Somebody has it: it is left to them, and the medium's thread goes on.
-    let pin = file.mapping.pin(&mut file.disk.lend(), 2, Access::Read).unwrap();
-    run.complete(Ok(()));
-    assert!(file.mapping.is_cached(2) && !file.mapping.is_dirty(2));
-    drop(pin);
-    assert_eq!(file.disk.durable()[len(2 * PAGE)..len(3 * PAGE)], page_of(1));
+    file.disk.with_faults(|faults| faults.holds_reads = true);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_uncached(&file, 3 * PAGE + 10, &[9; 10]));
+        until("the writer reads, and has the folio locked", || {
+            file.disk.held_reads() == 1
+        });
+        let medium = scope.spawn(|| run.complete(Ok(())));
+        let is_over = comes(|| medium.is_finished());
+        // It is left to the writer, with its mark.
+        let is_left = file.mapping.is_cached(2) && !file.mapping.is_dirty(2);
+        file.disk.complete_reads();
+        assert!(is_over, "the medium's thread has waited for the folio");
+        assert!(is_left, "it went while it was locked");
+        writer.join().unwrap();
+    });
+    assert!(file.mapping.is_dirty(3));
+    write_behind(&file, 2 * PAGE..4 * PAGE);
+    assert_eq!(file.mapping.pages(), 0);
+    assert_eq!(file.disk.durable()[len(2 * PAGE)..len(3 * PAGE)], page_of(7));
+    assert_eq!(
+        file.disk.durable()[len(3 * PAGE) + 9..][..12],
+        [4, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 4]
+    );
 }
 
 #[test]

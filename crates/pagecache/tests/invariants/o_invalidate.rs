@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use udax_pagecache::{Access, CacheError, Flush, PAGE, Until, WriteFlags};
 
-use crate::disk::{File, World, page_of, until};
+use crate::disk::{File, Sleeper, World, comes, freed, page_of, until};
 
 fn invalidate(file: &File, flush: Flush, bytes: std::ops::Range<u64>) -> Result<(), CacheError> {
     file.mapping.invalidate_inode(&mut file.disk.lend(), flush, bytes)
@@ -28,6 +28,7 @@ fn inv_122_nothing_comes_in_meanwhile_and_afterwards_the_medium_is_read() {
         .next()
         .unwrap();
     let is_done = AtomicBool::new(false);
+    let sleeper = Sleeper::default();
     std::thread::scope(|scope| {
         let invalidation = scope.spawn(|| invalidate(&file, Flush::Write, 0..u64::MAX));
         until("it has the lock", || {
@@ -35,10 +36,12 @@ fn inv_122_nothing_comes_in_meanwhile_and_afterwards_the_medium_is_read() {
                 .is_err_and(|error| error.errno() == Errno::EAGAIN)
         });
         let reader = scope.spawn(|| {
+            sleeper.begins();
             let bytes = file.read(6 * PAGE, 1);
             assert!(is_done.load(Ordering::SeqCst), "read while it was invalidated");
             bytes
         });
+        sleeper.until_asleep();
         file.disk.take(&run).unwrap();
         is_done.store(true, Ordering::SeqCst);
         run.complete(Ok(()));
@@ -78,22 +81,44 @@ fn inv_124_without_flush_only_what_is_clean_goes() {
 fn inv_125_an_empty_range_takes_no_lock_and_tells_what_is_to_be_told() {
     let world = World::with_pages(64);
     let file = world.file_of(1);
-    file.mapping.note_error(Errno::ENOSPC);
-    let error = invalidate(&file, Flush::Write, 0..u64::MAX).unwrap_err();
-    assert_eq!(error.errno(), Errno::ENOSPC);
-    file.read(0, 1);
     file.disk.with_faults(|faults| faults.holds_reads = true);
     std::thread::scope(|scope| {
-        // It waits for a page, with the invalidate lock shared.
-        let reader = scope.spawn(|| file.write_with(10, &[1; 10], WriteFlags::empty()));
+        let writer = scope.spawn(|| file.write_with(10, &[1; 10], WriteFlags::empty()));
+        until("the writer reads, with the invalidate lock shared", || {
+            file.disk.held_reads() == 1
+        });
         file.mapping.note_error(Errno::EIO);
-        let error = invalidate(&file, Flush::Write, 7..7).unwrap_err();
+        let invalidation = scope.spawn(|| invalidate(&file, Flush::Write, 7..7));
+        let is_over = comes(|| invalidation.is_finished());
+        file.disk.complete_reads();
+        assert!(is_over, "it has waited for the lock");
+        let error = invalidation.join().unwrap().unwrap_err();
         assert_eq!(error.errno(), Errno::EIO);
-        invalidate(&file, Flush::Write, 7..7).unwrap();
-        reader.join().unwrap().unwrap();
+        assert_eq!(writer.join().unwrap().unwrap(), 10);
     });
-    file.disk.with_faults(|faults| faults.holds_reads = false);
+    invalidate(&file, Flush::Write, 7..7).unwrap();
     assert_eq!(file.mapping.pages(), 1);
+}
+
+#[test]
+fn inv_125_an_empty_mapping_takes_no_lock_and_tells_what_is_to_be_told() {
+    let world = World::with_pages(64);
+    let file = world.file_of(1);
+    file.read(0, 1);
+    // Its last folio has just left it: who has truncated it has the lock alone.
+    file.when_freed(|file, _| {
+        assert_eq!(file.mapping.pages(), 0);
+        file.mapping.note_error(Errno::ENOSPC);
+        let other = std::sync::Arc::clone(file);
+        let invalidation = std::thread::spawn(move || invalidate(&other, Flush::Write, 0..u64::MAX));
+        let is_over = comes(|| invalidation.is_finished());
+        assert!(is_over, "it has waited for the lock");
+        let error = invalidation.join().unwrap().unwrap_err();
+        assert_eq!(error.errno(), Errno::ENOSPC);
+    });
+    file.mapping.truncate(0..u64::MAX);
+    assert_eq!(freed(file.number()).len(), 1);
+    invalidate(&file, Flush::Write, 0..u64::MAX).unwrap();
 }
 
 #[test]
