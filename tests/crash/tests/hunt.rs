@@ -3,6 +3,7 @@
 #![cfg(not(udax_faults))]
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use udax_sync::fault::Fault;
@@ -26,4 +27,15 @@ fn a_program_that_fails_or_cannot_be_started_finds_nothing() {
         assert!(error.contains("was not found"), "{error}");
     }
     assert!(told("/nonexistent/udax-test-crash").contains("start of the hunt"));
+}
+
+#[test]
+fn a_workload_that_fails_by_itself_is_no_violation() {
+    let output = Command::new(env!("CARGO_BIN_EXE_udax-test-crash"))
+        .args(["explore", "lanes/0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("lanes/0: there is nothing to do"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
 }
