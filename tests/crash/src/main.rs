@@ -99,8 +99,8 @@ struct Pairs {
     /// Moments of a pair, at most.
     #[arg(long, default_value_t = 8)]
     moments: usize,
-    /// The recovery of one in so many images is gone through.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    /// The recovery of one in so many images of a pair in a domain is gone through: there are few.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
 }
 
