@@ -290,6 +290,12 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
         data: data(len),
     };
     add("pin-only", with_file("B/p", [only_pinned(5000, 302)]));
+    let synced = |offset, len| FileOperation::SyncPinned {
+        offset,
+        data: data(len),
+    };
+    add("pin-sync", with_file("B/p", [synced(5000, 304)]));
+    add("pin-sync-shared", with_file("A/f", [synced(4000, 305)]));
     add("overwrite-own", with_file("B/p", [write(4500, 303)]));
     add("overwrite-own-block", with_file("B/p", [write(4096, 4094)]));
     let copy = Operation::CopyRange {

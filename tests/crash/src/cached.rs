@@ -52,9 +52,10 @@ pub fn kept(
             };
             match what {
                 FileOperation::Truncate { .. } => cut(id, before, after),
-                FileOperation::Allocate { .. } | FileOperation::SetDax { .. } | FileOperation::Sync => {
-                    vec![Kept::File(id)]
-                }
+                FileOperation::Allocate { .. }
+                | FileOperation::SetDax { .. }
+                | FileOperation::SyncPinned { .. }
+                | FileOperation::Sync => vec![Kept::File(id)],
                 _ if is_dax(*slot) => vec![Kept::File(id)],
                 FileOperation::WriteDurably { offset, data } => {
                     let is_append = after

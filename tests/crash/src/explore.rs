@@ -24,6 +24,20 @@ pub struct Effort {
     pub again: usize,
     /// The recovery of one in so many images is gone through.
     pub every: u64,
+    /// At most so many moments of a workload, spread over all of it.
+    pub moments: usize,
+}
+
+impl Effort {
+    /// As much of each moment, and of all of them.
+    pub const fn of_all_moments(images: usize, again: usize, every: u64) -> Self {
+        Self {
+            images,
+            again,
+            every,
+            moments: usize::MAX,
+        }
+    }
 }
 
 /// A power failure, and perhaps another one during the recovery from it.
@@ -95,6 +109,16 @@ pub struct Violation {
     pub what: String,
 }
 
+/// What tells images apart. Each recovery draws a nonce for its checkpoint, so that two recoveries of one image leave
+/// different bytes: those are kept apart.
+#[derive(Debug, Default)]
+pub struct Fingerprints {
+    /// Of images after the first power failure.
+    pub first: Vec<u128>,
+    /// Of those after one in a recovery.
+    pub recoveries: Vec<u128>,
+}
+
 /// Goes through one recording.
 #[derive(Debug)]
 pub struct Explorer<'r> {
@@ -103,8 +127,8 @@ pub struct Explorer<'r> {
     effort: Effort,
     seed: u64,
     judged: HashSet<(u128, Moment)>,
-    /// Fingerprints of judged images, for those who count distinct ones and take them away.
-    pub fingerprints: Vec<u128>,
+    /// Those of judged images, for who counts distinct ones and takes them away.
+    pub fingerprints: Fingerprints,
     /// Counts so far.
     pub tally: Tally,
 }
@@ -118,7 +142,7 @@ impl<'r> Explorer<'r> {
             effort,
             seed,
             judged: HashSet::new(),
-            fingerprints: Vec::new(),
+            fingerprints: Fingerprints::default(),
             tally: Tally::default(),
         }
     }
@@ -131,11 +155,12 @@ impl<'r> Explorer<'r> {
         let recording = self.recording;
         let first = recording.opened();
         let mut medium = Medium::new(self.domain, recording.base.clone());
-        let mut moments = usize::try_from(self.seed).unwrap_or(0) % recording.stride;
+        let stride = self.stride();
+        let mut moments = usize::try_from(self.seed % number(stride)).unwrap_or(0);
         for events in 0..=recording.events.len() {
             let is_moment = events >= first && recording.is_moment(events);
             moments += usize::from(is_moment);
-            if is_moment && moments.is_multiple_of(recording.stride) {
+            if is_moment && moments.is_multiple_of(stride) {
                 self.tally.moments += 1;
                 let moment = recording.moment(events);
                 let promises = recording.promises(&moment);
@@ -149,6 +174,15 @@ impl<'r> Explorer<'r> {
             recording.step(&mut medium, events);
         }
         Ok(())
+    }
+
+    /// Of so many moments one is looked at. An odd number: a record has two moments, and both kinds are to be seen.
+    fn stride(&self) -> usize {
+        let recording = self.recording;
+        let all = recording.opened()..=recording.events.len();
+        let moments = all.filter(|events| recording.is_moment(*events)).count();
+        let least = moments.div_ceil(self.effort.moments.max(1));
+        recording.stride.max(least) | 1
     }
 
     fn look(
@@ -181,7 +215,10 @@ impl<'r> Explorer<'r> {
             self.tally.repeated += 1;
             return Ok(None);
         }
-        self.fingerprints.push(image.fingerprint());
+        match place.second {
+            None => self.fingerprints.first.push(image.fingerprint()),
+            Some(_) => self.fingerprints.recoveries.push(image.fingerprint()),
+        }
         self.tally.images += 1;
         let depth = match self.tally.images % USED {
             0 => Depth::Use,

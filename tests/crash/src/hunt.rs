@@ -12,11 +12,10 @@ use crate::run::{Campaign, Limits, Sequences, sequences};
 use crate::workload::Workload;
 
 /// Little of each moment, so that many moments are seen: what a fault breaks, it breaks often.
-const EFFORT: Effort = Effort {
-    images: 16,
-    again: 4,
-    every: 4,
-};
+const EFFORT: Effort = Effort::of_all_moments(16, 4, 4);
+
+/// How a run ends that has found an image that breaks a promise: nothing else that goes wrong is taken for that.
+pub const VIOLATION: u8 = 3;
 
 /// After so many actions a pool grows.
 const GROW_EVERY: usize = 8;
@@ -88,9 +87,10 @@ pub fn hunt(program: &Path, fault: Fault, time: Duration) -> anyhow::Result<Stri
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let first = text.lines().next().unwrap_or_default().to_owned();
     ensure!(
-        output.status.code() == Some(1),
-        "{} was not found: {text}",
-        fault.name()
+        output.status.code() == Some(i32::from(VIOLATION)),
+        "{} was not found ({}): {text}",
+        fault.name(),
+        output.status
     );
     Ok(first)
 }

@@ -4,13 +4,14 @@
 //! (`udax_crash`). Each is checked, recovered, compared with what had been promised at that moment, closed and checked
 //! again; and power fails once more at every moment of that recovery.
 //!
-//! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: every sequence of
-//!   one and of two operations over a few files (as ACE does: Mohan et al., "Finding Crash-Consistency Bugs with
-//!   Bounded Black-Box Crash Testing", OSDI 2018), sampled ones of three, random ones, threads, and special cases.
+//! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: sequences of
+//!   operations over a few files (after ACE: Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash
+//!   Testing", OSDI 2018), all of one, all or samples of two, samples of three; random ones, threads, special cases.
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
 //! * [`promise`]: what may be there at a moment; [`cached`]: in files of the page cache. [`judge`]: whether it is.
 //!   [`explore`]: goes through the images.
-//! * [`run`]: many workloads on all processors, with counts and progress. [`hunt`]: that missing protections are found.
+//! * [`run`]: many workloads on all processors and all machines, with counts of each kind and progress. [`hunt`]: that
+//!   missing protections are found.
 #![forbid(unsafe_code)]
 
 pub mod alphabet;

@@ -13,7 +13,9 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::fault::{self, Fault};
 use udax_test_crash::explore::{Effort, Place};
 use udax_test_crash::hunt;
-use udax_test_crash::run::{Campaign, Limits, Outcome, Progress, Sequences, Silent, sequences};
+use udax_test_crash::run::{
+    Campaign, Failure, Finding, Limits, Outcome, Progress, Sequences, Silent, sequences,
+};
 use udax_test_crash::workload::{Workload, prepare};
 
 /// Between two lines of progress where there is no terminal.
@@ -33,10 +35,12 @@ struct Arguments {
 enum Task {
     /// Go through many workloads: all single actions, then pairs, triples, random ones and threads in turn.
     Run(Run),
+    /// Go through all pairs of actions, with little of each, however many images that makes.
+    Pairs(Pairs),
     /// Go through these workloads.
     Explore {
-        /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`;
-        /// before them `cached/` or `sums/`.
+        /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`,
+        /// `load/THREADS/RECORDS`; before them `cached/` or `sums/`.
         #[arg(required = true)]
         workloads: Vec<Workload>,
         #[command(flatten)]
@@ -50,7 +54,7 @@ enum Task {
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
-    /// Switch this protection off, and end with status 1 when that is found.
+    /// Switch this protection off, and end with status 3 when an image shows that.
     Hunt {
         /// The protection.
         fault: Fault,
@@ -74,11 +78,68 @@ enum Task {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// End after so many distinct images.
+    /// End after so many distinct images, those of recoveries among them.
     #[arg(long, default_value_t = 1_000_000)]
     until: u64,
     #[command(flatten)]
     how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct Pairs {
+    /// Chooses the order and the samples.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// End after so many minutes, with status 1 when pairs are left.
+    #[arg(long, default_value_t = 120)]
+    minutes: u64,
+    /// Images of a moment, at most.
+    #[arg(long, default_value_t = 2)]
+    images: usize,
+    /// Moments of a pair, at most.
+    #[arg(long, default_value_t = 8)]
+    moments: usize,
+    /// The recovery of one in so many images of a pair in a domain is gone through: there are few.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+}
+
+impl Pairs {
+    /// Goes through all of them on all machines.
+    fn run(&self) -> ExitCode {
+        let all = Sequences {
+            length: 2,
+            sample: None,
+        };
+        let campaign = Campaign {
+            workloads: sequences(all, self.seed),
+            domains: Domain::ALL.to_vec(),
+            effort: Effort {
+                images: self.images,
+                again: 2,
+                every: self.every,
+                moments: self.moments,
+            },
+            seed: self.seed,
+            limits: Limits {
+                images: u64::MAX,
+                time: Duration::from_secs(self.minutes * 60),
+            },
+            threads: 0,
+        };
+        let bar = Bar::new();
+        let outcome = campaign.run(&bar);
+        bar.bar.finish_and_clear();
+        let found = report(&outcome);
+        if outcome.failures.is_empty() && !outcome.is_complete {
+            println!(
+                "{} pairs, not all of them were gone through",
+                campaign.workloads.len()
+            );
+            return ExitCode::FAILURE;
+        }
+        found
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -98,7 +159,10 @@ struct How {
     /// The recovery of one in so many images is gone through.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// The machines, in turn: flush, eadr, msync.
+    /// Moments of a workload, at most.
+    #[arg(long, default_value_t = usize::MAX)]
+    moments: usize,
+    /// The machines, each for every workload: flush, eadr, msync.
     #[arg(long, value_delimiter = ',', default_value = "flush,eadr,msync")]
     domains: Vec<Domain>,
     /// Worker threads; 0 for one a processor.
@@ -115,6 +179,7 @@ impl How {
                 images: self.images,
                 again: self.again,
                 every: self.every,
+                moments: self.moments,
             },
             seed: self.seed,
             limits: Limits {
@@ -136,6 +201,10 @@ fn all(seed: u64) -> Vec<Workload> {
     workloads.extend(of(1, None).into_iter().map(cached));
     workloads.extend(of(1, None).into_iter().map(cached).map(summed));
     workloads.push(Workload::Lanes { records: 700 });
+    workloads.push(Workload::Load {
+        threads: 2,
+        records: 350,
+    });
     let mut triples = of(3, Some(20_000)).into_iter();
     for (index, pair) in (0_u64..).zip(of(2, None)) {
         workloads.push(pair.clone());
@@ -220,19 +289,31 @@ fn report(outcome: &Outcome) -> ExitCode {
     for failure in &outcome.failures {
         println!("{failure}");
     }
+    for ((kind, domain), share) in &outcome.kinds {
+        println!(
+            "{kind} on {domain}: {} workloads, {} moments, {} images, {} of them of recoveries",
+            share.workloads, share.tally.moments, share.tally.images, share.tally.recoveries
+        );
+    }
     let tally = &outcome.tally;
     println!(
-        "{} workloads, {} moments, {} images judged ({} of them of recoveries, {} distinct, {} more were judged \
-         before) in {:.0} s: {} images/s",
+        "{} workloads, {} moments, {} images judged in {:.0} s: {} images/s; {} after a first power failure ({} \
+         distinct), {} after one in a recovery ({} distinct, by a nonce of each recovery too); {} more were judged before",
         outcome.workloads,
         tally.moments,
         tally.images,
-        tally.recoveries,
-        outcome.distinct,
-        tally.repeated,
         outcome.time.as_secs_f64(),
-        rate(tally.images, outcome.time)
+        rate(tally.images, outcome.time),
+        tally.images - tally.recoveries,
+        outcome.distinct.first,
+        tally.recoveries,
+        outcome.distinct.recoveries,
+        tally.repeated
     );
+    let is_violation = |failure: &Failure| matches!(failure.what, Finding::Violation(..));
+    if outcome.failures.iter().any(is_violation) {
+        return ExitCode::from(hunt::VIOLATION);
+    }
     match outcome.failures.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -258,6 +339,7 @@ fn main() -> anyhow::Result<ExitCode> {
             bar.bar.finish_and_clear();
             Ok(report(&outcome))
         }
+        Task::Pairs(pairs) => Ok(pairs.run()),
         Task::Explore { workloads, how } => {
             let bar = Bar::new();
             let outcome = how.campaign(workloads, u64::MAX).run(&bar);

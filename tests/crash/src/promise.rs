@@ -124,7 +124,9 @@ fn stores_in_place(act: &Act, checksums: Checksums) -> bool {
     };
     match operation {
         Operation::File { what, .. } => match what {
-            FileOperation::StorePinned { .. } | FileOperation::OverwritePinned { .. } => true,
+            FileOperation::StorePinned { .. }
+            | FileOperation::OverwritePinned { .. }
+            | FileOperation::SyncPinned { .. } => true,
             FileOperation::Write { .. }
             | FileOperation::WriteDurably { .. }
             | FileOperation::WriteVectored { .. }

@@ -197,7 +197,7 @@ impl Script {
         match self {
             Self::Fixed(acts) => Operations::Fixed(acts.clone().into_iter()),
             Self::Random { seed, count } => {
-                Operations::Random(Generator::new(*seed, Profile::Confined), *count)
+                Operations::Random(Generator::new(*seed, Profile::Beneath), *count)
             }
         }
     }

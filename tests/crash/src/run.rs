@@ -1,6 +1,6 @@
 //! Many workloads on all processors.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::num::NonZero;
 use std::thread;
@@ -14,12 +14,13 @@ use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
 use crate::explore::{Effort, Explorer, Tally, Violation};
+use crate::record::Recording;
 use crate::workload::{Workload, alphabet};
 
 /// When a campaign ends, whatever is left of its workloads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// After so many distinct images.
+    /// After so many distinct images, those of recoveries among them.
     pub images: u64,
     /// After so long.
     pub time: Duration,
@@ -28,9 +29,9 @@ pub struct Limits {
 /// What a campaign goes through.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// In this order; each on the next of the domains.
+    /// In this order.
     pub workloads: Vec<Workload>,
-    /// The machines.
+    /// The machines: what one recording of a workload leaves is judged on each.
     pub domains: Vec<Domain>,
     /// How many images of each moment.
     pub effort: Effort,
@@ -47,17 +48,24 @@ pub struct Campaign {
 pub struct Failure {
     /// What was done.
     pub workload: Workload,
-    /// On which machine.
-    pub domain: Domain,
-    /// What is wrong; no place when the workload itself failed.
-    pub what: Result<Box<Violation>, String>,
+    /// What is wrong.
+    pub what: Finding,
+}
+
+/// What can be wrong.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// An image on this machine breaks a promise.
+    Violation(Domain, Box<Violation>),
+    /// The workload itself failed, before any power failure.
+    Refused(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workload, domain, .. } = self;
+        let workload = &self.workload;
         match &self.what {
-            Ok(violation) => write!(
+            Finding::Violation(domain, violation) => write!(
                 f,
                 "{workload} on {}: {}\nrepeat it: cargo run -p udax-test-crash -- replay {workload} {} {}",
                 domain.name(),
@@ -65,7 +73,7 @@ impl fmt::Display for Failure {
                 domain.name(),
                 violation.place
             ),
-            Err(what) => write!(f, "{workload}: {what}"),
+            Finding::Refused(what) => write!(f, "{workload}: {what}"),
         }
     }
 }
@@ -78,11 +86,47 @@ pub struct Outcome {
     /// Workloads gone through.
     pub workloads: u64,
     /// Images that differ from all others.
-    pub distinct: u64,
+    pub distinct: Distinct,
+    /// Counts of each kind of workload on each machine, by their names.
+    pub kinds: BTreeMap<(String, &'static str), Share>,
     /// How long it took.
     pub time: Duration,
+    /// Whether all workloads were gone through, on all machines, before time or images were used up.
+    pub is_complete: bool,
     /// The first failure of each worker: they end then.
     pub failures: Vec<Failure>,
+}
+
+/// How many images differ from all others. Recordings of the same operations differ by the clock and a nonce, and so do
+/// recoveries of the same image by a nonce: what they leave counts as different.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Distinct {
+    /// After a first power failure.
+    pub first: u64,
+    /// After one in a recovery.
+    pub recoveries: u64,
+}
+
+/// A kind of workload's part of a campaign, on one machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Share {
+    /// Workloads gone through, or begun when the campaign ended.
+    pub workloads: u64,
+    /// Counts.
+    pub tally: Tally,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.tally.add(&other.tally);
+        self.workloads += other.workloads;
+        self.failures.extend(other.failures);
+        for (kind, share) in other.kinds {
+            let sum = self.kinds.entry(kind).or_default();
+            sum.workloads += share.workloads;
+            sum.tally.add(&share.tally);
+        }
+    }
 }
 
 /// Told how far a campaign is.
@@ -105,10 +149,25 @@ struct Shared<'c> {
     progress: &'c dyn Progress,
     began: Instant,
     next: AtomicU64,
-    distinct: Mutex<HashSet<u128>>,
+    distinct: Mutex<Seen>,
     /// How many those are, for who has not the lock.
     images: AtomicU64,
     has_failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Seen {
+    first: HashSet<u128>,
+    recoveries: HashSet<u128>,
+}
+
+impl Seen {
+    fn count(&self) -> Distinct {
+        Distinct {
+            first: number(self.first.len()),
+            recoveries: number(self.recoveries.len()),
+        }
+    }
 }
 
 impl Campaign {
@@ -120,7 +179,7 @@ impl Campaign {
             progress,
             began: Instant::now(),
             next: AtomicU64::new(0),
-            distinct: Mutex::new(Rank::Leaf, HashSet::new()),
+            distinct: Mutex::new(Rank::Leaf, Seen::default()),
             images: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
         };
@@ -138,14 +197,14 @@ impl Campaign {
             workers.into_iter().map(join).collect()
         });
         let mut sum = Outcome {
-            distinct: number(shared.distinct.lock().len()),
+            distinct: shared.distinct.lock().count(),
+            is_complete: shared.goes_on()
+                && shared.next.load(Ordering::Relaxed) >= number(self.workloads.len()),
             time: shared.began.elapsed(),
             ..Outcome::default()
         };
         for outcome in outcomes {
-            sum.tally.add(&outcome.tally);
-            sum.workloads += outcome.workloads;
-            sum.failures.extend(outcome.failures);
+            sum.add(outcome);
         }
         sum
     }
@@ -160,44 +219,63 @@ impl Shared<'_> {
             let Some(workload) = usize::try_from(begun).ok().and_then(|index| workloads.get(index)) else {
                 break;
             };
-            let domains = &self.campaign.domains;
-            let domain = domains[usize::try_from(begun).unwrap_or(0) % domains.len()];
             outcome.workloads += 1;
-            let explored = self.explore(workload, domain, begun, &mut outcome.tally);
-            if let Err(what) = explored {
+            if let Err(failure) = self.explore(workload, begun, &mut outcome) {
                 self.has_failed.store(true, Ordering::Relaxed);
-                outcome.failures.push(Failure {
-                    workload: workload.clone(),
-                    domain,
-                    what,
-                });
+                outcome.failures.push(failure);
             }
         }
         outcome
     }
 
-    fn explore(
+    /// Records `workload` once, and judges on each machine what that may leave.
+    fn explore(&self, workload: &Workload, begun: u64, outcome: &mut Outcome) -> Result<(), Failure> {
+        let failure = |what| Failure {
+            workload: workload.clone(),
+            what,
+        };
+        let recording = workload.record();
+        let recording = recording.map_err(|error| failure(Finding::Refused(format!("{error:#}"))))?;
+        for domain in &self.campaign.domains {
+            let mut tally = Tally::default();
+            let explored = self.explore_on(*domain, &recording, begun, &mut tally);
+            let share = outcome.kinds.entry((workload.kind(), domain.name())).or_default();
+            share.workloads += 1;
+            share.tally.add(&tally);
+            outcome.tally.add(&tally);
+            explored.map_err(|violation| failure(Finding::Violation(*domain, violation)))?;
+            if !self.goes_on() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn explore_on(
         &self,
-        workload: &Workload,
         domain: Domain,
+        recording: &Recording,
         begun: u64,
         tally: &mut Tally,
-    ) -> Result<(), Result<Box<Violation>, String>> {
-        let recording = workload.record().map_err(|error| Err(format!("{error:#}")))?;
+    ) -> Result<(), Box<Violation>> {
         let Campaign { effort, seed, .. } = *self.campaign;
-        let mut explorer = Explorer::new(&recording, domain, effort, seed ^ begun);
+        let mut explorer = Explorer::new(recording, domain, effort, seed ^ begun);
         let explored = explorer.explore(&mut |explorer| {
             let mut distinct = self.distinct.lock();
-            distinct.extend(explorer.fingerprints.drain(..));
-            let images = number(distinct.len());
-            self.images.store(images, Ordering::Relaxed);
+            distinct.first.extend(explorer.fingerprints.first.drain(..));
+            distinct
+                .recoveries
+                .extend(explorer.fingerprints.recoveries.drain(..));
+            let Distinct { first, recoveries } = distinct.count();
             drop(distinct);
+            let images = first + recoveries;
+            self.images.store(images, Ordering::Relaxed);
             self.progress
                 .step(begun + 1, number(self.campaign.workloads.len()), images);
             self.goes_on()
         });
         tally.add(&explorer.tally);
-        explored.map_err(Ok)
+        explored
     }
 
     fn goes_on(&self) -> bool {

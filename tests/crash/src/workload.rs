@@ -59,6 +59,14 @@ pub enum Workload {
         /// How many.
         records: u64,
     },
+    /// Threads that each set so many large attributes on a small pool, so that checkpoints run while others store
+    /// records, and one more that only syncs: `load/THREADS/RECORDS`. One in some moments is looked at.
+    Load {
+        /// How many threads set attributes.
+        threads: u64,
+        /// How many records each of them makes.
+        records: u64,
+    },
     /// These actions, on a pool that grows before the last of them: `grow/create,append`.
     Grow(Vec<usize>),
     /// This one, on a pool whose files have checksums of data: `sums/ace/append`.
@@ -124,32 +132,21 @@ impl Workload {
                 threads,
                 operations,
             } => {
-                let names: Vec<String> = (0..*threads).map(|thread| format!("t{thread}")).collect();
-                let make = |name: &String| {
-                    Operation::Name(NameOperation::CreateDir {
-                        path: Text::from(name.as_bytes()),
-                        new: NewInode {
-                            permissions: 0o755,
-                            owner: Owner::default(),
-                        },
-                    })
+                let count = *operations;
+                let script = |thread| Script::Random {
+                    seed: seed.wrapping_mul(1000).wrapping_add(thread),
+                    count,
                 };
-                let base =
-                    Base::empty(ROOMY, checksums)?.after(&names.iter().map(make).collect::<Vec<_>>())?;
-                let parts: Vec<Part> = (0_u64..)
-                    .zip(&names)
-                    .map(|(thread, name)| {
-                        let seed = seed.wrapping_mul(1000).wrapping_add(thread);
-                        part(
-                            name,
-                            Script::Random {
-                                seed,
-                                count: *operations,
-                            },
-                        )
-                    })
-                    .collect();
-                Recording::of(&base, &parts, dax)
+                let scripts = (0..*threads).map(script).collect();
+                side_by_side(Base::empty(ROOMY, checksums)?, scripts, dax)
+            }
+            Self::Load { threads, records } => {
+                let mut scripts: Vec<Script> = (0..*threads).map(|_| own_records(*records)).collect();
+                let syncs = (0..*records).map(|_| Act::Operation(Operation::Sync));
+                scripts.push(Script::Fixed(syncs.collect()));
+                let mut recording = side_by_side(Base::empty(SMALL, checksums)?, scripts, dax)?;
+                recording.stride = LANES_STRIDE;
+                Ok(recording)
             }
         }
     }
@@ -158,8 +155,27 @@ impl Workload {
     pub fn is_deterministic(&self) -> bool {
         match self {
             Self::Summed(inner) | Self::Cached(inner) => inner.is_deterministic(),
-            Self::Threads { .. } => false,
+            Self::Threads { .. } | Self::Load { .. } => false,
             _ => true,
+        }
+    }
+
+    /// What it has in common with others: what is done, and on which files.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Actions(actions) => match actions.len() {
+                1 => "single".to_owned(),
+                2 => "pair".to_owned(),
+                _ => "sequence".to_owned(),
+            },
+            Self::Random { .. } => "random".to_owned(),
+            Self::Threads { .. } => "threads".to_owned(),
+            Self::Full { .. } => "full".to_owned(),
+            Self::Lanes { .. } => "lanes".to_owned(),
+            Self::Load { .. } => "load".to_owned(),
+            Self::Grow(_) => "grow".to_owned(),
+            Self::Summed(inner) => format!("sums/{}", inner.kind()),
+            Self::Cached(inner) => format!("cached/{}", inner.kind()),
         }
     }
 }
@@ -171,24 +187,59 @@ fn acts(actions: &[usize]) -> Vec<Act> {
     operations.map(Act::Operation).collect()
 }
 
+/// Each script in a thread and a directory of its own.
+fn side_by_side(base: Base, scripts: Vec<Script>, dax: DaxMode) -> anyhow::Result<Recording> {
+    let names: Vec<String> = (0..scripts.len()).map(|thread| format!("t{thread}")).collect();
+    let make = |name: &String| {
+        Operation::Name(NameOperation::CreateDir {
+            path: Text::from(name.as_bytes()),
+            new: NewInode {
+                permissions: 0o755,
+                owner: Owner::default(),
+            },
+        })
+    };
+    let base = base.after(&names.iter().map(make).collect::<Vec<_>>())?;
+    let parts = names.iter().zip(scripts).map(|(name, script)| part(name, script));
+    Recording::of(&base, &parts.collect::<Vec<_>>(), dax)
+}
+
 /// Sets an attribute again and again, of two files in turn.
 fn large_records(records: u64) -> Script {
     let set = |record: u64| {
         let path = if record.is_multiple_of(3) { "A/f" } else { "A/e" };
-        let what = NodeOperation::SetXattr {
-            name: Text::from(&b"user.x"[..]),
-            value: Data {
-                seed: record,
-                len: LARGE_RECORD,
-            },
-            mode: XattrMode::Either,
-        };
-        Act::Operation(Operation::Node {
-            path: Text::from(path.as_bytes()),
-            what,
-        })
+        large_record(path, record)
     };
     Script::Fixed((0..records).map(set).collect())
+}
+
+/// Makes a directory, and sets an attribute of it again and again.
+fn own_records(records: u64) -> Script {
+    let make = Operation::Name(NameOperation::CreateDir {
+        path: Text::from(&b"d"[..]),
+        new: NewInode {
+            permissions: 0o755,
+            owner: Owner::default(),
+        },
+    });
+    let set = |record| large_record("d", record);
+    let acts = std::iter::once(Act::Operation(make)).chain((0..records).map(set));
+    Script::Fixed(acts.collect())
+}
+
+fn large_record(path: &str, seed: u64) -> Act {
+    let what = NodeOperation::SetXattr {
+        name: Text::from(&b"user.x"[..]),
+        value: Data {
+            seed,
+            len: LARGE_RECORD,
+        },
+        mode: XattrMode::Either,
+    };
+    Act::Operation(Operation::Node {
+        path: Text::from(path.as_bytes()),
+        what,
+    })
 }
 
 /// A file that leaves few blocks to others.
@@ -256,6 +307,7 @@ impl fmt::Display for Workload {
             } => write!(f, "threads/{seed}/{threads}/{operations}"),
             Self::Full { seed, operations } => write!(f, "full/{seed}/{operations}"),
             Self::Lanes { records } => write!(f, "lanes/{records}"),
+            Self::Load { threads, records } => write!(f, "load/{threads}/{records}"),
             Self::Grow(actions) => write!(f, "grow/{}", names(actions)),
             Self::Summed(inner) => write!(f, "sums/{inner}"),
             Self::Cached(inner) => write!(f, "cached/{inner}"),
@@ -309,6 +361,13 @@ impl FromStr for Workload {
                 };
                 Ok(Self::Lanes { records })
             }
+            "load" => {
+                let [threads, records] = numbers()?[..] else {
+                    bail!("'{name}' is not load/THREADS/RECORDS");
+                };
+                ensure!((1..=64).contains(&threads), "there are 1 to 64 threads");
+                Ok(Self::Load { threads, records })
+            }
             "random" => {
                 let [seed, operations] = numbers()?[..] else {
                     bail!("'{name}' is not random/SEED/OPERATIONS");
@@ -329,7 +388,8 @@ impl FromStr for Workload {
                 })
             }
             _ => bail!(
-                "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, random, sums, threads"
+                "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, random, sums, \
+                 threads"
             ),
         }
     }

@@ -4,10 +4,11 @@
 #![cfg(udax_faults)]
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use udax_sync::fault::Fault;
-use udax_test_crash::hunt::hunt;
+use udax_test_crash::hunt::{VIOLATION, hunt};
 
 /// Alone on a machine of two processors each is found within 40 seconds; another may be slower, and has more to do.
 const LONGEST: Duration = Duration::from_secs(400);
@@ -43,6 +44,43 @@ shares! {
     each_missing_protection_is_found_share_5 = 5 of 8,
     each_missing_protection_is_found_share_6 = 6 of 8,
     each_missing_protection_is_found_share_7 = 7 of 8,
+}
+
+/// What was stored through a pin is flushed by the pin, or else by a sync of its file, in blocks of the file's own and
+/// in copies of shared ones.
+#[test]
+fn stores_through_pins_that_nobody_flushes_are_found() {
+    for workload in [
+        "ace/pin-only",
+        "ace/pin-sync",
+        "ace/pin-sync-shared",
+        "sums/ace/pin-sync",
+        "random/1/200",
+    ] {
+        let arguments = [
+            "explore",
+            "--without",
+            Fault::UnflushedPin.name(),
+            "--domains",
+            "flush",
+            "--images",
+            "4",
+            "--every",
+            "1000",
+            workload,
+        ];
+        let output = Command::new(env!("CARGO_BIN_EXE_udax-test-crash"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(i32::from(VIOLATION)),
+            "{workload}: {text}"
+        );
+        assert!(text.contains("the word at"), "{workload}: {text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Random operations that meet each other: few names, edges of blocks and of files, huge offsets.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, RngCore, SeedableRng};
 use udax::{
     AllocateMode, Dax, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
@@ -18,6 +20,9 @@ const MAX_SIZE: u64 = (1 << 63) - 1;
 const KERNEL_SIZE: u64 = 1 << 42;
 /// More than any pool of the tests can give.
 pub const TOO_MUCH: u64 = 1 << 40;
+
+/// The most blocks that are stored to through a pin at a time.
+const PINNED_BLOCKS: u64 = 4;
 
 /// What a sequence may contain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +72,12 @@ impl<R: RngCore> Generator<R> {
             0..140 => self.open(model),
             140..190 => Operation::Close { slot: self.slot() },
             190..560 => {
+                if self.profile == Profile::Beneath
+                    && self.chance(10)
+                    && let Some(stored) = self.sync_pinned(model)
+                {
+                    return stored;
+                }
                 let slot = self.open_slot(model);
                 Operation::File {
                     slot,
@@ -223,6 +234,38 @@ impl<R: RngCore> Generator<R> {
                 path: self.path(model),
             },
         }
+    }
+
+    /// New bytes of blocks that a file has: in a hole a pin makes some first, which is not an overwrite.
+    fn sync_pinned(&mut self, model: &Model) -> Option<Operation> {
+        let flags = OpenFlags::READ | OpenFlags::WRITE;
+        let has_blocks = |slot: &usize| {
+            let handle = model.handle(*slot);
+            // Where a write goes to another place than it says, so would its pin.
+            let handle = handle
+                .filter(|handle| handle.flags.contains(flags) && !handle.flags.contains(OpenFlags::APPEND));
+            let content = handle.and_then(|handle| model.file(handle.id));
+            content.is_some_and(|content| content.block_numbers().next().is_some())
+        };
+        let slot = (0..SLOTS).filter(has_blocks).choose(&mut self.random)?;
+        let content = model.file(model.handle(slot)?.id)?;
+        let blocks: BTreeSet<u64> = content.block_numbers().collect();
+        let first = *blocks.iter().choose(&mut self.random)?;
+        let mut behind = first + 1;
+        while behind < first + PINNED_BLOCKS && blocks.contains(&behind) {
+            behind += 1;
+        }
+        let end = (behind * BLOCK).min(content.size());
+        let offset = first * BLOCK + self.random.random_range(0..BLOCK);
+        let room = end.checked_sub(offset).filter(|room| *room > 0)?;
+        let data = Data {
+            seed: self.random.random_range(0..1 << 32),
+            len: usize::try_from(self.random.random_range(1..=room)).ok()?,
+        };
+        Some(Operation::File {
+            slot,
+            what: FileOperation::SyncPinned { offset, data },
+        })
     }
 
     fn allocate(&mut self, size: u64) -> FileOperation {

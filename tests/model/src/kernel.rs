@@ -116,6 +116,7 @@ impl Kernel {
             FileOperation::Write { offset, data }
             | FileOperation::StorePinned { offset, data }
             | FileOperation::OverwritePinned { offset, data }
+            | FileOperation::SyncPinned { offset, data }
             // Nothing of a kernel's file system is ever cut off here, so durability is not looked at.
             | FileOperation::WriteDurably { offset, data } => write(file, *offset, &data.bytes())?,
             FileOperation::WriteVectored { offset, parts } => {

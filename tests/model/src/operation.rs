@@ -150,6 +150,11 @@ pub enum FileOperation {
         offset: u64,
         data: Data,
     },
+    /// Bytes of blocks that the file has are stored through a pin, never written; when it is gone, the file is synced.
+    SyncPinned {
+        offset: u64,
+        data: Data,
+    },
     WriteVectored {
         offset: u64,
         parts: Vec<Data>,

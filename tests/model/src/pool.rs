@@ -248,6 +248,7 @@ impl Pool {
             FileOperation::OverwritePinned { offset, data } => {
                 count(overwrite_pinned(file, *offset, &data.bytes())?)
             }
+            FileOperation::SyncPinned { offset, data } => count(sync_pinned(file, *offset, &data.bytes())?),
             FileOperation::StorePinned { offset, data } => count(store_pinned(file, *offset, &data.bytes())?),
             FileOperation::WriteVectored { offset, parts } => {
                 let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.bytes()).collect();
@@ -507,6 +508,33 @@ fn overwrite_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Resul
     pin.write(offset % 4096, bytes)?;
     pin.persist(offset % 4096, len)?;
     Ok(bytes.len())
+}
+
+/// Stores `bytes` through a pin only, drops it, and syncs the file. They are written where no pin can be had, and where
+/// the file has holes, which a pin would fill first.
+fn sync_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let is_data = || {
+        file.seek_hole(offset)
+            .is_ok_and(|hole| hole >= offset.saturating_add(len))
+    };
+    let pinned = match file.is_dax() && len > 0 && is_data() {
+        true => file.pin(offset, len, Request::new(Access::Write)).map(Some),
+        false => Ok(None),
+    };
+    let count = match pinned {
+        Ok(Some(pin)) => {
+            pin.write(offset % 4096, bytes)?;
+            bytes.len()
+        }
+        // Pins read too. To copy shared blocks, or to take checksums away, it needs blocks that a full pool has not.
+        Ok(None) | Err(udax::Error::BadHandle(_) | udax::Error::NoSpace { .. }) => {
+            file.write_at(bytes, offset)?
+        }
+        Err(error) => return Err(error),
+    };
+    file.sync()?;
+    Ok(count)
 }
 
 /// Writes `bytes`, so that a full pool is met there, and stores them again through a pin, which must have found them.

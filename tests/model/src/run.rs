@@ -326,6 +326,7 @@ fn shortened(operation: &Operation, found: &Outcome) -> Operation {
             match &mut what {
                 FileOperation::Write { data, .. }
                 | FileOperation::WriteDurably { data, .. }
+                | FileOperation::SyncPinned { data, .. }
                 | FileOperation::StorePinned { data, .. } => data.len = data.len.min(len),
                 FileOperation::WriteVectored { parts, .. } => {
                     let mut left = len;

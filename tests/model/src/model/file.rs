@@ -6,7 +6,7 @@ use udax::{AllocateMode, FileKind, NewInode, OpenFlags};
 use super::content::{BLOCK, MAX_SIZE};
 use super::path::{Last, Place};
 use super::{Body, Content, Expected, Fault, Handle, Id, Model, Prediction, ROOT, Stamp};
-use crate::operation::FileOperation;
+use crate::operation::{Data, FileOperation};
 
 impl Model {
     pub(super) fn open(&mut self, slot: usize, path: &[u8], flags: OpenFlags, new: NewInode) -> Prediction {
@@ -143,6 +143,7 @@ impl Model {
             | FileOperation::StorePinned { offset, data }
             | FileOperation::OverwritePinned { offset, data }
             | FileOperation::WriteDurably { offset, data } => self.write(id, flags, *offset, &data.bytes()),
+            FileOperation::SyncPinned { offset, data } => self.sync_pinned(id, flags, *offset, *data),
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 self.write(id, flags, *offset, &bytes)
@@ -221,6 +222,19 @@ impl Model {
             offset
         };
         Ok(Expected::Count(self.store(id, at, bytes)?))
+    }
+
+    /// As a write, but that stores through a pin stamp nothing, and what is written instead of them does.
+    fn sync_pinned(&mut self, id: Id, flags: OpenFlags, offset: u64, data: Data) -> Prediction {
+        let stamps = self.inodes.get(&id).map(|inode| (inode.mtime, inode.ctime));
+        let written = self.write(id, flags, offset, &data.bytes())?;
+        let now = self.now;
+        let inode = self.inode_mut(id);
+        if let Some((mtime, ctime)) = stamps {
+            (inode.mtime, inode.ctime) = (mtime, ctime);
+            inode.perhaps_modify(now);
+        }
+        Ok(written)
     }
 
     fn append(&mut self, id: Id, flags: OpenFlags, bytes: &[u8]) -> Prediction {
