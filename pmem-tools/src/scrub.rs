@@ -6,10 +6,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use udax::{ScrubFinding, ScrubKind, ScrubOptions, ScrubReport};
+use udax::ScrubOptions;
 
+use crate::live::find::{self, Found};
+use crate::live::scrubbing::{Finding, Kind, Report};
 use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
 use crate::plural::counted;
@@ -23,8 +26,8 @@ const FOUND: u8 = 4;
 /// Verify all metadata of a pool and read all its data, changing nothing
 ///
 /// Lost bytes of files and damaged metadata are told with their paths, and changed bytes of file data where it has
-/// checksums ('udax mkfs --data-checksum'). Blocks that nobody uses are not read: fsck does that, when asked. Programs
-/// that have a pool open scrub it while it is in use, with the library's function of this name.
+/// checksums ('udax mkfs --data-checksum'). Blocks that nobody uses are not read: fsck does that, when asked. A pool
+/// that is mounted is scrubbed by its daemon, while it is in use; when this command is interrupted, that ends, too.
 ///
 /// Exit status: 0 nothing is wrong, 1 the scrub failed, 4 something is wrong.
 #[derive(Args, Debug)]
@@ -34,7 +37,8 @@ pub(crate) struct Scrub {
     rate: Option<Size>,
     #[command(flatten)]
     format: OutputArgs,
-    /// The file or device
+    /// A directory where a pool is mounted, or the pool's file or device
+    #[arg(value_name = "DIR|POOL")]
     pool: PathBuf,
 }
 
@@ -44,7 +48,7 @@ struct JsonFinding<'r> {
     inode: Option<u64>,
     path: Option<JsonName>,
     what: &'r str,
-    kind: &'static str,
+    kind: Kind,
 }
 
 #[derive(Serialize)]
@@ -68,23 +72,20 @@ impl Scrub {
                 Some(NonZero::new(rate).ok_or_else(|| anyhow::anyhow!("--rate: 0 is no rate"))?)
             }
         };
-        let filesystem = pool::open_for_reading(&self.pool)?;
         let progress = if self.format.is_json() {
             Progress::hidden()
         } else {
             Progress::of_bytes(0)
         };
-        let scrubbed = filesystem.scrub(ScrubOptions { rate }, &mut |step| {
-            progress.set("scrub", step.done, step.total);
-            ControlFlow::Continue(())
-        });
+        let found = find::find(&self.pool)?;
+        let report = match found {
+            Found::Live(connection) => connection
+                .scrub(rate, |done, total| progress.set("scrub", done, total))
+                .with_context(|| format!("{}: cannot scrub", crate::name::shown(&self.pool))),
+            Found::Nobody => self.scrub_unused(rate, &progress),
+        };
         progress.finish();
-        let report = scrubbed.map_err(|error| failure::of_pool(&self.pool, "cannot scrub", error))?;
-        // Where something is lost, that is told already.
-        let closed = pool::close(&self.pool, filesystem);
-        if report.findings.is_empty() {
-            closed?;
-        }
+        let report = report?;
         let status = if report.findings.is_empty() { 0 } else { FOUND };
         if self.format.is_json() {
             output.json(&self.json(&report, status))?;
@@ -94,7 +95,23 @@ impl Scrub {
         Ok(ExitCode::from(status))
     }
 
-    fn json<'r>(&self, report: &'r ScrubReport, status: u8) -> JsonReport<'r> {
+    /// Scrubs a pool that nobody has open.
+    fn scrub_unused(&self, rate: Option<NonZero<u64>>, progress: &Progress) -> anyhow::Result<Report> {
+        let filesystem = pool::open_for_reading(&self.pool)?;
+        let scrubbed = filesystem.scrub(ScrubOptions { rate }, &mut |step| {
+            progress.set("scrub", step.done, step.total);
+            ControlFlow::Continue(())
+        });
+        let report = scrubbed.map_err(|error| failure::of_pool(&self.pool, "cannot scrub", error))?;
+        // Where something is lost, that is told already.
+        let closed = pool::close(&self.pool, filesystem);
+        if report.findings.is_empty() {
+            closed?;
+        }
+        Ok(report.into())
+    }
+
+    fn json<'r>(&self, report: &'r Report, status: u8) -> JsonReport<'r> {
         JsonReport {
             pool: crate::name::shown(&self.pool),
             status,
@@ -107,7 +124,7 @@ impl Scrub {
         }
     }
 
-    fn print(&self, report: &ScrubReport, output: &mut Output) -> std::io::Result<()> {
+    fn print(&self, report: &Report, output: &mut Output) -> std::io::Result<()> {
         let pool = crate::name::shown(&self.pool);
         for finding in &report.findings {
             write!(output, "{pool}: {}: {}", finding.place, finding.what)?;
@@ -128,7 +145,7 @@ impl Scrub {
         let kinds = report.findings.iter().map(|finding| finding.kind);
         let verdict = match kinds.max() {
             None => "nothing is wrong".to_owned(),
-            Some(ScrubKind::LostData | ScrubKind::WrongData) => {
+            Some(Kind::LostData | Kind::WrongData) => {
                 format!("{findings} in the data of files; {}", failure::DATA_ADVICE)
             }
             Some(_) => {
@@ -148,17 +165,13 @@ impl Scrub {
 }
 
 impl<'r> JsonFinding<'r> {
-    fn new(finding: &'r ScrubFinding) -> Self {
+    fn new(finding: &'r Finding) -> Self {
         Self {
-            place: finding.place.to_string(),
-            inode: finding.inode.map(udax_media::InodeNo::raw),
+            place: finding.place.clone(),
+            inode: finding.inode,
             path: finding.path.as_deref().map(JsonName::new),
             what: &finding.what,
-            kind: match finding.kind {
-                ScrubKind::LostData => "lost_data",
-                ScrubKind::WrongData => "wrong_data",
-                _ => "metadata",
-            },
+            kind: finding.kind,
         }
     }
 }

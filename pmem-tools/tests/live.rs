@@ -264,6 +264,53 @@ fn a_file_on_a_mount_is_not_moved_to_a_data_device_that_is_not_there() {
 }
 
 #[test]
+fn a_mounted_pool_is_scrubbed_by_its_daemon() {
+    let Some(live) = Live::new() else { return };
+    live.run(&["mkfs", "--force", "--size", "64M", "--data-checksum", "pool"])
+        .success();
+    live.run(&["mount", "pool", "mnt"]).success();
+    let content: Vec<u8> = (0..16_u32 << 20)
+        .map(|at| (at / 4096 % 251).to_le_bytes()[0])
+        .collect();
+    fs::write(live.path("file"), &content).unwrap();
+    for place in ["mnt", "pool"] {
+        let told = live.run(&["scrub", place]).success();
+        assert!(told.contains("nothing is wrong"), "{told}");
+    }
+    // One at a time; and a stop of the mount ends it.
+    let mut slow = live.command();
+    let mut slow = slow
+        .args(["scrub", "--rate", "256K", "mnt"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until(|| live.run(&["scrub", "mnt"]).stderr().contains("another scrub"));
+    live.run(&["scrub", "pool"])
+        .fails_with(&["pool", "another scrub"]);
+    live.run(&["umount", "mnt"]).success();
+    assert_eq!(slow.wait().unwrap().code(), Some(1));
+
+    // What the medium changes beneath a mount is found there.
+    live.run(&["mount", "pool", "mnt"]).success();
+    let pool = live.mounts.place.path("pool");
+    let bytes = fs::read(&pool).unwrap();
+    let block = bytes
+        .chunks(4096)
+        .position(|block| *block == content[77 << 12..78 << 12]);
+    let file = fs::File::options().write(true).open(&pool).unwrap();
+    let at = u64::try_from(block.unwrap()).unwrap() * 4096 + 5;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0], at).unwrap();
+    let ran = live.run(&["scrub", "--json", "mnt"]);
+    ran.status(4);
+    let report = ran.json();
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{report}");
+    assert_eq!(findings[0]["kind"], "wrong_data");
+    assert_eq!(findings[0]["path"]["name"], "/file");
+    live.run(&["umount", "mnt"]).success();
+}
+
+#[test]
 fn a_mount_that_does_not_answer_is_told_as_such() {
     let Some(live) = Live::new() else { return };
     let mut daemon = live.start(&[]);

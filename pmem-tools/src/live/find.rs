@@ -1,6 +1,7 @@
 //! Finding who has a pool open, and asking it.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,9 +9,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
 use udax_fuse::Mounted;
 use udax_sync::thread;
 
+use super::scrubbing::{REQUEST, Report, Word};
 use super::snapshot::{Identity, Snapshot};
 use super::{runtime, source};
 
@@ -18,6 +21,8 @@ use super::{runtime, source};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a snapshot, at most: a user's process is not believed more than that by root's.
 const MAX_BYTES: u64 = 4 << 20;
+/// Bytes of what a scrub found, at most.
+const MAX_REPORT_BYTES: u64 = 256 << 20;
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,11 +151,39 @@ impl Connection {
         self.read()
     }
 
+    /// Has the process scrub the pool, reading at most so many bytes a second, and says meanwhile how far it is: bytes
+    /// done, and in all.
+    ///
+    /// # Errors
+    /// The process says why not, has ended, or is of another version.
+    pub(crate) fn scrub(
+        mut self,
+        rate: Option<NonZero<u64>>,
+        mut watch: impl FnMut(u64, u64),
+    ) -> anyhow::Result<Report> {
+        // It tells when there is something to tell.
+        self.stream.get_ref().set_read_timeout(None)?;
+        let request = format!("{}{}\n", char::from(REQUEST), rate.map_or(0, NonZero::get));
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        loop {
+            match self.read_line(MAX_REPORT_BYTES)? {
+                Word::Step { done, total } => watch(done, total),
+                Word::Report(report) => return Ok(report),
+                Word::Failed(why) => bail!(why),
+            }
+        }
+    }
+
     fn read(&mut self) -> io::Result<Snapshot> {
+        self.read_line(MAX_BYTES)
+    }
+
+    fn read_line<T: DeserializeOwned>(&mut self, most: u64) -> io::Result<T> {
         let mut line = Vec::new();
-        (&mut self.stream).take(MAX_BYTES).read_until(b'\n', &mut line)?;
+        (&mut self.stream).take(most).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let why = "the process that has the pool open has ended";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
         Ok(serde_json::from_slice(&line)?)
     }

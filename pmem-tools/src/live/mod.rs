@@ -8,16 +8,18 @@
 //! # The socket
 //! A Unix stream socket, `PID.sock`, in a directory that only its user can enter ([`runtime`]). Whoever connects gets
 //! one snapshot, a line of JSON; for each further byte that is sent, one more. So nothing is read or sent that nobody
-//! looks at. Decision 0017 says why a socket.
+//! looks at. A line that asks for a scrub ([`scrubbing`]) has the connection to itself from then on. Decision 0017 says
+//! why a socket.
 //!
 //! # Threads
-//! One serves the socket, one metrics; each ends when its [`Background`] is dropped, before the pool is closed: what
-//! they have of the pool would keep it open.
+//! One serves the socket, one metrics, one scrubs when somebody asks for that; each ends when what it belongs to is
+//! dropped, before the pool is closed: what they have of the pool would keep it open.
 
 pub(crate) mod exposition;
 pub(crate) mod find;
 pub(crate) mod metrics;
 mod runtime;
+pub(crate) mod scrubbing;
 mod server;
 mod snapshot;
 mod source;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::scrubbing::{REQUEST, Scrubs};
 use super::{Background, Source, runtime, wait_readable};
 
 /// Who looks at once, at most: each has a file of the daemon's.
@@ -62,6 +63,7 @@ impl Server {
 
 fn serve(stop: &UnixStream, listener: &UnixListener, source: &Source) {
     let mut clients: Vec<UnixStream> = Vec::new();
+    let mut scrubs = Scrubs::default();
     loop {
         let ready = {
             let mut fds = vec![
@@ -83,7 +85,7 @@ fn serve(stop: &UnixStream, listener: &UnixListener, source: &Source) {
         }
         let mut asked = ready.iter().skip(2);
         clients.retain_mut(|client| match asked.next() {
-            Some(true) => answer(client, source).is_ok(),
+            Some(true) => answer(client, source, &mut scrubs).is_ok(),
             _ => true,
         });
         if ready.get(1) == Some(&true) {
@@ -105,14 +107,21 @@ fn accept(listener: &UnixListener, source: &Source, clients: usize) -> Option<Un
     Some(client)
 }
 
-/// One snapshot for each byte that it has sent.
-fn answer(client: &mut UnixStream, source: &Source) -> io::Result<()> {
-    let mut asked = [0; 8];
+/// One snapshot for each byte that it has sent, or a scrub.
+///
+/// # Errors
+/// It is no client any more: it has gone, or a scrub has its connection.
+fn answer(client: &mut UnixStream, source: &Source, scrubs: &mut Scrubs) -> io::Result<()> {
+    let mut asked = [0; 32];
     let count = client.read(&mut asked)?;
-    if count == 0 {
+    let asked = asked.get(..count).unwrap_or_default();
+    if asked.first() == Some(&REQUEST) {
+        scrubs.start(client.try_clone()?, asked, source.filesystem());
+    }
+    if count == 0 || asked.first() == Some(&REQUEST) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    for _ in 0..count {
+    for _ in asked {
         tell(client, source)?;
     }
     Ok(())

@@ -53,6 +53,11 @@ impl Source {
         }
     }
 
+    /// The pool.
+    pub(super) fn filesystem(&self) -> &Filesystem {
+        &self.filesystem
+    }
+
     /// The same as what this process has open for long.
     pub(crate) fn of_this_process(mut self) -> Self {
         self.process = Some(std::process::id());

@@ -1,0 +1,178 @@
+//! Scrubs of a pool in use: others ask the process that has it open for one.
+//!
+//! A request is a line: [`REQUEST`], and the most bytes to read in a second, 0 for as fast as it goes. The answers are
+//! lines of JSON, [`Word`]s; the last of them is no step. One scrub goes on at a time. It ends with who asked for it,
+//! and with the process.
+
+use std::io::{self, Write as _};
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use udax::{Filesystem, ScrubFinding, ScrubKind, ScrubOptions, ScrubReport};
+use udax_sync::atomic::{AtomicBool, Ordering};
+use udax_sync::thread::{self, JoinHandle};
+
+/// What a request begins with.
+pub(super) const REQUEST: u8 = b's';
+
+/// How often somebody is told how far it is.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// An answer.
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Word {
+    /// How far it is: bytes looked at, and those that were in use when it began.
+    Step { done: u64, total: u64 },
+    /// It came to its end.
+    Report(Report),
+    /// Why it did not.
+    Failed(String),
+}
+
+/// What a scrub found, as [`ScrubReport`].
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct Report {
+    pub(crate) bytes: u64,
+    pub(crate) units: u64,
+    pub(crate) inodes: u64,
+    pub(crate) verified_bytes: u64,
+    pub(crate) unverified_bytes: u64,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// One thing that is wrong, as [`ScrubFinding`].
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct Finding {
+    pub(crate) kind: Kind,
+    pub(crate) place: String,
+    pub(crate) inode: Option<u64>,
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) what: String,
+}
+
+/// As [`ScrubKind`], the worst last.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    WrongData,
+    LostData,
+    Metadata,
+}
+
+impl From<ScrubReport> for Report {
+    fn from(report: ScrubReport) -> Self {
+        Self {
+            bytes: report.bytes,
+            units: report.units,
+            inodes: report.inodes,
+            verified_bytes: report.verified_bytes,
+            unverified_bytes: report.unverified_bytes,
+            findings: report.findings.into_iter().map(Finding::from).collect(),
+        }
+    }
+}
+
+impl From<ScrubFinding> for Finding {
+    fn from(finding: ScrubFinding) -> Self {
+        Self {
+            kind: match finding.kind {
+                ScrubKind::WrongData => Kind::WrongData,
+                ScrubKind::LostData => Kind::LostData,
+                _ => Kind::Metadata,
+            },
+            place: finding.place.to_string(),
+            inode: finding.inode.map(udax_media::InodeNo::raw),
+            path: finding.path,
+            what: finding.what,
+        }
+    }
+}
+
+/// The scrub that goes on, if one does. Dropped, it ends.
+#[derive(Debug, Default)]
+pub(super) struct Scrubs {
+    thread: Option<JoinHandle<()>>,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Scrubs {
+    /// Scrubs for `client`, who has sent `request`, in a thread.
+    pub(super) fn start(&mut self, mut client: UnixStream, request: &[u8], filesystem: &Filesystem) {
+        let refused = match rate_of(request) {
+            None => Some("this is no request for a scrub"),
+            Some(_) if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) => {
+                Some("another scrub of this pool is going on")
+            }
+            Some(_) => None,
+        };
+        if let Some(why) = refused {
+            let _ = tell(&mut client, &Word::Failed(why.to_owned()));
+            return;
+        }
+        let options = ScrubOptions {
+            rate: rate_of(request).and_then(NonZero::new),
+        };
+        let (filesystem, is_stopped) = (filesystem.clone(), Arc::clone(&self.is_stopped));
+        let work = move || scrub(client, &filesystem, options, &is_stopped);
+        match thread::Builder::new().name("udax-scrub".to_owned()).spawn(work) {
+            Ok(thread) => self.thread = Some(thread),
+            // Who asked sees its connection end.
+            Err(error) => tracing::warn!(%error, "no thread for a scrub"),
+        }
+    }
+}
+
+impl Drop for Scrubs {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of a scrub has panicked");
+        }
+    }
+}
+
+fn rate_of(request: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(request.strip_prefix(&[REQUEST])?).ok()?;
+    text.trim_end().parse().ok()
+}
+
+fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions, is_stopped: &AtomicBool) {
+    let mut told = Instant::now();
+    let scrubbed = filesystem.scrub(options, &mut |step| {
+        if is_stopped.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        if told.elapsed() < INTERVAL {
+            return ControlFlow::Continue(());
+        }
+        told = Instant::now();
+        let word = Word::Step {
+            done: step.done,
+            total: step.total,
+        };
+        match tell(&mut client, &word) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    let word = match scrubbed {
+        Ok(report) if report.is_complete => Word::Report(report.into()),
+        Ok(_) => Word::Failed("the pool is being closed".to_owned()),
+        Err(error) => Word::Failed(error.to_string()),
+    };
+    // Who has gone needs no answer.
+    let _ = tell(&mut client, &word);
+}
+
+fn tell(client: &mut UnixStream, word: &Word) -> io::Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    client.write_all(&line)
+}
