@@ -15,6 +15,7 @@ mod cat;
 mod cli;
 mod completions;
 mod copy;
+mod dax_flag;
 mod demo;
 mod df;
 mod dump;

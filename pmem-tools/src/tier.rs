@@ -1,21 +1,16 @@
 //! `udax tier`: moves files between a pool and its data device.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use rustix::fs::{CWD, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
 use udax::Dax;
 
-use crate::failure;
 use crate::live::find;
 use crate::pool::{self, WriteArgs};
 use crate::pool_path::PoolPath;
-
-/// `FS_DAX_FL`, for which there is no name in `rustix`.
-const FLAG_DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+use crate::{dax_flag, failure};
 
 /// Why nothing can be moved out of the pool.
 const NO_DEVICE: &str = "the pool has no data device ('udax mkfs --data' gives a new one its own); for a page cache \
@@ -50,9 +45,8 @@ impl Tier {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
         failure::for_each(&self.places, |place| {
-            // Without `:/` it is a path of the host's.
-            if place.is_root() && !place.pool.as_os_str().as_bytes().ends_with(b":") {
-                return self.to.on_mount(&place.pool);
+            if let Some(path) = dax_flag::host_path(place) {
+                return self.to.on_mount(path);
             }
             pool::change(&place.pool, self.write, |filesystem| {
                 if self.to == To::Data && filesystem.superblock().device.is_none() {
@@ -76,18 +70,12 @@ impl To {
 
     /// Sets the flag of a file on a mount, which moves it.
     fn on_mount(self, path: &Path) -> Result<()> {
-        let shown = crate::name::shown(path);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            openat(CWD, path, flags, Mode::empty()).with_context(|| format!("{shown}: cannot open"))?;
-        let mut flags = ioctl_getflags(&file)
-            .with_context(|| format!("{shown}: cannot look at its flags; is it on a mounted pool?"))?;
+        let file = dax_flag::open(path)?;
         // Of a mount of somebody else's nobody tells, and the flag is all there is.
         let device = rustix::fs::fstat(&file)?.st_dev;
         if self == Self::Data && find::mounted(device)?.is_some_and(|pool| pool.space.device.is_none()) {
-            bail!("{shown}: {NO_DEVICE}");
+            bail!("{}: {NO_DEVICE}", crate::name::shown(path));
         }
-        flags.set(FLAG_DAX, self == Self::Dax);
-        ioctl_setflags(&file, flags).with_context(|| format!("{shown}: cannot move"))
+        dax_flag::set(&file, path, self.dax())
     }
 }

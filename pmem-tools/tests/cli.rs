@@ -100,7 +100,7 @@ fn usage_of_the_commands() {
     insta::assert_snapshot!(usages.join("\n"), @r"
     Usage: udax mkfs [OPTIONS] <POOL>
     Usage: udax fsck [OPTIONS] <POOL>
-    Usage: udax scrub [OPTIONS] <POOL>
+    Usage: udax scrub [OPTIONS] <DIR|POOL>
     Usage: udax info [OPTIONS] <POOL>
     Usage: udax put [OPTIONS] <SRC>... <POOL:/DIR>
     Usage: udax get [OPTIONS] <POOL:/PATH> <DST>
@@ -108,7 +108,7 @@ fn usage_of_the_commands() {
     Usage: udax tree [OPTIONS] <POOL:/PATH>
     Usage: udax cat <POOL:/PATH>...
     Usage: udax stat [OPTIONS] <POOL:/PATH>
-    Usage: udax attr [OPTIONS] <CHANGE> <POOL:/PATH>...
+    Usage: udax attr [OPTIONS] <CHANGE> <POOL:/PATH|PATH>...
     Usage: udax mkdir [OPTIONS] <POOL:/PATH>...
     Usage: udax rm [OPTIONS] <POOL:/PATH>...
     Usage: udax mv [OPTIONS] <POOL:/FROM> <POOL:/TO>

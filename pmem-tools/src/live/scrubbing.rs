@@ -97,7 +97,16 @@ impl From<ScrubFinding> for Finding {
 #[derive(Debug, Default)]
 pub(super) struct Scrubs {
     thread: Option<JoinHandle<()>>,
-    is_stopped: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What the thread of a scrub and its process tell each other.
+#[derive(Debug, Default)]
+struct State {
+    /// It goes on. Cleared before the last word is said, after which another one may be asked for.
+    is_busy: AtomicBool,
+    /// It shall end.
+    is_stopped: AtomicBool,
 }
 
 impl Scrubs {
@@ -105,7 +114,7 @@ impl Scrubs {
     pub(super) fn start(&mut self, mut client: UnixStream, request: &[u8], filesystem: &Filesystem) {
         let refused = match rate_of(request) {
             None => Some("this is no request for a scrub"),
-            Some(_) if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) => {
+            Some(_) if self.state.is_busy.load(Ordering::Acquire) => {
                 Some("another scrub of this pool is going on")
             }
             Some(_) => None,
@@ -117,19 +126,22 @@ impl Scrubs {
         let options = ScrubOptions {
             rate: rate_of(request).and_then(NonZero::new),
         };
-        let (filesystem, is_stopped) = (filesystem.clone(), Arc::clone(&self.is_stopped));
-        let work = move || scrub(client, &filesystem, options, &is_stopped);
+        let (filesystem, state) = (filesystem.clone(), Arc::clone(&self.state));
+        let work = move || scrub(client, &filesystem, options, &state);
+        // The last one has said its last word.
+        self.join();
+        self.state.is_busy.store(true, Ordering::Release);
         match thread::Builder::new().name("udax-scrub".to_owned()).spawn(work) {
             Ok(thread) => self.thread = Some(thread),
             // Who asked sees its connection end.
-            Err(error) => tracing::warn!(%error, "no thread for a scrub"),
+            Err(error) => {
+                self.state.is_busy.store(false, Ordering::Release);
+                tracing::warn!(%error, "no thread for a scrub");
+            }
         }
     }
-}
 
-impl Drop for Scrubs {
-    fn drop(&mut self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
+    fn join(&mut self) {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -138,15 +150,22 @@ impl Drop for Scrubs {
     }
 }
 
+impl Drop for Scrubs {
+    fn drop(&mut self) {
+        self.state.is_stopped.store(true, Ordering::Relaxed);
+        self.join();
+    }
+}
+
 fn rate_of(request: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(request.strip_prefix(&[REQUEST])?).ok()?;
     text.trim_end().parse().ok()
 }
 
-fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions, is_stopped: &AtomicBool) {
+fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions, state: &State) {
     let mut told = Instant::now();
     let scrubbed = filesystem.scrub(options, &mut |step| {
-        if is_stopped.load(Ordering::Relaxed) {
+        if state.is_stopped.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
         if told.elapsed() < INTERVAL {
@@ -167,6 +186,7 @@ fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions,
         Ok(_) => Word::Failed("the pool is being closed".to_owned()),
         Err(error) => Word::Failed(error.to_string()),
     };
+    state.is_busy.store(false, Ordering::Release);
     // Who has gone needs no answer.
     let _ = tell(&mut client, &word);
 }
