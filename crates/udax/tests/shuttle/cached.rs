@@ -86,6 +86,34 @@ fn a_switch_meets_direct_and_uncached_writes_and_clones() {
 }
 
 #[test]
+fn write_back_truncation_reclaim_invalidation_and_switches_meet() {
+    explore_cached("all", |fs| {
+        let (file, other) = (filled(fs, "/f", 4, 1), filled(fs, "/other", 12, 2));
+        let direct = fs
+            .open_file("/f", READ_WRITE.union(udax::OpenFlags::DIRECT), NEW)
+            .unwrap();
+        at_once(&[
+            &|| switch_to_and_fro(&file),
+            &|| write_own(&file, 0, 2..4),
+            &|| {
+                // Takes what is cached of its block out.
+                assert_eq!(direct.write_at(&[5; 4096], BLOCK).unwrap(), 4096);
+                file.truncate(3 * BLOCK).unwrap();
+                file.truncate(4 * BLOCK).unwrap();
+            },
+            &|| {
+                // More than the cache takes beside the other file.
+                assert!(content(&other) == [2; 12 * 4096]);
+                fs.sync().unwrap();
+            },
+        ]);
+        let expected = [[3; 4096], [5; 4096], [1; 4096], [0; 4096]].concat();
+        assert!(content(&file) == expected, "bytes are lost, or have come back");
+        assert!(content(&other) == [2; 12 * 4096]);
+    });
+}
+
+#[test]
 fn a_pin_keeps_a_file_from_going_back_to_the_cache_under_it() {
     explore_cached("pinned", |fs| {
         let file = filled(fs, "/f", 2, 1);
