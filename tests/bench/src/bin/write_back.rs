@@ -75,7 +75,7 @@ fn fio(data: &Path, mib: u64) -> Result<f64> {
         .lines()
         .find(|line| line.starts_with("3;"))
         .context("fio's line")?;
-    // Field 49 of version 3: milliseconds of the writes, the fsync at the end included.
+    // Field 49 of version 3: milliseconds of the writes.
     let milliseconds: f64 = line.split(';').nth(49).context("fio's runtime")?.parse()?;
     let mib: u32 = mib.try_into()?;
     Ok(f64::from(mib) * 1000.0 / milliseconds)
