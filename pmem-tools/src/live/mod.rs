@@ -24,11 +24,12 @@ mod server;
 mod snapshot;
 mod source;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::Serialize;
 use udax_sync::thread::{self, JoinHandle};
 
 pub(crate) use server::Server;
@@ -68,6 +69,13 @@ impl Drop for Background {
             tracing::error!("the thread of the live view has panicked");
         }
     }
+}
+
+/// Sends a line of JSON.
+fn send_line(client: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    client.write_all(&line)
 }
 
 /// Waits until one of `fds` can be read or has hung up, or for `timeout`; which of them.

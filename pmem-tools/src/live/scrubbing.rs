@@ -4,7 +4,6 @@
 //! lines of JSON, [`Word`]s; the last of them is no step. One scrub goes on at a time. It ends with who asked for it,
 //! and with the process.
 
-use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
@@ -15,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use udax::{Filesystem, ScrubFinding, ScrubKind, ScrubOptions, ScrubReport};
 use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::thread::{self, JoinHandle};
+
+use super::send_line;
 
 /// What a request begins with.
 pub(super) const REQUEST: u8 = b's';
@@ -112,19 +113,19 @@ struct State {
 impl Scrubs {
     /// Scrubs for `client`, who has sent `request`, in a thread.
     pub(super) fn start(&mut self, mut client: UnixStream, request: &[u8], filesystem: &Filesystem) {
-        let refused = match rate_of(request) {
-            None => Some("this is no request for a scrub"),
+        let rate = match rate_of(request) {
+            None => Err("this is no request for a scrub"),
             Some(_) if self.state.is_busy.load(Ordering::Acquire) => {
-                Some("another scrub of this pool is going on")
+                Err("another scrub of this pool is going on")
             }
-            Some(_) => None,
+            Some(rate) => Ok(NonZero::new(rate)),
         };
-        if let Some(why) = refused {
-            let _ = tell(&mut client, &Word::Failed(why.to_owned()));
-            return;
-        }
-        let options = ScrubOptions {
-            rate: rate_of(request).and_then(NonZero::new),
+        let options = match rate {
+            Ok(rate) => ScrubOptions { rate },
+            Err(why) => {
+                let _ = send_line(&mut client, &Word::Failed(why.to_owned()));
+                return;
+            }
         };
         let (filesystem, state) = (filesystem.clone(), Arc::clone(&self.state));
         let work = move || scrub(client, &filesystem, options, &state);
@@ -176,7 +177,7 @@ fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions,
             done: step.done,
             total: step.total,
         };
-        match tell(&mut client, &word) {
+        match send_line(&mut client, &word) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
@@ -188,11 +189,5 @@ fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions,
     };
     state.is_busy.store(false, Ordering::Release);
     // Who has gone needs no answer.
-    let _ = tell(&mut client, &word);
-}
-
-fn tell(client: &mut UnixStream, word: &Word) -> io::Result<()> {
-    let mut line = serde_json::to_vec(word)?;
-    line.push(b'\n');
-    client.write_all(&line)
+    let _ = send_line(&mut client, &word);
 }

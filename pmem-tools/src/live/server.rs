@@ -1,6 +1,6 @@
 //! The socket that snapshots are served on.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use super::scrubbing::{REQUEST, Scrubs};
-use super::{Background, Source, runtime, wait_readable};
+use super::{Background, Source, runtime, send_line, wait_readable};
 
 /// Who looks at once, at most: each has a file of the daemon's.
 const MAX_CLIENTS: usize = 16;
@@ -103,7 +103,7 @@ fn accept(listener: &UnixListener, source: &Source, clients: usize) -> Option<Un
     client.set_nonblocking(false).ok()?;
     client.set_read_timeout(Some(PATIENCE)).ok()?;
     client.set_write_timeout(Some(PATIENCE)).ok()?;
-    tell(&mut client, source).ok()?;
+    send_line(&mut client, &source.snapshot()).ok()?;
     Some(client)
 }
 
@@ -115,20 +115,16 @@ fn answer(client: &mut UnixStream, source: &Source, scrubs: &mut Scrubs) -> io::
     let mut asked = [0; 32];
     let count = client.read(&mut asked)?;
     let asked = asked.get(..count).unwrap_or_default();
-    if asked.first() == Some(&REQUEST) {
-        scrubs.start(client.try_clone()?, asked, source.filesystem());
-    }
-    if count == 0 || asked.first() == Some(&REQUEST) {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    match asked.first() {
+        None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(&REQUEST) => {
+            scrubs.start(client.try_clone()?, asked, source.filesystem());
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Some(_) => {}
     }
     for _ in asked {
-        tell(client, source)?;
+        send_line(client, &source.snapshot())?;
     }
     Ok(())
-}
-
-fn tell(client: &mut UnixStream, source: &Source) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&source.snapshot())?;
-    line.push(b'\n');
-    client.write_all(&line)
 }

@@ -41,6 +41,17 @@ fn unit<const LEN: usize>(data: &[u8]) -> Box<[u8; LEN]> {
     bytes
 }
 
+/// As `unit`, of a block that names its pool: the seed is of the uuid in it.
+fn head(data: &[u8]) -> Box<[u8; BLOCK_SIZE]> {
+    let mut bytes = unit::<BLOCK_SIZE>(data);
+    if data.first().is_some_and(|mode| mode & 1 != 0)
+        && let Some(uuid) = bytes.get(16..).and_then(|rest| rest.first_chunk::<16>())
+    {
+        seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
+    }
+    bytes
+}
+
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
     word.map_or(0, |word| u64::from_le_bytes(*word))
@@ -48,13 +59,7 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
 
 /// A superblock that is believed has a layout inside of its pool, and says the same when it is written again.
 pub(crate) fn superblock(data: &[u8]) {
-    let mut bytes = unit::<BLOCK_SIZE>(data);
-    // The seed is of the uuid in the block.
-    if data.first().is_some_and(|mode| mode & 1 != 0)
-        && let Some(uuid) = bytes.get(16..).and_then(|rest| rest.first_chunk::<16>())
-    {
-        seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
-    }
+    let bytes = head(data);
     for region_bytes in [16 << 20, u64::MAX] {
         let Ok(found) = Superblock::decode(&bytes, 0, region_bytes) else {
             continue;
@@ -74,13 +79,7 @@ pub(crate) fn superblock(data: &[u8]) {
 
 /// A data device's header that is believed is the same when it is written again.
 pub(crate) fn device(data: &[u8]) {
-    let mut bytes = unit::<BLOCK_SIZE>(data);
-    // The seed is of the pool's uuid in the block.
-    if data.first().is_some_and(|mode| mode & 1 != 0)
-        && let Some(uuid) = bytes.get(16..).and_then(|rest| rest.first_chunk::<16>())
-    {
-        seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
-    }
+    let bytes = head(data);
     for copy in 0..2 {
         if let Ok(found) = DeviceHeader::decode(&bytes, copy) {
             assert!(found.blocks * BLOCK_BYTES <= MAX_DEVICE_BYTES);

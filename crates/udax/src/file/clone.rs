@@ -67,8 +67,9 @@ impl File {
         let pool = &*self.pool;
         let share = || {
             let mut locks = LockSet::lock([&*self.inode, &*to.inode])?;
-            let to_end = if len == 0 { u64::MAX } else { len };
-            self.settle_for_copy(&mut locks, (to, to_offset), to_end)?;
+            // 0 is up to the end of this file, wherever that is.
+            let most = if len == 0 { u64::MAX } else { len };
+            self.settle_for_copy(&mut locks, (to, to_offset), most)?;
             let Some(span) = self.plan_sharing((offset, to), to_offset, len)? else {
                 return Ok(());
             };

@@ -78,7 +78,7 @@ fn range(at: u64) -> Result<std::ops::Range<usize>> {
     Ok(from..from + 4096)
 }
 
-/// Hits in a file that was written in pieces of `piece` bytes, upwards or downwards.
+/// Hits in a file of which all is cached and dirty, beside copies in `memory`.
 fn hits(file: &File, name: &str, memory: &mut [u8]) -> Result<()> {
     let mut buffer = vec![0; 4096];
     let mut out = buffer.clone();
