@@ -81,6 +81,15 @@ impl Bytes {
         }
     }
 
+    /// As [`Bytes::prefetch`], for bytes that are to be stored.
+    #[inline]
+    pub(crate) fn prefetch_to_store(&self, at: usize, len: usize) {
+        let to = self.part(at, len);
+        for line in (0..len.min(PREFETCHED)).step_by(LINE) {
+            raw::prefetch_to_store(to.wrapping_add(line));
+        }
+    }
+
     /// Where `len` bytes from `at` on are: for devices. They stay there as long as this value.
     pub(crate) fn address_of(&self, at: usize, len: usize) -> NonNull<u8> {
         let _ = self.part(at, len);
@@ -172,13 +181,20 @@ mod raw {
     //! compiler.
 
     use std::arch::asm;
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
 
     /// Has the line fetched; any address will do.
     #[inline]
     pub(super) fn prefetch(at: *const u8) {
         // SAFETY: a hint that faults on nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    /// Has the line fetched, alone; any address will do.
+    #[inline]
+    pub(super) fn prefetch_to_store(at: *const u8) {
+        // SAFETY: a hint that faults on nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
     }
 
     /// Copies bytes that others may store to or read.
@@ -222,6 +238,9 @@ mod raw {
 
     /// No hint.
     pub(super) fn prefetch(_: *const u8) {}
+
+    /// No hint.
+    pub(super) fn prefetch_to_store(_: *const u8) {}
 
     /// As the other one.
     ///

@@ -214,6 +214,11 @@ impl Cache {
         self.counts.dirty.load(Ordering::Relaxed) > self.limits.dirty
     }
 
+    /// Whether a [`crate::Flusher`] writes what is dirty.
+    pub fn has_flusher(&self) -> bool {
+        self.alarm.has_flusher()
+    }
+
     /// A reader has found a folio.
     #[inline]
     pub(crate) fn count_hit(&self) {

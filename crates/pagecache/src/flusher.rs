@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use udax_sync::atomic::{AtomicBool, Ordering};
+use udax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use udax_sync::thread::JoinHandle;
 use udax_sync::{Condvar, Mutex, Rank, thread};
 
@@ -21,6 +21,7 @@ const TURN: u64 = 8192;
 #[derive(Debug)]
 pub(crate) struct Alarm {
     state: Mutex<State>,
+    flushers: AtomicU32,
     changed: Condvar,
     interval: Duration,
     expire: Duration,
@@ -29,7 +30,6 @@ pub(crate) struct Alarm {
 #[derive(Debug, Default)]
 struct State {
     is_rung: bool,
-    flushers: u32,
     /// Why the last round could write nothing more, though too much was dirty.
     failure: Option<Errno>,
 }
@@ -38,6 +38,7 @@ impl Alarm {
     pub(crate) fn new(interval: Duration, expire: Duration) -> Self {
         Self {
             state: Mutex::new(Rank::Leaf, State::default()),
+            flushers: AtomicU32::new(0),
             changed: Condvar::new(),
             interval,
             expire,
@@ -54,7 +55,7 @@ impl Alarm {
     }
 
     pub(crate) fn has_flusher(&self) -> bool {
-        self.state.lock().flushers > 0
+        self.flushers.load(Ordering::Acquire) > 0
     }
 
     /// Why nothing can be written, if so it was when last tried.
@@ -82,12 +83,12 @@ impl Flusher {
         let theirs = Arc::clone(cache);
         let is_stopped = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_stopped);
-        cache.alarm.state.lock().flushers += 1;
+        cache.alarm.flushers.fetch_add(1, Ordering::AcqRel);
         let spawned = thread::Builder::new()
             .name("udax-flush".to_owned())
             .spawn(move || flush(&theirs, &told));
         if spawned.is_err() {
-            cache.alarm.state.lock().flushers -= 1;
+            cache.alarm.flushers.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(Self {
             cache: Arc::clone(cache),
@@ -111,8 +112,8 @@ impl Drop for Flusher {
         {
             tracing::error!("a flusher has panicked");
         }
-        let mut state = self.cache.alarm.state.lock();
-        state.flushers -= 1;
+        self.cache.alarm.flushers.fetch_sub(1, Ordering::AcqRel);
+        let state = self.cache.alarm.state.lock();
         if state.is_rung {
             // It may have taken the wake of another one.
             self.cache.alarm.changed.notify_one();

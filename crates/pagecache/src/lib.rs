@@ -89,7 +89,7 @@ pub use invalidate::Flush;
 pub use mapping::Mapping;
 pub use page::{MAX_ORDER, PAGE};
 pub use pin::{Access, FolioPin};
-pub use read_ahead::{Advice, ReadAhead};
+pub use read_ahead::{Advice, ReadAhead, SharedReadAhead};
 pub use read_run::ReadRun;
 pub use udax_sync::wait::{Cancel, Mode, Until, WaitError};
 pub use write_back::{Control, Integrity, Pass, Span, Written};

@@ -36,6 +36,28 @@ impl Drop for LockedFolio {
     }
 }
 
+/// A folio that is locked as long as this value, without a count of it: for the length of a look at the index.
+pub(crate) struct BrieflyLocked<'f> {
+    folio: &'f Folio,
+    _held: Held,
+}
+
+impl<'f> BrieflyLocked<'f> {
+    /// Takes the lock if it is free.
+    pub(crate) fn try_new(folio: &'f Folio) -> Option<Self> {
+        folio.try_raise_lock().then(|| Self {
+            folio,
+            _held: Held::note(Rank::Entry, folio.first),
+        })
+    }
+}
+
+impl Drop for BrieflyLocked<'_> {
+    fn drop(&mut self) {
+        self.folio.lower(flag::LOCKED);
+    }
+}
+
 impl LockedFolio {
     /// Waits for the lock.
     pub(crate) fn lock(folio: Arc<Folio>) -> Self {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use udax_sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
 use crate::fill::Window;
 
 /// The first window of who reads from the beginning, in pages.
@@ -22,6 +24,26 @@ pub enum Advice {
     Random,
 }
 
+impl From<Advice> for u8 {
+    fn from(advice: Advice) -> Self {
+        match advice {
+            Advice::Normal => 0,
+            Advice::Sequential => 1,
+            Advice::Random => 2,
+        }
+    }
+}
+
+impl Advice {
+    /// That of a number, as it was made from one.
+    fn of(number: u8) -> Self {
+        let all = [Self::Sequential, Self::Random];
+        all.into_iter()
+            .find(|advice| u8::from(*advice) == number)
+            .unwrap_or_default()
+    }
+}
+
 /// What one open file has read lately.
 #[derive(Clone, Debug, Default)]
 pub struct ReadAhead {
@@ -30,6 +52,48 @@ pub struct ReadAhead {
     window: Range<u64>,
     /// The page after the last one that was asked for.
     next: u64,
+}
+
+/// A [`ReadAhead`] of an open file that several threads read at once. Each goes on from what it finds; what two of them
+/// store at once may be of both, which costs a window and nothing else. No lock: a hit would pay for it.
+#[derive(Debug, Default)]
+pub struct SharedReadAhead {
+    advice: AtomicU8,
+    start: AtomicU64,
+    end: AtomicU64,
+    next: AtomicU64,
+}
+
+impl SharedReadAhead {
+    /// A reader of whom nothing is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on, how the file will be read.
+    pub fn advise(&self, advice: Advice) {
+        self.advice.store(advice.into(), Ordering::Relaxed);
+        self.start.store(0, Ordering::Relaxed);
+        self.end.store(0, Ordering::Relaxed);
+    }
+
+    /// What is known of the reader.
+    pub fn load(&self) -> ReadAhead {
+        let start = self.start.load(Ordering::Relaxed);
+        let end = self.end.load(Ordering::Relaxed);
+        ReadAhead {
+            advice: Advice::of(self.advice.load(Ordering::Relaxed)),
+            window: start.min(end)..end,
+            next: self.next.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is known after a read. The advice stays: somebody may have given another one meanwhile.
+    pub fn store(&self, ahead: &ReadAhead) {
+        self.start.store(ahead.window.start, Ordering::Relaxed);
+        self.end.store(ahead.window.end, Ordering::Relaxed);
+        self.next.store(ahead.next, Ordering::Relaxed);
+    }
 }
 
 impl ReadAhead {
@@ -125,6 +189,25 @@ mod tests {
             sizes.push(next.pages.end - next.pages.start);
         }
         assert_eq!(sizes, [8, 16, 32, 64, 128, 256, 512, 512, 468]);
+    }
+
+    #[test]
+    fn what_is_shared_is_what_was_stored_and_the_advice_given_last() {
+        let shared = SharedReadAhead::new();
+        let mut ahead = shared.load();
+        ahead.on_miss(&(0..1), 2000, 512);
+        ahead.note(1);
+        shared.advise(Advice::Random);
+        shared.store(&ahead);
+        let loaded = shared.load();
+        assert_eq!(
+            (loaded.advice, loaded.window, loaded.next),
+            (Advice::Random, 0..4, 1)
+        );
+        for advice in [Advice::Sequential, Advice::Normal] {
+            shared.advise(advice);
+            assert_eq!((shared.load().advice, shared.load().window), (advice, 0..0));
+        }
     }
 
     #[test]

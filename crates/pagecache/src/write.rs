@@ -7,7 +7,7 @@ use udax_sync::atomic::Ordering;
 
 use crate::backing::Reserving;
 use crate::folio::{Folio, flag};
-use crate::locked::LockedFolio;
+use crate::locked::{BrieflyLocked, LockedFolio};
 use crate::mapping::AddError;
 use crate::page::{MAX_ORDER, PAGE, in_file, in_memory, order_at, overlap, page_of, pages_touched};
 use crate::{Backing, CacheError, Mapping, Stability, WriteFlags};
@@ -21,6 +21,17 @@ struct Writing<'w> {
 }
 
 impl Mapping {
+    /// Has the processor fetch what a write of `len` bytes at `at` meets first, as far as it is cached: for a caller
+    /// that has something to do before it writes. Nothing but time depends on it.
+    pub fn prefetch_to_store(&self, at: u64, len: usize) {
+        let bytes = at..at.saturating_add(in_file(len));
+        self.index.look(page_of(at), |folio| {
+            let part = overlap(&bytes, &folio.byte_range());
+            let len = in_memory(part.end.saturating_sub(part.start));
+            folio.bytes.prefetch_to_store(folio.offset(part.start), len);
+        });
+    }
+
     /// Copies `from` to the file at `at`, in the cache: the pages are dirty then, and have what writing them back will
     /// need. The caller sets the file's size afterwards, and has waited before in [`crate::Cache::throttle`]. Gives the
     /// number of bytes, which is less than asked for if there is no space or memory for more.
@@ -70,8 +81,14 @@ impl Writing<'_> {
     /// Copies as much of the range as one folio takes, and gives its end.
     fn piece(&mut self, bytes: Range<u64>, from: &[u8]) -> Result<u64, CacheError> {
         let mapping = self.mapping;
+        let page = page_of(bytes.start);
+        if let Some(Some(end)) = mapping
+            .index
+            .look(page, |folio| self.overwrite(folio, &bytes, from))
+        {
+            return Ok(end);
+        }
         let _invalidate = if self.flags.contains(WriteFlags::NOWAIT) {
-            let page = page_of(bytes.start);
             let what = "pages are being taken out of the cache";
             mapping
                 .invalidate
@@ -95,6 +112,34 @@ impl Writing<'_> {
         }
         folio.make_dirty(&pages);
         Ok(part.end)
+    }
+
+    /// Copies what a folio takes of the range to pages that are dirty already, and gives its end; none if anything else
+    /// is to be done or waited for first. Its lock is enough, as nothing is brought, reserved or noted; no count of it
+    /// is taken: one that leaves the index meanwhile stays until the look is over.
+    fn overwrite(&self, folio: &Folio, bytes: &Range<u64>, from: &[u8]) -> Option<u64> {
+        let part = overlap(bytes, &folio.byte_range());
+        let (at, len) = (folio.offset(part.start), in_memory(part.end - part.start));
+        folio.bytes.prefetch_to_store(at, len);
+        let is_within = self.mapping.end.load(Ordering::Acquire) >= part.end;
+        let pages = folio.inner(&pages_touched(&part));
+        if !is_within || !folio.pages.dirty.all(pages.clone()) {
+            return None;
+        }
+        let _locked = BrieflyLocked::try_new(folio)?;
+        let is_blocked = match self.mapping.rules.stability {
+            Stability::Stable => folio.has(flag::REMOVED | flag::WRITEBACK),
+            _ => folio.has(flag::REMOVED),
+        };
+        if is_blocked || !folio.pages.dirty.all(pages) {
+            return None;
+        }
+        if !self.flags.contains(WriteFlags::DONTCACHE) {
+            folio.clear(flag::DROPBEHIND);
+        }
+        folio.touch();
+        folio.bytes.copy_in(at, &from[..len]);
+        Some(part.end)
     }
 
     /// The folio of the first byte, locked, which may be stored to.

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use udax_dax::Mode;
 use udax_pagecache::{
-    Advice, Control, ErrorCursor, Integrity, ReadAhead, ReadFlags as CacheRead, WriteFlags as CacheWrite,
+    Advice, Control, ErrorCursor, Integrity, ReadFlags as CacheRead, SharedReadAhead,
+    WriteFlags as CacheWrite,
 };
 use udax_sync::fault::{Fault, is_injected};
 use udax_sync::{Mutex, Rank};
@@ -23,7 +24,7 @@ const PIECE: usize = 4 << 20;
 /// What an open file remembers of its reads, and of errors that it was told.
 #[derive(Debug)]
 pub(crate) struct CachedHandle {
-    ahead: Mutex<ReadAhead>,
+    ahead: SharedReadAhead,
     errors: Mutex<HandleErrors>,
 }
 
@@ -50,7 +51,7 @@ impl CachedHandle {
             of_disk_in_all: pool.disk_errors().sample(),
         };
         Self {
-            ahead: Mutex::new(Rank::Leaf, ReadAhead::new()),
+            ahead: SharedReadAhead::new(),
             errors: Mutex::new(Rank::Leaf, errors),
         }
     }
@@ -59,7 +60,7 @@ impl CachedHandle {
 impl File {
     /// How the file will be read (`posix_fadvise`): windows of read-ahead follow it. Of a DAX file, nothing changes.
     pub fn advise(&self, advice: Advice) {
-        self.cached_handle().ahead.lock().advise(advice);
+        self.cached_handle().ahead.advise(advice);
     }
 
     /// Reads through the cache, with the inode's lock shared and its extents loaded.
@@ -75,11 +76,17 @@ impl File {
         let mut wanted = CacheRead::empty();
         wanted.set(CacheRead::DONTCACHE, flags.contains(ReadFlags::DONTCACHE));
         wanted.set(CacheRead::NOWAIT, flags.contains(ReadFlags::NOWAIT));
-        // Two reads of one handle at once each go on from where it was: that only costs a window.
-        let mut ahead = self.cached_handle().ahead.lock().clone();
+        let mut ahead = self.cached_handle().ahead.load();
         let read = part.mapping.read(&mut beneath, offset, to, &mut ahead, wanted);
-        *self.cached_handle().ahead.lock() = ahead;
+        self.cached_handle().ahead.store(&ahead);
         Ok(read?)
+    }
+
+    /// Has the processor fetch what a write of `len` bytes meets first in the cache, while it waits for its locks.
+    pub(crate) fn prefetch_to_store(&self, offset: u64, len: usize) {
+        if let Some(part) = self.inode().cached() {
+            part.mapping.prefetch_to_store(offset, len);
+        }
     }
 
     /// Waits until the cache takes `len` more bytes, which from now on are written in the background. No lock is held.

@@ -152,7 +152,7 @@ impl InodeState {
 impl Pool {
     /// Has dirty pages written in the background from now on. Without threads they are written by who waits.
     pub(crate) fn start_flusher(&self) {
-        if self.options.no_flusher || self.flusher.lock().is_some() {
+        if self.options.no_flusher || self.cache.has_flusher() {
             return;
         }
         match Flusher::start(&self.cache) {

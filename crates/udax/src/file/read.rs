@@ -133,11 +133,15 @@ impl Pool {
         if self.options.no_atime || self.options.read_only || is_kept {
             return false;
         }
-        let Ok(line) = Line::read(self, inode) else {
-            return false;
+        let (accessed, modified) = match (state.lazy.accessed, state.lazy.modified) {
+            (Some(accessed), Some(modified)) => (accessed, modified),
+            (accessed, modified) => {
+                let Ok(line) = Line::read(self, inode) else {
+                    return false;
+                };
+                (accessed.unwrap_or(line.atime()), modified.unwrap_or(line.mtime()))
+            }
         };
-        let accessed = state.lazy.accessed.unwrap_or(line.atime());
-        let modified = state.lazy.modified.unwrap_or(line.mtime());
         drop(state);
         if accessed > modified && !looks_at_age {
             return false;

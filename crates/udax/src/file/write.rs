@@ -132,6 +132,9 @@ impl File {
         };
         self.pool.wait_and_retry("write", mode, || {
             if self.inode.is_cached() && !self.is_direct() {
+                if !is_append {
+                    self.prefetch_to_store(offset, bytes.len());
+                }
                 self.throttle(bytes.len(), mode)?;
             }
             let mut state = match flags.contains(WriteFlags::NOWAIT) {

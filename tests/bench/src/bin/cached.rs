@@ -63,13 +63,21 @@ fn compare(
     copy: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<()> {
     let mut places = Places(1);
-    let mut ratios = Vec::new();
+    let (mut ratios, mut hits, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let copied = places.time(copy)?;
         let hit = places.time(hit)?;
         ratios.push(hit.as_secs_f64() / copied.as_secs_f64());
+        let each = |turn: Duration| turn.as_secs_f64() * 1e9 / f64::from(TURN);
+        hits.push(each(hit));
+        copies.push(each(copied));
     }
-    println!("{name:40} {:5.2} of a copy", median(ratios)?);
+    println!(
+        "{name:52} {:5.2} of a copy: {:.0} ns and {:.0} ns",
+        median(ratios)?,
+        median(hits)?,
+        median(copies)?
+    );
     Ok(())
 }
 
