@@ -217,21 +217,20 @@ impl Journal {
         &self.region
     }
 
-    /// Makes a growth of the pool take effect: `superblock` is the new one, `added` the free blocks it adds.
-    /// Writes both
-    /// superblocks. The new segments' bitmaps must be durable before; their blocks may be used after. The caller runs
-    /// one growth at a time.
+    /// Gives the pool another superblock, of the next generation: in both copies. It may have more segments than the old
+    /// one, with `added` free blocks: their bitmaps must be durable before, their blocks may be used after. The caller
+    /// runs one of these at a time, and both copies must be good: while one is written, the other must be whole.
     ///
     /// The new superblock's copy and the count are one record, so that a crash leaves both or neither. That record is
     /// passed by a checkpoint before the other superblock is written: at any time one of them is whole, and no record
     /// names a new block before the superblock says that it exists.
     ///
     /// # Errors
-    /// As [`Transaction::commit`] and [`Journal::checkpoint`]; the next open tells whether the pool has grown.
+    /// As [`Transaction::commit`] and [`Journal::checkpoint`]; the next open tells which superblock the pool has.
     ///
     /// # Durability
-    /// The growth is durable on return.
-    pub fn grow(&self, superblock: &Superblock, added: u64) -> Result<(), JournalError> {
+    /// The new superblock is durable on return.
+    pub fn set_superblock(&self, superblock: &Superblock, added: u64) -> Result<(), JournalError> {
         let geometry = Arc::new(Geometry::new(superblock));
         let bytes = superblock.encode();
         let mut transaction = self.begin();

@@ -274,7 +274,7 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
         .unwrap();
     region.fence().unwrap();
     let from = trace.len();
-    journal.grow(&new, added).unwrap();
+    journal.set_superblock(&new, added).unwrap();
     assert_eq!(journal.counters().free_blocks, before.free_blocks + added);
     pool::commit(
         &journal,

@@ -77,7 +77,7 @@ pub struct DataDevice {
     pub blocks: u64,
     /// The first of its bitmaps, in the pool.
     pub bitmap_start: BlockNo,
-    /// Where it was when the pool was made: a hint, at most [`PATH_BYTES`] bytes.
+    /// Where it was last: a hint, at most [`PATH_BYTES`] bytes.
     pub path: Vec<u8>,
 }
 

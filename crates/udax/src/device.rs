@@ -1,7 +1,7 @@
 //! Making and finding a pool's data device: the headers at both of its ends, and that it is this pool's.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,9 +27,7 @@ impl NewDevice {
             DataSource::Disk(disk) => (Arc::clone(disk), Vec::new()),
             DataSource::Path(path) => {
                 let medium = BlockMedium::open(path, Access::Write)?;
-                let known = path.canonicalize().unwrap_or_else(|_| path.clone());
-                let disk = Arc::new(Disk::new(Arc::new(medium)));
-                (disk, known.as_os_str().as_bytes().to_vec())
+                (Arc::new(Disk::new(Arc::new(medium))), lasting_path(path))
             }
         };
         if !force {
@@ -58,6 +56,12 @@ impl NewDevice {
         self.disk.write(last, header.encode(1).as_slice())?;
         Ok(self.disk.flush()?)
     }
+}
+
+/// A path as the pool keeps it: links stay, as those in `/dev/disk` name a device that has another number tomorrow.
+pub(crate) fn lasting_path(path: &Path) -> Vec<u8> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.into_os_string().into_vec()
 }
 
 /// The data device of the pool that `superblock` describes, if it has one.

@@ -188,7 +188,7 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// `ENODEV`: the pool's data device is not there, or what is there is not it.
-    #[error("data device {}: {why}; data=PATH says where it is", path.display())]
+    #[error("data device {}: {why}; if it is elsewhere, a mount with data=PATH says so, and the pool keeps it", path.display())]
     NotDevice {
         /// Where it was looked for.
         path: std::path::PathBuf,

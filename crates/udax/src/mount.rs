@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use udax_journal::{Counters, Journal, JournalError};
 use udax_media::bitmap;
+use udax_media::device::PATH_BYTES;
 use udax_media::geometry::{ROOTS, SUPERBLOCKS};
 use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::node::TreeRoot;
@@ -21,7 +22,7 @@ use crate::device::{self, NewDevice};
 use crate::error::{Error, Result};
 use crate::initial;
 use crate::inode::attributes::now;
-use crate::options::{FormatOptions, MountOptions};
+use crate::options::{DataSource, FormatOptions, MountOptions};
 use crate::pool::Pool;
 use crate::signature;
 use crate::update::Update;
@@ -253,6 +254,9 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
         options.clone(),
     )?);
     if !options.read_only {
+        if !options.private {
+            pool.remember_device()?;
+        }
         pool.finish_orphans()?;
     }
     Ok(pool)
@@ -297,6 +301,35 @@ fn restore_superblocks(region: &Region, superblock: &Superblock) {
 }
 
 impl Pool {
+    /// A copy of the superblock that is known to be lost.
+    fn lost_superblock(&self) -> Option<BlockNo> {
+        let is_lost = |block: &BlockNo| self.region.first_bad(block.offset().raw(), BLOCK_BYTES).is_some();
+        SUPERBLOCKS.into_iter().find(is_lost)
+    }
+
+    /// Notes in the superblock where the data device is, if it is not where the pool has it: who opens the pool next
+    /// need not say so. With a copy of the superblock lost it is not worth the risk.
+    fn remember_device(&self) -> Result<()> {
+        let Some(DataSource::Path(path)) = &self.options.data else {
+            return Ok(());
+        };
+        let path = device::lasting_path(path);
+        let mut superblock = self.superblock.write();
+        let mut moved = superblock.clone();
+        let Some(device) = moved.device.as_mut().filter(|device| device.path != path) else {
+            return Ok(());
+        };
+        if path.len() > PATH_BYTES || self.lost_superblock().is_some() {
+            tracing::warn!("where the data device is cannot be noted in the pool");
+            return Ok(());
+        }
+        device.path = path;
+        moved.generation += 1;
+        self.journal.set_superblock(&moved, 0)?;
+        *superblock = moved;
+        Ok(())
+    }
+
     /// Finishes what the last mount could not: frees unlinked inodes, completes long truncations.
     fn finish_orphans(&self) -> Result<()> {
         let mut first = InodeNo(0);
@@ -378,8 +411,7 @@ impl Pool {
         if superblock.segments.len() >= MAX_SEGMENTS {
             return Err(Error::NotSupported("a pool grows at most 63 times"));
         }
-        let bad = |block: &BlockNo| self.region.first_bad(block.offset().raw(), BLOCK_BYTES).is_some();
-        if let Some(block) = SUPERBLOCKS.into_iter().find(bad) {
+        if let Some(block) = self.lost_superblock() {
             // While one is being written, the other must be whole.
             return Err(Error::LostMetadata {
                 what: "a copy of the superblock, without which a pool cannot grow",
@@ -415,7 +447,7 @@ impl Pool {
         if !is_injected(Fault::UnfencedGrowth) {
             self.region.fence()?;
         }
-        self.journal.grow(&grown, added)?;
+        self.journal.set_superblock(&grown, added)?;
         // First: who takes a new block is believed when it turns up in a tree. The allocator's locks order both.
         self.total_blocks.store(new_blocks, Ordering::Relaxed);
         self.space.grow(geometry.of_pool(), added);

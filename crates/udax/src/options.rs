@@ -71,7 +71,7 @@ pub struct MountOptions {
     /// No thread for write-back: what is dirty is written by who syncs, closes the pool, or would make more dirty than
     /// may be.
     pub no_flusher: bool,
-    /// Where the pool's data device is; else where it was when the pool was made.
+    /// Where the pool's data device is; else where it was last. A pool that is opened to be written keeps it.
     pub data: Option<DataSource>,
     /// Sees every store.
     pub recorder: Option<Arc<dyn Recorder>>,

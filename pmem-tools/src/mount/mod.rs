@@ -44,8 +44,8 @@ pub(crate) const USAGE: u8 = 1;
 ///                    are reached through a page cache
 ///   dax=never        none is
 ///   cache=N          that page cache has N MiB; default 256
-///   data=DEVICE      where the pool's data device is; default: where it was when the pool was made.
-///                    In a pool with one, dax=always is dax=inode, and dax=never is refused
+///   data=DEVICE      where the pool's data device is, which the pool keeps; default: where it was
+///                    last. In a pool with one, dax=always is dax=inode, and dax=never is refused
 ///   msync            survive power failures also where the pool is a file on an ordinary disk
 ///   populate         take the page faults of the pool at once
 ///   allow_other, allow_root, noallow_other

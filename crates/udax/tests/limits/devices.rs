@@ -64,6 +64,37 @@ fn a_device_that_cannot_be_opened_is_named_once() {
 }
 
 #[test]
+fn where_a_device_is_now_is_kept_by_who_writes() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = file(directory.path(), 8 * MIB);
+    let pool = format(directory.path(), &device);
+    let moved = directory.path().join("moved");
+    std::fs::rename(&device, &moved).unwrap();
+    let there = |read_only| MountOptions {
+        data: Some(DataSource::Path(moved.clone())),
+        read_only,
+        ..inode_options()
+    };
+    // Who only reads changes nothing.
+    Filesystem::open(&pool, &there(true)).unwrap().close().unwrap();
+    assert_eq!(refusal(&pool).errno(), Errno::ENODEV);
+    let fs = Filesystem::open(&pool, &there(false)).unwrap();
+    open(&fs, "/f").write_at(&bytes(MIB, 1), 0).unwrap();
+    let generation = fs.superblock().generation;
+    fs.close().unwrap();
+    check(&pool);
+    for options in [inode_options(), there(false)] {
+        let fs = Filesystem::open(&pool, &options).unwrap();
+        assert_eq!(fs.superblock().generation, generation, "it is noted once");
+        let mut found = bytes(MIB, 0);
+        assert_eq!(open(&fs, "/f").read_at(&mut found, 0).unwrap(), found.len());
+        assert_eq!(found, bytes(MIB, 1));
+        fs.close().unwrap();
+    }
+    check(&pool);
+}
+
+#[test]
 fn a_device_that_has_become_larger_is_used_as_far_as_the_pool_knows_it() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let device = file(directory.path(), 8 * MIB);
