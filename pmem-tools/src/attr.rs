@@ -5,15 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use rustix::fs::statfs;
 use udax::{Checksums, Dax, Filesystem};
 
 use crate::pool::{self, WriteArgs};
 use crate::pool_path::PoolPath;
 use crate::{dax_flag, failure};
-
-/// What statfs(2) says of FUSE (`linux/magic.h`).
-const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
 
 /// Switch properties of files and directories: checksums of data, the DAX flag
 ///
@@ -71,17 +67,13 @@ impl Change {
     }
 }
 
-/// Whether the path is on a filesystem in userspace: a pool's file is named without a path in it, too.
-fn is_on_mount(path: &Path) -> bool {
-    statfs(path).is_ok_and(|filesystem| filesystem.f_type == FUSE_SUPER_MAGIC)
-}
-
 impl Attr {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
         failure::for_each(&self.places, |place| {
-            if let Some(path) = dax_flag::host_path(place).filter(|path| is_on_mount(path)) {
-                return self.change.apply_on_mount(path);
+            // A pool's file is named without a path in it, too.
+            if let Some(path) = dax_flag::host_path(place).filter(|path| dax_flag::is_on_mount(path)) {
+                return self.change.apply_on_mount(&path);
             }
             pool::change(&place.pool, self.write, |filesystem| {
                 self.change.apply(filesystem, place)

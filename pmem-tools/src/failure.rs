@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udax_check::CheckError;
+use udax_fuse::Mounted;
 use udax_journal::JournalError;
 use udax_media::FormatError;
 use udax_pmem::RegionError;
@@ -102,12 +103,15 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
             udax::Error::NoSpace { .. } => {
                 Some("remove files, or make the pool larger with 'udax grow'".into())
             }
+            udax::Error::NotBlank { .. } | udax::Error::DeviceNotBlank { .. } => {
+                Some("--force overwrites it".into())
+            }
             udax::Error::Corrupt(error) | udax::Error::NotPool(error) => format_advice(error),
             udax::Error::Region(error) | udax::Error::Journal(JournalError::Region(error)) => {
-                region_advice(error).map(Cow::from)
+                region_advice(error)
             }
             udax::Error::UnreachableData { at, .. } => {
-                region_advice(&RegionError::Unreachable { at: *at }).map(Cow::from)
+                region_advice(&RegionError::Unreachable { at: *at })
             }
             udax::Error::LostData { .. } => Some(
                 "the rest of it can be read; 'udax fsck --badblocks' tells all that is lost, and a write of whole \
@@ -125,7 +129,7 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
     if let Some(error) = cause.downcast_ref::<CheckError>() {
         return match error {
             CheckError::Region(error) | CheckError::Journal(JournalError::Region(error)) => {
-                region_advice(error).map(Cow::from)
+                region_advice(error)
             }
             CheckError::NoSuperblock(error) => format_advice(error),
             _ => None,
@@ -135,7 +139,7 @@ fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>
         return format_advice(error);
     }
     let error = cause.downcast_ref::<RegionError>()?;
-    region_advice(error).map(Cow::from)
+    region_advice(error)
 }
 
 fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
@@ -162,7 +166,7 @@ fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
             Some("this one can read it: commands that only read do, and so does a mount with 'ro'".into())
         }
         FormatError::TooSmall { .. } => Some(
-            "if it was a pool, it was cut short: restore it from a copy; else make one with 'udax mkfs --force --size 16M'"
+            "if it was a pool, it was cut short: restore it from a copy; else check the path, or make a pool elsewhere with 'udax mkfs'"
                 .into(),
         ),
         FormatError::Cut { pool, .. } => Some(
@@ -176,27 +180,72 @@ fn format_advice(error: &FormatError) -> Option<Cow<'static, str>> {
     }
 }
 
-fn region_advice(error: &RegionError) -> Option<&'static str> {
-    match error {
-        RegionError::Busy { .. } => Some("close it there, or wait until it is closed"),
-        RegionError::Io { path, source, .. } => match source.kind() {
-            io::ErrorKind::NotFound if is_directory_missing(Path::new(path)) => {
-                Some("its directory does not exist: make that first")
-            }
-            io::ErrorKind::NotFound if Path::new(path).starts_with("/dev") => {
-                Some("check the path; 'daxctl list' and 'ndctl list' tell which devices there are")
-            }
-            io::ErrorKind::NotFound => Some("check the path, or make a pool there with 'udax mkfs'"),
-            io::ErrorKind::PermissionDenied => Some("run as a user who may do that"),
-            _ => None,
-        },
-        RegionError::Unreserved { .. } => Some("a process has no more addresses here: see 'ulimit -v'"),
-        RegionError::Unreachable { .. } => Some(
-            "make room there, or give the file its length back, and try again: what was durable is there then",
-        ),
-        RegionError::Media { .. } => Some("copy what can be read with 'udax get', then run 'udax fsck -y'"),
-        _ => None,
+fn region_advice(error: &RegionError) -> Option<Cow<'static, str>> {
+    let advice = match error {
+        RegionError::Busy { path, .. } => return Some(busy_advice(Path::new(path))),
+        RegionError::Io { path, source, .. } => return io_advice(path, source.kind()),
+        RegionError::Unreserved { .. } => "a process has no more addresses here: see 'ulimit -v'",
+        RegionError::Unreachable { .. } => {
+            "make room there, or give the file its length back, and try again: what was durable is there then"
+        }
+        RegionError::Media { .. } => "copy what can be read with 'udax get', then run 'udax fsck -y'",
+        _ => return None,
+    };
+    Some(advice.into())
+}
+
+/// What to do about a pool that somebody has open.
+fn busy_advice(pool: &Path) -> Cow<'static, str> {
+    let mounted = pool.canonicalize().and_then(|pool| Mounted::of_pool(&pool));
+    match mounted.ok().flatten() {
+        Some(mounted) => {
+            let directory = crate::name::shown(&mounted.directory);
+            format!("it is mounted on {directory}: use it there, or end that with 'udax umount {directory}'")
+                .into()
+        }
+        None => "close it there, or wait until it is closed".into(),
     }
+}
+
+/// What to do about a file or device that cannot be opened.
+fn io_advice(path: &str, kind: io::ErrorKind) -> Option<Cow<'static, str>> {
+    let place = Path::new(path);
+    let is_missing = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    if let Some(meant) = path_meant(path).filter(|_| is_missing) {
+        return Some(format!("did you mean {meant}?").into());
+    }
+    let is_device = || path.starts_with("/dev/dax") || path.starts_with("/dev/pmem");
+    let advice = match kind {
+        io::ErrorKind::NotFound if is_directory_missing(place) => {
+            "its directory does not exist: make that first"
+        }
+        io::ErrorKind::NotFound if is_device() => {
+            "check the path; 'daxctl list' and 'ndctl list' tell which devices there are"
+        }
+        io::ErrorKind::NotFound => "check the path, or make a pool there with 'udax mkfs'",
+        io::ErrorKind::PermissionDenied => "run as a user who may do that",
+        _ if crate::dax_flag::is_on_mount(place) => {
+            "it is on a mounted pool: other programs use it there, as any file or directory"
+        }
+        _ => return None,
+    };
+    Some(advice.into())
+}
+
+/// `POOL:/PATH`, where the path is a pool's and something behind it.
+fn path_meant(path: &str) -> Option<String> {
+    let (pool, rest) = path.split_once(':').or_else(|| {
+        let file = Path::new(path)
+            .ancestors()
+            .skip(1)
+            .find(|above| above.is_file())?;
+        let file = file.to_str()?;
+        Some((file, path.get(file.len()..)?))
+    })?;
+    let rest = rest.trim_start_matches('/');
+    Path::new(pool)
+        .is_file()
+        .then(|| crate::pool_path::in_pool(Path::new(pool), Path::new(rest)))
 }
 
 /// Whether the directory that `path` is in does not exist.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
+use udax::Filesystem;
 use udax_check::{CheckOptions, Problem, Report};
 use udax_media::{BLOCK_BYTES, InodeNo};
 use udax_pmem::{Region, RegionOptions};
@@ -15,7 +16,7 @@ use crate::failure;
 use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
 use crate::plural::{counted, records};
-use crate::pool::WriteArgs;
+use crate::pool::{self, WriteArgs};
 use crate::progress::Progress;
 use crate::size::Size;
 
@@ -89,6 +90,9 @@ struct JsonReport<'r> {
     bad_bytes: u64,
     used_bytes: u64,
     total_bytes: u64,
+    /// What was seen of the data device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     problems: Vec<JsonProblem<'r>>,
     notes: Vec<JsonProblem<'r>>,
 }
@@ -101,8 +105,7 @@ impl Fsck {
             msync: self.write.msync,
             ..RegionOptions::default()
         };
-        let region = Region::open(&self.pool, options)
-            .map_err(|error| failure::of_pool(&self.pool, "cannot open", error))?;
+        let region = pool::open_region(&self.pool, &options)?;
         let progress = if self.format.is_json() {
             Progress::hidden()
         } else {
@@ -118,15 +121,19 @@ impl Fsck {
         progress.finish();
         let report = report.map_err(|error| failure::of_pool(&self.pool, "cannot check", error))?;
         let status = status(&report);
+        let device = device(&region);
         if self.format.is_json() {
-            output.json(&self.json(&report, status))?;
+            output.json(&self.json(&report, status, device))?;
         } else {
+            if let Some(device) = device {
+                writeln!(output, "{}: {device}", crate::name::shown(&self.pool))?;
+            }
             self.print(&report, status, output)?;
         }
         Ok(ExitCode::from(status))
     }
 
-    fn json<'r>(&self, report: &'r Report, status: u8) -> JsonReport<'r> {
+    fn json<'r>(&self, report: &'r Report, status: u8, device: Option<String>) -> JsonReport<'r> {
         JsonReport {
             pool: crate::name::shown(&self.pool),
             status,
@@ -138,6 +145,7 @@ impl Fsck {
             bad_bytes: report.bad_blocks * BLOCK_BYTES,
             used_bytes: report.used_blocks * BLOCK_BYTES,
             total_bytes: report.total_blocks * BLOCK_BYTES,
+            device,
             problems: report.problems.iter().map(JsonProblem::new).collect(),
             notes: report.notes.iter().map(JsonProblem::new).collect(),
         }
@@ -239,6 +247,24 @@ fn paths(report: &Report) -> BTreeMap<InodeNo, Option<&[u8]>> {
         }
     }
     paths
+}
+
+/// What is to be told of the pool's data device, if it has one. Its data is not looked at, and no other pool's is
+/// touched.
+fn device(region: &Region) -> Option<String> {
+    match Filesystem::find_data_device(region) {
+        Ok(path) => path.map(|path| {
+            format!(
+                "the data device {} is there; the data on it was not read",
+                crate::name::shown(&path)
+            )
+        }),
+        Err(error @ udax::Error::NotDevice { .. }) => {
+            Some(format!("not checked, and cannot be mounted without: {error}"))
+        }
+        // What is wrong with the pool itself is in the report.
+        Err(_) => None,
+    }
 }
 
 /// The exit status of fsck(8) for `report`.

@@ -1,14 +1,21 @@
 //! Opening and closing pools for the commands.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use udax::{Filesystem, MountOptions};
+use udax_fuse::Mounted;
 use udax_journal::JournalError;
 use udax_pmem::{Region, RegionError, RegionOptions};
+use udax_sync::thread;
 
 use crate::failure;
 use crate::plural::records;
+
+/// How long a pool may be open that is not mounted any more, before it is told as in use.
+const CLOSING: Duration = Duration::from_millis(500);
+const CLOSING_POLL: Duration = Duration::from_millis(5);
 
 /// How a pool is written, as arguments of the commands that change one.
 #[derive(Args, Clone, Copy, Default, Debug)]
@@ -71,7 +78,39 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
 }
 
 fn open(pool: &Path, options: &MountOptions) -> anyhow::Result<Filesystem> {
-    Filesystem::open(pool, options).map_err(|error| failure::of_pool(pool, "cannot open", error))
+    let is_busy = |error: &udax::Error| matches!(error, udax::Error::Region(RegionError::Busy { .. }));
+    let opened = once_closed(pool, is_busy, || Filesystem::open(pool, options));
+    opened.map_err(|error| failure::of_pool(pool, "cannot open", error))
+}
+
+/// Opens a pool as it is, to look at it or to mend it.
+pub(crate) fn open_region(pool: &Path, options: &RegionOptions) -> anyhow::Result<Region> {
+    let is_busy = |error: &RegionError| matches!(error, RegionError::Busy { .. });
+    let opened = once_closed(pool, is_busy, || Region::open(pool, options.clone()));
+    opened.map_err(|error| failure::of_pool(pool, "cannot open", error))
+}
+
+/// What `open` gives, once the process of a mount that has just ended is through with the pool: umount(8) does not wait
+/// for it.
+fn once_closed<T, E>(
+    pool: &Path,
+    is_busy: impl Fn(&E) -> bool,
+    mut open: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let end = Instant::now() + CLOSING;
+    loop {
+        match open() {
+            Err(error) if is_busy(&error) && Instant::now() < end && !is_mounted(pool) => {
+                thread::sleep(CLOSING_POLL);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_mounted(pool: &Path) -> bool {
+    let mounted = pool.canonicalize().and_then(|pool| Mounted::of_pool(&pool));
+    mounted.is_ok_and(|mounted| mounted.is_some())
 }
 
 fn tell_recovery(pool: &Path, filesystem: &Filesystem, done: &str) {

@@ -8,8 +8,12 @@ use std::sync::OnceLock;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use udax_fuse::{Lazy, Mounted};
 use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::{Mutex, Rank, RwLock};
+
+/// Mounts that are ended, at most.
+const UNMOUNTS: usize = 64;
 
 static STATE: OnceLock<State> = OnceLock::new();
 
@@ -140,10 +144,23 @@ fn forget(path: &Path) {
 fn remove(path: &Path) {
     // What is gone or cannot be removed is left: there is nobody to be told any more.
     let _ = if path.is_dir() && !path.is_symlink() {
+        unmount_below(path);
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
     };
+}
+
+/// Ends what this command, or a process of its own that goes on for a moment, has mounted in a directory of its own:
+/// the files of others on it are not to be removed, and what is mounted cannot be.
+fn unmount_below(directory: &Path) {
+    for _ in 0..UNMOUNTS {
+        let mounts = directory.canonicalize().and_then(|path| Mounted::below(&path));
+        let Ok(Some(last)) = mounts.map(|mut mounts| mounts.pop()) else {
+            return;
+        };
+        let _ = udax_fuse::unmount_directory(&last.directory, Lazy::Yes);
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Tier {
     pub(crate) fn run(self) -> Result<ExitCode> {
         failure::for_each(&self.places, |place| {
             if let Some(path) = dax_flag::host_path(place) {
-                return self.to.on_mount(path);
+                return self.to.on_mount(&path);
             }
             pool::change(&place.pool, self.write, |filesystem| {
                 if self.to == To::Data && filesystem.superblock().device.is_none() {

@@ -1,13 +1,14 @@
 //! `udax umount`: ends a mount, and waits until its pool is closed.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
-use udax_fuse::{Lazy, Mounted};
+use clap::Parser;
+use udax_fuse::{Lazy, MountError, Mounted};
 use udax_sync::thread;
 
 /// How long closing a pool may take: a checkpoint of a full journal, on the slowest medium.
@@ -19,11 +20,27 @@ const CLOSE_POLL: Duration = Duration::from_millis(5);
 /// Unmount a pool, and wait until it is closed, unless it is mounted elsewhere too (mount --bind)
 ///
 /// Exit status: 0 unmounted, 1 wrong command line, 32 still mounted.
-#[derive(Args, Debug)]
+#[derive(Parser, Debug)]
+#[command(name = "umount.udax", version, max_term_width = 100)]
 pub(crate) struct Unmount {
     /// At once; those who use it keep it until they are done. Does not wait
     #[arg(short, long)]
     lazy: bool,
+    /// For umount(8): there is no mtab
+    #[arg(short = 'n', hide = true)]
+    _no_mtab: bool,
+    /// For umount(8): the daemon is waited for in any case
+    #[arg(short = 'f', hide = true)]
+    _force: bool,
+    /// For umount(8): what is in use stays as it is
+    #[arg(short = 'r', hide = true)]
+    _read_only: bool,
+    /// For umount(8): there is nothing to tell
+    #[arg(short = 'v', hide = true)]
+    _verbose: bool,
+    /// For umount(8): the type, which is known
+    #[arg(short = 't', hide = true)]
+    _kind: Option<String>,
     /// Where it is mounted
     directory: PathBuf,
 }
@@ -39,6 +56,10 @@ impl Unmount {
             .or_else(|_| std::path::absolute(&self.directory))
             .with_context(|| format!("{shown}: not a path"))?;
         let Some(mount) = Mounted::find(&directory).context("cannot list the mounts")? else {
+            if let Some(mounted) = Mounted::of_pool(&directory)? {
+                let there = crate::name::shown(&mounted.directory);
+                bail!("{shown}: this pool is mounted on {there}; give that");
+            }
             bail!(
                 "{shown}: nothing is mounted there; 'findmnt -t fuse.udax' lists the pools that are mounted"
             );
@@ -48,13 +69,15 @@ impl Unmount {
         }
         let lazy = if self.lazy { Lazy::Yes } else { Lazy::No };
         udax_fuse::unmount_directory(&directory, lazy).map_err(|error| {
-            let error = anyhow::Error::from(error);
-            match lazy {
-                Lazy::No => error.context(format!(
-                    "{shown}: in use? end the programs that use it ('fuser -vm {shown}' lists them), or give --lazy"
-                )),
-                Lazy::Yes => error,
-            }
+            let is_busy =
+                matches!(&error, MountError::Unmount { why, .. } if why.kind() == ErrorKind::ResourceBusy);
+            let advice = match lazy {
+                Lazy::No if is_busy => format!(
+                    "in use: end the programs that use it ('fuser -vm {shown}' lists them), or give --lazy"
+                ),
+                _ => "it takes root, or the user who has mounted it".to_owned(),
+            };
+            anyhow::Error::from(error).context(format!("{shown}: {advice}"))
         })?;
         // A bind mount of it keeps the pool open.
         if lazy == Lazy::No && mount.everywhere().map_or(true, |left| left.is_empty()) {

@@ -1,11 +1,15 @@
-//! The DAX flag of files and directories, from the command line.
+//! The DAX flag of files and directories, from the command line; what is on a mount needs root and /dev/fuse.
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails the test")]
 
 mod command;
+#[expect(dead_code, reason = "other tests use the rest")]
+mod mounted;
 
 use std::fs;
+use std::path::Path;
 
 use command::Place;
+use mounted::Mounts;
 
 #[test]
 fn the_flag_is_set_cleared_inherited_and_shown() {
@@ -28,4 +32,86 @@ fn the_flag_is_set_cleared_inherited_and_shown() {
     place
         .run(["attr", "+dax", "pool:/none"])
         .fails_with(&["pool:/none", "no such file"]);
+}
+
+#[test]
+fn only_files_and_directories_of_a_mounted_pool_are_switched() {
+    let Some(mounts) = Mounts::new() else { return };
+    mounts.mount("dax=inode").success();
+    let (fifo, device) = (mounts.path("fifo"), mounts.path("device"));
+    for (path, kind, number) in [
+        (&fifo, rustix::fs::FileType::Fifo, 0),
+        (
+            &device,
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::makedev(1, 3),
+        ),
+    ] {
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, number).unwrap();
+    }
+    fs::create_dir(mounts.path("x:")).unwrap();
+    fs::write(mounts.path("x:/f"), b"bytes").unwrap();
+    fs::write(mounts.place.path("outside"), b"bytes").unwrap();
+    let run = |change: &[&str], path: &Path| {
+        let path = path.to_str().unwrap();
+        mounts.place.run([change, &[path]].concat())
+    };
+    for change in [["attr", "+dax"].as_slice(), &["tier", "--to", "dax"]] {
+        for path in [&fifo, &device] {
+            run(change, path).fails_with(&["only files and directories"]);
+        }
+        run(change, &mounts.path("x:/f")).success();
+    }
+    run(&["tier", "--to", "dax"], &mounts.place.path("outside")).fails_with(&["not on a mounted pool"]);
+    mounts.umount().success();
+}
+
+#[test]
+fn a_move_on_a_mount_goes_on_where_it_found_no_space() {
+    const MIB: usize = 1 << 20;
+    let Some(mounts) = Mounts::new() else { return };
+    let place = &mounts.place;
+    fs::File::create(place.path("device"))
+        .unwrap()
+        .set_len(32 << 20)
+        .unwrap();
+    place
+        .run(["mkfs", "--force", "--size", "64M", "--data", "device", "pool"])
+        .success();
+    mounts.mount("rw").success();
+    fs::create_dir(mounts.path("d")).unwrap();
+    let path = |name: &str| mounts.path(name).to_str().unwrap().to_owned();
+    place.run(["attr", "+dax", &path("d")]).success();
+    fs::write(mounts.path("filler"), vec![1; 22 * MIB]).unwrap();
+    let content: Vec<u8> = (0..16 * MIB)
+        .map(|at| (at / 4096 % 251).to_le_bytes()[0])
+        .collect();
+    fs::write(mounts.path("d/big"), &content).unwrap();
+    fs::File::open(mounts.path("filler")).unwrap().sync_all().unwrap();
+    let used = || {
+        let space = &place.run(["stats", "--json", "mnt"]).json()["space"];
+        space["total_bytes"].as_u64().unwrap() - space["free_bytes"].as_u64().unwrap()
+    };
+    let before = used();
+    place
+        .run(["tier", "--to", "data", &path("d/big")])
+        .fails_with(&["d/big", "No space"]);
+    fs::remove_file(mounts.path("filler")).unwrap();
+    place.run(["tier", "--to", "data", &path("d/big")]).success();
+    let after = used();
+    assert!(
+        after + (15 << 20) < before,
+        "{before} bytes were used, {after} are"
+    );
+    assert_eq!(fs::read(mounts.path("d/big")).unwrap(), content);
+    mounts.umount().success();
+    let told = place.run(["fsck", "pool"]).success();
+    assert!(
+        told.contains("the data device") && told.contains("is there"),
+        "{told}"
+    );
+    fs::rename(place.path("device"), place.path("moved")).unwrap();
+    let told = place.run(["fsck", "pool"]).success();
+    assert!(told.contains("cannot be mounted without"), "{told}");
 }

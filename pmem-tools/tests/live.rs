@@ -12,13 +12,14 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use command::{Place, Ran};
 use mounted::Mounts;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// A pool and a directory to mount it on, with a directory for sockets.
 struct Live {
@@ -329,6 +330,73 @@ fn a_mounted_pool_is_scrubbed_by_its_daemon() {
     live.run(&["umount", "mnt"]).success();
 }
 
+/// A process of a user that answers as the pool's.
+const LIAR: &str = "
+import os, socket, sys
+os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print('ready', flush=True)
+while True:
+    client, _ = listener.accept()
+    try:
+        client.sendall(sys.argv[2].encode() + b'\\n')
+    except OSError:
+        pass
+";
+
+/// A user's runtime directory, which goes at the end, and its process.
+struct Liar {
+    directory: PathBuf,
+    process: Child,
+}
+
+impl Liar {
+    /// Says `what` of the pool.
+    fn start(what: &str) -> Self {
+        const USER: u32 = 64_999;
+        let directory = PathBuf::from(format!("/run/user/{USER}"));
+        fs::create_dir_all(&directory).unwrap();
+        std::os::unix::fs::chown(&directory, Some(USER), None).unwrap();
+        let mut process = Command::new("python3")
+            .args(["-c", LIAR, directory.join("udax/1.sock").to_str().unwrap(), what])
+            .uid(USER)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 5];
+        process.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        Self { directory, process }
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn what_a_user_says_of_roots_pools_is_not_believed() {
+    let Some(live) = Live::new() else { return };
+    let said = live.run(&["stats", "--json", "pool"]).success();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let said = said.to_string().replace(r#""path":""#, r#""path":"LIE"#);
+    assert!(said.contains("LIE"), "{said}");
+    let _liar = Liar::start(&said);
+    let told = live.run(&["stats", "--json", "pool"]).success();
+    assert!(!told.contains("LIE"), "{told}");
+    let told = live.run(&["scrub", "pool"]).success();
+    assert!(told.contains("nothing is wrong"), "{told}");
+    // It would be, were it his.
+    std::os::unix::fs::chown(live.mounts.place.path("pool"), Some(64_999), None).unwrap();
+    let told = live.run(&["stats", "--json", "pool"]).success();
+    assert!(told.contains("LIE"), "{told}");
+}
+
 #[test]
 fn a_mount_that_does_not_answer_is_told_as_such() {
     let Some(live) = Live::new() else { return };
@@ -336,6 +404,8 @@ fn a_mount_that_does_not_answer_is_told_as_such() {
     live.run(&["stats", "mnt"]).success();
     let pid = Pid::from_child(&daemon);
     kill_process(pid, Signal::STOP).unwrap();
+    // All of its threads.
+    waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     live.run(&["stats", "mnt"])
         .fails_with(&["mnt", "does not answer"]);
     kill_process(pid, Signal::CONT).unwrap();

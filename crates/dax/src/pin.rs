@@ -160,7 +160,7 @@ pub struct Piece {
 /// Where the pieces of a pin are in memory, and their bytes.
 pub type Addresses = SmallVec<[(NonNull<u8>, u64); 2]>;
 
-/// Pages that stay where they are while it lives. See [`Mapping::pin`].
+/// Pages that stay where they are while it lives. See [`Mapping::pin`], and `File::pin` of `udax`.
 ///
 /// Whatever is done to the file meanwhile: truncations, punches and moves of these pages wait, unlinking the file
 /// leaves its blocks alone. It may be sent to other threads, and be dropped by any.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mounted {
     /// Where it is.
-    pub(crate) directory: PathBuf,
+    pub directory: PathBuf,
     /// `major:minor`.
     pub device: String,
     /// Its type: `fuse.udax` for a pool.
@@ -17,6 +17,8 @@ pub struct Mounted {
     pub source: PathBuf,
     /// It was mounted read-only.
     pub is_read_only: bool,
+    /// Who has mounted it, where the kernel tells (FUSE).
+    pub user: Option<u32>,
 }
 
 impl Mounted {
@@ -26,6 +28,37 @@ impl Mounted {
     /// The list cannot be read.
     pub fn find(directory: &Path) -> io::Result<Option<Self>> {
         Ok(Self::all(directory)?.pop())
+    }
+
+    /// What is mounted where files have this number (`st_dev`).
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn of_device(number: u64) -> io::Result<Option<Self>> {
+        let mut mounts = Self::list()?;
+        mounts.retain(|mount| mount.device_number() == Some(number));
+        Ok(mounts.pop())
+    }
+
+    /// The latest mount of `pool`, a path without links.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn of_pool(pool: &Path) -> io::Result<Option<Self>> {
+        let is_it = |mount: &Self| mount.source.canonicalize().is_ok_and(|source| source == pool);
+        let mut mounts = Self::list()?;
+        mounts.retain(|mount| mount.is_pool() && is_it(mount));
+        Ok(mounts.pop())
+    }
+
+    /// All that is mounted in `directory`, a path without links, or below it: what is in others last.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn below(directory: &Path) -> io::Result<Vec<Self>> {
+        let mut mounts = Self::list()?;
+        mounts.retain(|mount| mount.directory.starts_with(directory));
+        Ok(mounts)
     }
 
     /// All that is mounted on `directory`, the topmost last.
@@ -91,13 +124,17 @@ fn parse(list: &[u8]) -> impl Iterator<Item = Mounted> {
         fields.find(|field| *field == b"-")?;
         let kind = unescaped(fields.next()?);
         let source = path(fields.next()?);
-        let mut options = fields.next()?.split(|byte| *byte == b',');
+        let options = fields.next()?.split(|byte| *byte == b',');
+        let user = options
+            .clone()
+            .find_map(|option| option.strip_prefix(b"user_id="));
         Some(Mounted {
             directory,
             device,
             kind,
             source,
-            is_read_only: options.any(|option| option == b"ro"),
+            is_read_only: options.clone().any(|option| option == b"ro"),
+            user: user.and_then(|user| std::str::from_utf8(user).ok()?.parse().ok()),
         })
     })
 }
@@ -147,6 +184,7 @@ mod tests {
         assert!(!other.is_pool() && !other.is_read_only);
         let pool = found("/c").expect("it is listed");
         assert!(pool.is_pool() && pool.is_read_only);
+        assert_eq!((pool.user, other.user), (Some(0), None));
         assert_eq!(pool.source, Path::new("/pool\\one"));
         assert_eq!(pool.device, "0:33");
         assert_eq!(pool.device_number(), Some(33));

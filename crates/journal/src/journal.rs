@@ -217,9 +217,9 @@ impl Journal {
         &self.region
     }
 
-    /// Gives the pool another superblock, of the next generation: in both copies. It may have more segments than the old
-    /// one, with `added` free blocks: their bitmaps must be durable before, their blocks may be used after. The caller
-    /// runs one of these at a time, and both copies must be good: while one is written, the other must be whole.
+    /// Gives the pool another superblock, of the next generation, in both copies. It may have more segments than the
+    /// old one, with `added` free blocks: their bitmaps must be durable before, their blocks may be used after. The
+    /// caller runs one of these at a time, and both copies must be good: while one is written, the other must be whole.
     ///
     /// The new superblock's copy and the count are one record, so that a crash leaves both or neither. That record is
     /// passed by a checkpoint before the other superblock is written: at any time one of them is whole, and no record

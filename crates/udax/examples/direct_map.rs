@@ -4,7 +4,7 @@
 //! are, so that it gives addresses and copies; what is stored through it is durable after `persist`.
 //!
 //! ```text
-//! cargo run --example direct_map [POOL]
+//! cargo run -p udax --example direct_map [POOL]
 //! ```
 //! Without an argument the pool is a file in the system's folder for temporary files. It is formatted anew.
 

@@ -4,7 +4,7 @@
 //! said that the read is complete, whatever other threads do to the file; then `persist` makes them durable.
 //!
 //! ```text
-//! cargo run --example io_uring_zero_copy [FILE]
+//! cargo run -p udax --example io_uring_zero_copy [FILE]
 //! ```
 //! `FILE` is read up to 64 MiB; its filesystem must have `O_DIRECT`. Without it an own file in the current folder is.
 

@@ -6,7 +6,7 @@
 //! writes of the file wait with it.
 //!
 //! ```text
-//! cargo run --example truncate_waits_for_dma
+//! cargo run -p udax --example truncate_waits_for_dma
 //! ```
 
 use std::time::{Duration, Instant};

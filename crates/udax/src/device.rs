@@ -94,6 +94,18 @@ pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Op
     Ok(Some(disk))
 }
 
+/// The path of the data device, which is there and this pool's.
+pub(crate) fn find(superblock: &Superblock) -> Result<Option<PathBuf>> {
+    let options = MountOptions {
+        dax: DaxMode::Inode,
+        read_only: true,
+        ..MountOptions::default()
+    };
+    open(superblock, &options)?;
+    let device = superblock.device.as_ref();
+    Ok(device.map(|device| PathBuf::from(OsStr::from_bytes(&device.path))))
+}
+
 fn open_path(path: &Path, options: &MountOptions) -> std::result::Result<Arc<Disk>, DiskError> {
     let access = match options.read_only || options.private {
         true => Access::Read,

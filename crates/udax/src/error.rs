@@ -165,13 +165,13 @@ pub enum Error {
         place: Place,
     },
     /// `EEXIST`: a pool would be made over something; `force` does it.
-    #[error("it holds {found}; making a pool there needs --force")]
+    #[error("it holds {found}; making a pool there takes `force`")]
     NotBlank {
         /// What it seems to be.
         found: &'static str,
     },
     /// `EEXIST`: a data device would be made of something; `force` does it.
-    #[error("the data device {} holds {found}; making it one needs --force", .device.display())]
+    #[error("the data device {} holds {found}; making it one takes `force`", .device.display())]
     DeviceNotBlank {
         /// Which device or file.
         device: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use udax_dax::{Counters, Listed, Mode};
@@ -95,6 +95,15 @@ impl Filesystem {
             Ok(pool) => pool.close(),
             Err(_) => Err(Error::Busy("files of the pool are open")),
         }
+    }
+
+    /// Looks whether the data device of the pool in `region` is where it was last, and is this pool's; gives its path.
+    /// `None`: the pool has none.
+    ///
+    /// # Errors
+    /// `NotPool`, and media errors, of both superblocks; `NotDevice`.
+    pub fn find_data_device(region: &Region) -> Result<Option<PathBuf>> {
+        crate::device::find(&crate::mount::read_superblock(region)?)
     }
 
     /// What the pool is and where its parts are.

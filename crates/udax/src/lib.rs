@@ -55,11 +55,12 @@ pub use options::*;
 pub use scrub::{ScrubFinding, ScrubKind, ScrubOptions, ScrubReport, ScrubStep};
 pub use statistics::Statistics;
 pub use udax_dax::{
-    Access, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease, Request, Term,
-    Until, WaitError,
+    Access, Addresses, Cancel, Counters, DaxError, Label, Listed, Mode, PageRange, Piece, Pin, ReadLease,
+    Request, Term, Until, WaitError,
 };
 pub use udax_disk::{Disk, DiskError};
-pub use udax_journal::JournalStatistics;
+pub use udax_journal::{JournalStatistics, Recovery};
 pub use udax_media::inode::FileKind;
-pub use udax_media::{InodeNo, Place, Timestamp};
+pub use udax_media::{InodeNo, Place, Superblock, Timestamp};
 pub use udax_pagecache::{Advice, CacheError, Statistics as CacheStatistics};
+pub use udax_pmem::{Persistence, Recorder, Region, RegionError, RegionOptions};

@@ -10,6 +10,7 @@ use udax_media::geometry::{ROOTS, SUPERBLOCKS};
 use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::node::TreeRoot;
 use udax_media::segment::{MAX_SEGMENTS, Segment};
+use udax_media::superblock::LABEL_BYTES;
 use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, FormatError, Geometry, InodeNo, MAX_POOL_BYTES,
     MIN_POOL_BYTES, Place, Superblock, roots, seal, sum,
@@ -139,6 +140,12 @@ fn replace_lost(region: &Region, geometry: &Geometry) -> Result<()> {
 }
 
 fn plan(bytes: u64, options: &FormatOptions, device: Option<&NewDevice>) -> Result<Superblock> {
+    if !(MIN_POOL_BYTES..=MAX_POOL_BYTES).contains(&bytes) {
+        return Err(Error::Invalid("a pool has 16 MiB to 1 PiB"));
+    }
+    if options.label.len() > LABEL_BYTES || options.label.contains('\0') {
+        return Err(Error::Invalid("a label has at most 64 bytes, and no NUL"));
+    }
     let uuid = options.uuid.unwrap_or_else(uuid::Uuid::new_v4);
     let hash_key = uuid::Uuid::new_v4().into_bytes();
     let plan = Superblock::plan(bytes / BLOCK_BYTES, uuid, hash_key, &options.label, now())?;

@@ -173,7 +173,7 @@ impl NewInode {
 }
 
 bitflags::bitflags! {
-    /// How a file is opened.
+    /// How a file is opened: for reading, for writing, or both; neither is refused (`Invalid`).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct OpenFlags: u32 {
         /// For reading.

@@ -12,8 +12,6 @@ use udax_media::{
 };
 use udax_pmem::{Region, RegionError, RegionOptions};
 
-use crate::failure;
-
 /// A block's bytes.
 pub(crate) type Block = Box<[u8; BLOCK_SIZE]>;
 
@@ -73,8 +71,7 @@ impl Medium {
             read_only: true,
             ..RegionOptions::default()
         };
-        let region =
-            Region::open(pool, options).map_err(|error| failure::of_pool(pool, "cannot open", error))?;
+        let region = crate::pool::open_region(pool, &options)?;
         Ok(Self { region })
     }
 

@@ -1,15 +1,18 @@
 //! Finding who has a pool open, and asking it.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::fs::Metadata;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::net::sockopt::socket_peercred;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use udax_fuse::Mounted;
 use udax_sync::thread;
 
@@ -20,27 +23,53 @@ use super::{runtime, source};
 /// How long an answer may take: a daemon makes one in a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a snapshot, at most: a user's process is not believed more than that by root's.
-const MAX_BYTES: u64 = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// Bytes of what a scrub found, at most.
-const MAX_REPORT_BYTES: u64 = 256 << 20;
+const MAX_REPORT_BYTES: usize = 256 << 20;
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wanted {
+enum Thing {
     /// The pool that is mounted where files have this device number.
     Mounted(u64),
     /// A file or device.
     Pool(Identity),
 }
 
+/// What was asked for, and whom to believe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wanted {
+    thing: Thing,
+    /// Who has mounted it, or owns it. Root asks users' processes too, and any of them can say that it has anything.
+    owner: Option<u32>,
+}
+
 impl Wanted {
+    fn mounted(device: u64) -> io::Result<Self> {
+        Ok(Self {
+            thing: Thing::Mounted(device),
+            owner: Mounted::of_device(device)?.and_then(|mounted| mounted.user),
+        })
+    }
+
+    fn pool(place: &Path, metadata: &Metadata) -> io::Result<Self> {
+        Ok(Self {
+            thing: Thing::Pool(source::identity(place)?),
+            owner: Some(metadata.uid()),
+        })
+    }
+
+    fn believes(self, user: u32) -> bool {
+        user == 0 || user == rustix::process::geteuid().as_raw() || Some(user) == self.owner
+    }
+
     fn is(self, snapshot: &Snapshot) -> bool {
-        match self {
-            Self::Mounted(device) => snapshot
+        match self.thing {
+            Thing::Mounted(device) => snapshot
                 .mount
                 .as_ref()
                 .is_some_and(|mount| mount.device == device),
-            Self::Pool(identity) => snapshot.pool.identity == identity,
+            Thing::Pool(identity) => snapshot.pool.identity == identity,
         }
     }
 }
@@ -70,12 +99,11 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
     let metadata = place
         .metadata()
         .with_context(|| format!("{shown}: cannot look at it"))?;
-    let wanted = if metadata.is_dir() {
-        Wanted::Mounted(metadata.dev())
-    } else {
-        let identity = source::identity(place).with_context(|| format!("{shown}: cannot look at it"))?;
-        Wanted::Pool(identity)
+    let wanted = match metadata.is_dir() {
+        true => Wanted::mounted(metadata.dev()),
+        false => Wanted::pool(place, &metadata),
     };
+    let wanted = wanted.with_context(|| format!("{shown}: cannot look at it"))?;
     if let Some(connection) = ask(wanted)? {
         return Ok(Found::Live(Box::new(connection)));
     }
@@ -87,8 +115,9 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
         .with_context(|| format!("{shown}: cannot look at it"))?;
     if Mounted::find(&absolute)?.is_some_and(|mounted| mounted.is_pool()) {
         bail!(
-            "{shown}: who serves this mount does not answer: it is stopped, busy or gone, or another user's; 'udax \
-             umount' ends a mount whose process is gone"
+            "{shown}: who serves this mount does not answer: it is stopped, busy or gone, or was started without a \
+             directory for its socket ('udax mount --help'), or by another user, whom only root can ask; 'udax umount' \
+             ends a mount whose process is gone"
         );
     }
     bail!("{shown}: no pool is mounted there; give the directory of a mount, or a pool")
@@ -99,7 +128,7 @@ pub(crate) fn find(place: &Path) -> anyhow::Result<Found> {
 /// # Errors
 /// There is no thread to be had.
 pub(crate) fn mounted(device: u64) -> anyhow::Result<Option<Snapshot>> {
-    Ok(ask(Wanted::Mounted(device))?.and_then(|connection| connection.first))
+    Ok(ask(Wanted::mounted(device)?)?.and_then(|connection| connection.first))
 }
 
 /// Asks all who have a pool open whether it is the one.
@@ -110,7 +139,7 @@ fn ask(wanted: Wanted) -> anyhow::Result<Option<Connection>> {
         let sender = sender.clone();
         let ask = move || {
             // Who asked may have its answer already.
-            let _ = sender.send(Connection::open(&socket));
+            let _ = sender.send(Connection::open(&socket, wanted));
         };
         thread::Builder::new()
             .spawn(ask)
@@ -127,9 +156,12 @@ fn ask(wanted: Wanted) -> anyhow::Result<Option<Connection>> {
 }
 
 impl Connection {
-    fn open(socket: &Path) -> io::Result<Self> {
+    /// Listens to who has made the socket, if it is to be believed.
+    fn open(socket: &Path, wanted: Wanted) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        if !wanted.believes(socket_peercred(&stream)?.uid.as_raw()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut connection = Self {
             stream: BufReader::new(stream),
@@ -161,12 +193,11 @@ impl Connection {
         rate: Option<NonZero<u64>>,
         mut watch: impl FnMut(u64, u64),
     ) -> anyhow::Result<Report> {
-        // It tells when there is something to tell.
-        self.stream.get_ref().set_read_timeout(None)?;
         let request = format!("{}{}\n", char::from(REQUEST), rate.map_or(0, NonZero::get));
         self.stream.get_mut().write_all(request.as_bytes())?;
         loop {
-            match self.read_line(MAX_REPORT_BYTES)? {
+            // It tells when there is something to tell.
+            match self.read_line(MAX_REPORT_BYTES, None)? {
                 Word::Step { done, total } => watch(done, total),
                 Word::Report(report) => return Ok(report),
                 Word::Failed(why) => bail!(why),
@@ -175,16 +206,42 @@ impl Connection {
     }
 
     fn read(&mut self) -> io::Result<Snapshot> {
-        self.read_line(MAX_BYTES)
+        self.read_line(MAX_BYTES, Some(Instant::now() + PATIENCE))
     }
 
-    fn read_line<T: DeserializeOwned>(&mut self, most: u64) -> io::Result<T> {
+    /// A line of at most so many bytes, all of which have come by then.
+    fn read_line<T: DeserializeOwned>(&mut self, most: usize, by: Option<Instant>) -> io::Result<T> {
         let mut line = Vec::new();
-        (&mut self.stream).take(most).read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            let why = "the process that has the pool open has ended";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        while !line.ends_with(b"\n") {
+            let left = by.map(|by| by.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) || line.len() > most {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.get_ref().set_read_timeout(left)?;
+            let come = self.stream.fill_buf()?;
+            if come.is_empty() {
+                let why = "the process that has the pool open has ended";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+            let end = come.iter().position(|byte| *byte == b'\n');
+            let part = end.map_or(come.len(), |end| end + 1);
+            line.extend_from_slice(come.get(..part).unwrap_or_default());
+            self.stream.consume(part);
         }
-        Ok(serde_json::from_slice(&line)?)
+        let mut value = serde_json::from_slice(&line)?;
+        escape(&mut value);
+        Ok(serde_json::from_value(value)?)
+    }
+}
+
+/// Takes the control characters out of what another user's process may have sent: a terminal would obey them.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(char::is_control) => {
+            *text = crate::name::escaped(text.as_bytes());
+        }
+        Value::Array(values) => values.iter_mut().for_each(escape),
+        Value::Object(fields) => fields.values_mut().for_each(escape),
+        _ => {}
     }
 }

@@ -91,6 +91,9 @@ impl Place {
         if !text.contains('/') && port.is_some_and(is_port) {
             return Self::parse_page(text);
         }
+        if is_port(text) {
+            bail!("{text}: a port has its address before it, as 127.0.0.1:{text}");
+        }
         let path = std::path::absolute(text).with_context(|| format!("{text}: no path for metrics"))?;
         let is_in_directory = path.parent().is_some_and(Path::is_dir);
         if !is_in_directory || path.is_dir() {

@@ -12,6 +12,8 @@ const ROOT: &str = "/run/udax";
 const USERS: &str = "/run/user";
 const NAME: &str = "udax";
 const ENDING: &str = "sock";
+/// Sockets of a user that are looked at, each by a thread: more pools than anybody has mounted.
+const MAX_SOCKETS: usize = 256;
 
 /// This user's directory, if there is a place for one.
 fn own() -> Option<PathBuf> {
@@ -24,10 +26,25 @@ fn own() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join(NAME))
 }
 
-/// Makes this user's directory, which nobody else can enter.
-pub(super) fn make() -> io::Result<PathBuf> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, "no XDG_RUNTIME_DIR");
+/// Makes this user's directory, which nobody else can enter; it may not be below `mounted`.
+pub(super) fn make(mounted: Option<&Path>) -> io::Result<PathBuf> {
+    let missing = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no directory for a socket: set XDG_RUNTIME_DIR or UDAX_RUNTIME_DIR",
+        )
+    };
     let directory = own().ok_or_else(missing)?;
+    // What is there already may be reached by a link.
+    let there = directory
+        .ancestors()
+        .find_map(|above| above.canonicalize().ok())
+        .unwrap_or_default();
+    let mounted = mounted.and_then(|mounted| mounted.canonicalize().ok());
+    if mounted.is_some_and(|mounted| there.starts_with(mounted)) {
+        let why = format!("{}: is on the mount itself", directory.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(&directory)?;
     let metadata = directory.symlink_metadata()?;
@@ -68,6 +85,7 @@ fn sockets_in(directory: &Path) -> Vec<PathBuf> {
     let paths = entries.flatten().map(|entry| entry.path());
     paths
         .filter(|path| path.extension() == Some(OsStr::new(ENDING)))
+        .take(MAX_SOCKETS)
         .collect()
 }
 

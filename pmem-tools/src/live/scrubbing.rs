@@ -128,16 +128,21 @@ impl Scrubs {
             }
         };
         let (filesystem, state) = (filesystem.clone(), Arc::clone(&self.state));
+        // The work takes the other one with it.
+        let told = client.try_clone().ok();
         let work = move || scrub(client, &filesystem, options, &state);
         // The last one has said its last word.
         self.join();
         self.state.is_busy.store(true, Ordering::Release);
         match thread::Builder::new().name("udax-scrub".to_owned()).spawn(work) {
             Ok(thread) => self.thread = Some(thread),
-            // Who asked sees its connection end.
             Err(error) => {
                 self.state.is_busy.store(false, Ordering::Release);
                 tracing::warn!(%error, "no thread for a scrub");
+                if let Some(mut client) = told {
+                    let why = format!("no thread for it: {error}");
+                    let _ = send_line(&mut client, &Word::Failed(why));
+                }
             }
         }
     }

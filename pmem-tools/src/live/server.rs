@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::scrubbing::{REQUEST, Scrubs};
+use super::scrubbing::{REQUEST, Scrubs, Word};
 use super::{Background, Source, runtime, send_line, wait_readable};
 
 /// Who looks at once, at most: each has a file of the daemon's.
@@ -32,12 +32,13 @@ impl Drop for Server {
 
 impl Server {
     /// Serves snapshots of `source`; a pool without a live view is as good a pool, so that a failure is only logged.
-    pub(crate) fn start(source: Source) -> Option<Self> {
-        let started = runtime::make().and_then(|directory| Self::start_in(&directory, source));
+    /// The socket is not below `mounted`: that could not be unmounted.
+    pub(crate) fn start(source: Source, mounted: Option<&Path>) -> Option<Self> {
+        let started = runtime::make(mounted).and_then(|directory| Self::start_in(&directory, source));
         match started {
             Ok(server) => Some(server),
             Err(error) => {
-                tracing::warn!(%error, "no live view: 'udax top' and 'udax stats' will not find this pool");
+                tracing::warn!(%error, "no live view: 'udax top', 'stats' and 'scrub' will not find this pool");
                 None
             }
         }
@@ -64,15 +65,20 @@ impl Server {
 fn serve(stop: &UnixStream, listener: &UnixListener, source: &Source) {
     let mut clients: Vec<UnixStream> = Vec::new();
     let mut scrubs = Scrubs::default();
+    // Nobody can be let in: there is no descriptor for him. He waits, and so does this thread.
+    let mut is_full = false;
     loop {
         let ready = {
-            let mut fds = vec![
-                PollFd::new(stop, PollFlags::IN),
-                PollFd::new(listener, PollFlags::IN),
-            ];
+            let listened = if is_full {
+                PollFlags::empty()
+            } else {
+                PollFlags::IN
+            };
+            let mut fds = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(listener, listened)];
             fds.extend(clients.iter().map(|client| PollFd::new(client, PollFlags::IN)));
-            wait_readable(&mut fds, None)
+            wait_readable(&mut fds, is_full.then_some(PATIENCE))
         };
+        is_full = false;
         let ready = match ready {
             Ok(ready) => ready,
             Err(error) => {
@@ -89,14 +95,16 @@ fn serve(stop: &UnixStream, listener: &UnixListener, source: &Source) {
             _ => true,
         });
         if ready.get(1) == Some(&true) {
-            clients.extend(accept(listener, source, clients.len()));
+            match listener.accept() {
+                Ok((client, _)) => clients.extend(greet(client, source, clients.len())),
+                Err(error) => is_full = error.kind() != io::ErrorKind::WouldBlock,
+            }
         }
     }
 }
 
 /// A new client, with its first snapshot.
-fn accept(listener: &UnixListener, source: &Source, clients: usize) -> Option<UnixStream> {
-    let (mut client, _) = listener.accept().ok()?;
+fn greet(mut client: UnixStream, source: &Source, clients: usize) -> Option<UnixStream> {
     if clients >= MAX_CLIENTS {
         return None;
     }
@@ -118,7 +126,14 @@ fn answer(client: &mut UnixStream, source: &Source, scrubs: &mut Scrubs) -> io::
     match asked.first() {
         None => return Err(io::ErrorKind::UnexpectedEof.into()),
         Some(&REQUEST) => {
-            scrubs.start(client.try_clone()?, asked, source.filesystem());
+            let mut client = client.try_clone()?;
+            if !asked.ends_with(b"\n") {
+                return send_line(
+                    &mut client,
+                    &Word::Failed("this is no request for a scrub".to_owned()),
+                );
+            }
+            scrubs.start(client, asked, source.filesystem());
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Some(_) => {}

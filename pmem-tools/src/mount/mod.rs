@@ -27,8 +27,10 @@ pub(crate) const USAGE: u8 = 1;
 ///
 ///    /dev/dax0.0  /srv/data  udax  defaults,noatime  0  0
 ///
-/// Stop it with 'udax umount DIRECTORY', umount(8), or SIGTERM to its process. The kernel makes
-/// a writable mount read-only, and writable again: 'mount -i -o remount,ro DIRECTORY'.
+/// Stop it with 'udax umount DIRECTORY', which waits until the pool is closed, umount(8), which does
+/// not, or SIGTERM to its process. 'udax top', 'stats' and 'scrub' of a mount ask its process by a
+/// socket, in /run/udax for root, else in $XDG_RUNTIME_DIR or $UDAX_RUNTIME_DIR. The kernel makes a
+/// writable mount read-only, and writable again: 'mount -i -o remount,ro DIRECTORY'.
 ///
 /// Options, separated by commas after -o:
 ///

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -40,14 +41,17 @@ pub(super) fn serve(
     (options, metrics): (&Options, Option<Place>),
     ready: Ready,
 ) -> anyhow::Result<ExitCode> {
-    // A descriptor for each file that somebody opens, and for each thread that serves.
-    let files = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: files.maximum,
-        ..files
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, most) {
-        tracing::debug!(%error, "no more descriptors");
+    // A descriptor for each file that somebody opens, and for each thread that serves; a pool or data device that is a
+    // file may be longer than what the one who mounts may write.
+    for resource in [Resource::Nofile, Resource::Fsize] {
+        let limit = getrlimit(resource);
+        let most = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        if let Err(error) = setrlimit(resource, most) {
+            tracing::debug!(?resource, %error, "a limit stays as it is");
+        }
     }
     // Before the pool is opened: an address that is taken is no reason to replay a journal.
     let metrics = metrics.map(|metrics| metrics.open(directory)).transpose()?;
@@ -100,7 +104,7 @@ fn mount_and_serve(
     let serving = mount.start()?;
     // What serves them may lie on the mount itself.
     let shown = metrics.map(|target| target.start(source.clone())).transpose();
-    let live = live::Server::start(source);
+    let live = live::Server::start(source, Some(directory));
     let shown = shown.and_then(|metrics| {
         nothing.map(daemon::tell_serving).transpose()?;
         Ok(metrics)
@@ -155,14 +159,13 @@ fn open(pool: &Path, options: &Options) -> anyhow::Result<Filesystem> {
         return pool::open_for_writing(pool, &mount_options);
     }
     Filesystem::open(pool, &mount_options).map_err(|error| {
-        let advice = matches!(error, udax::Error::Journal(JournalError::Unclean));
-        let error = failure::of_pool(pool, "cannot open", error);
-        if advice {
-            error.context(
-                "mount it once without 'ro', which replays its journal, or add 'norecovery' to see it as it is",
-            )
-        } else {
-            error
+        if matches!(error, udax::Error::Journal(JournalError::Unclean)) {
+            return anyhow!(
+                "{}: was not closed cleanly: mount it once without 'ro', which replays its journal, or add 'norecovery' to \
+                 see it as it is",
+                crate::name::shown(pool)
+            );
         }
+        failure::of_pool(pool, "cannot open", error)
     })
 }

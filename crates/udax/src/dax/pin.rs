@@ -45,8 +45,8 @@ impl File {
     ///
     /// # Errors
     /// `BadHandle` unless open for reading, and for write access for writing; `Invalid` for an empty range and other
-    /// kinds than regular files; `WrongData`; `Dax`: beyond the end, or something in the way for longer than
-    /// [`File::waiting`] allows; `NoSpace`, and `ReadOnly` where there are holes.
+    /// kinds than regular files; `NotSupported` for a file without DAX; `WrongData`; `Dax`: beyond the end, or
+    /// something in the way for longer than [`File::waiting`] allows; `NoSpace`, and `ReadOnly` where there are holes.
     ///
     /// # Durability
     /// None of what is stored through the pin: [`Pin::persist`], or [`File::sync`] while or after it lives.

@@ -82,10 +82,12 @@ impl File {
     /// in place is the first to meet: its first bytes may have been.
     ///
     /// # Durability
-    /// Durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what goes to new
-    /// blocks (up to 256 pieces of free space) becomes visible together, with the size; what of it overwrites blocks
-    /// that were written before is as a write in place. A file with [checksums](File::set_checksums) is written to
-    /// new blocks always, 16 MiB together.
+    /// Of a file without DAX: none before [`File::sync`], or with [`WriteFlags::DSYNC`]; the size neither.
+    ///
+    /// Of a DAX file, durable on return. In place: one fence, atomic in aligned 8-byte units. Otherwise two, and what
+    /// goes to new blocks (up to 256 pieces of free space) becomes visible together, with the size; what of it
+    /// overwrites blocks that were written before is as a write in place. A file with
+    /// [checksums](File::set_checksums) is written to new blocks always, 16 MiB together.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
         Ok(self.write(bytes, offset, WriteFlags::empty())?.1)
     }
@@ -103,6 +105,9 @@ impl File {
     ///
     /// # Errors
     /// As [`File::write_at`].
+    ///
+    /// # Durability
+    /// As [`File::write_at`].
     pub fn write_vectored_at(&self, bytes: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         // Gathered first: then it is one write also to a crash.
         let whole: Vec<u8> = bytes.iter().flat_map(|part| part.iter().copied()).collect();
@@ -113,6 +118,9 @@ impl File {
     /// Fewer bytes may have been written when space ran out meanwhile: the file's size tells.
     ///
     /// # Errors
+    /// As [`File::write_at`].
+    ///
+    /// # Durability
     /// As [`File::write_at`].
     pub fn append(&self, bytes: &[u8]) -> Result<u64> {
         Ok(self.write(bytes, 0, WriteFlags::APPEND)?.0)

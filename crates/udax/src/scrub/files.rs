@@ -202,8 +202,7 @@ impl Scrub<'_> {
             next = match extents::lookup(self.pool, inode, &state.extents, next)? {
                 Mapping::Hole { until } => until,
                 Mapping::Extent(extent) => {
-                    // The data device looks after its own blocks.
-                    if !extent.is_unwritten() && !extent.start.is_on_device() {
+                    if !extent.is_unwritten() {
                         batch.push(extent);
                     }
                     extent.end()
@@ -217,18 +216,28 @@ impl Scrub<'_> {
         let blocks = extent.blocks();
         let (start, end) = (blocks.start.offset().raw(), blocks.end().offset().raw());
         let mut at = start;
+        let mut is_single = false;
         while at < end {
-            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+            let most = if is_single { BLOCK_SIZE } else { buffer.len() };
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(most);
             let part = buffer.get_mut(..len).unwrap_or_default();
-            let next = match self.pool.region.read(at, part) {
+            let next = match self.pool.read_data(at, part) {
                 Ok(()) => {
                     if extent.is_summed() {
                         self.compare(inode, extent, at, buffer.get(..len).unwrap_or_default())?;
                     }
                     at + u64::try_from(len).unwrap_or(0)
                 }
-                Err(RegionError::Media { at: lost }) => {
-                    let lost = lost - lost % BLOCK_BYTES;
+                // A device does not say which block it is.
+                Err(Error::Disk(_)) if len > BLOCK_SIZE => {
+                    is_single = true;
+                    continue;
+                }
+                Err(ref error @ (Error::Region(RegionError::Media { .. }) | Error::Disk(_))) => {
+                    let lost = match error {
+                        Error::Region(RegionError::Media { at: lost }) => lost - lost % BLOCK_BYTES,
+                        _ => at,
+                    };
                     let offset = extent.first.raw() * BLOCK_BYTES + (lost - start);
                     let still_there = self.is_still_there(inode, offset, lost);
                     if self.judge(Some(inode.ino), still_there)? == Some(true) {
@@ -241,7 +250,7 @@ impl Scrub<'_> {
                     }
                     lost + BLOCK_BYTES
                 }
-                Err(error) => return Err(Error::Region(error)),
+                Err(error) => return Err(error),
             };
             if self.pace.add(next - at).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -294,6 +303,6 @@ impl Scrub<'_> {
             }
             _ => return Ok(false),
         };
-        Ok(place == at && self.pool.region.read(at, &mut [0]).is_err())
+        Ok(place == at && self.pool.read_data(at, &mut [0; BLOCK_SIZE]).is_err())
     }
 }

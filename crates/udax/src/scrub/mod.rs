@@ -114,9 +114,11 @@ impl Pool {
         options: ScrubOptions,
         watch: &mut dyn FnMut(ScrubStep) -> ControlFlow<()>,
     ) -> Result<ScrubReport> {
+        let on_device = self.device_space.as_ref();
         let used = self
             .total_blocks()
-            .saturating_sub(self.journal.counters().free_blocks);
+            .saturating_sub(self.journal.counters().free_blocks)
+            + on_device.map_or(0, |space| space.block_count().saturating_sub(space.available()));
         let mut scrub = Scrub {
             pool: self,
             sealed: Sealed::new(self),

@@ -950,3 +950,36 @@ fn a_file_that_is_switched_to_memory_access_while_it_moves_out_has_nothing_on_th
     fs.close().unwrap();
     check(&tiered.path());
 }
+
+#[test]
+fn a_scrub_tells_what_the_device_has_lost_and_reads_the_rest() {
+    let tiered = Tiered::new(32 * MIB, 16 * MIB);
+    let fs = tiered.open();
+    let file = open(&fs, "/f");
+    file.write_at(&bytes(4 * MIB, 1), 0).unwrap();
+    file.sync().unwrap();
+    let extent = file.extents(MIB, 4096).unwrap()[0];
+    let place = extent.pool_offset - DEVICE + (MIB - extent.offset);
+    tiered.medium.lose(place + 512..place + 513);
+    let scrub = || {
+        fs.scrub(udax::ScrubOptions::default(), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+    };
+    let report = scrub().unwrap();
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.kind, finding.path.as_deref()))
+        .collect();
+    assert_eq!(found, [(udax::ScrubKind::LostData, Some(b"/f".as_slice()))]);
+    assert!(
+        report.findings[0].what.contains(&format!("bytes {MIB}+4096")),
+        "{report:?}"
+    );
+    assert!(report.bytes > 4 * MIB, "{report:?}");
+    // What is written anew can be read.
+    file.write_at(&[7; 4096], MIB).unwrap();
+    file.sync().unwrap();
+    assert!(scrub().unwrap().findings.is_empty());
+}
