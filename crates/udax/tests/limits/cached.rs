@@ -172,6 +172,40 @@ fn a_full_pool_is_told_when_writing_and_never_when_writing_back() {
 }
 
 #[test]
+fn a_write_behind_a_shared_end_takes_the_block_for_the_zeros_there_at_once() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = open_quiet(&pool);
+    let paths = ["/f", "/g", "/clone", "/other clone", "/ballast"];
+    let [file, other, clone, other_clone, ballast] = paths.map(|path| open(&fs, path));
+    for (file, clone) in [(&file, &clone), (&other, &other_clone)] {
+        file.append(&bytes(2 * PAGE + 100, 1)).unwrap();
+        file.clone_range(0, clone, 0, 0).unwrap();
+    }
+    // To copy a block is no work for who must not wait.
+    let refused = file.write_with(&[2; 100], 5 * PAGE, WriteFlags::NOWAIT);
+    assert_eq!(refused.unwrap_err().errno(), Errno::EAGAIN);
+    file.write_at(&[2; 100], 5 * PAGE).unwrap();
+    for (mut at, count) in [(0, 64), (1 << 20, 1)] {
+        while ballast
+            .allocate(AllocateMode::KeepSize, at * PAGE, count * PAGE)
+            .is_ok()
+        {
+            at += count;
+        }
+    }
+    file.sync().unwrap();
+    // What cannot be had is told by the write.
+    let refused = other.write_at(&[2; 100], 5 * PAGE);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    drop((other, other_clone, ballast));
+    let mut expected = bytes(2 * PAGE + 100, 1);
+    expected.resize(5 * 4096, 0);
+    expected.extend([2; 100]);
+    assert!(after_crash(&pool, "/f").unwrap() == expected);
+    assert!(content(&clone) == bytes(2 * PAGE + 100, 1));
+}
+
+#[test]
 fn what_is_forgotten_gives_its_blocks_back() {
     let pool = TestPool::new(32 * MIB);
     let fs = open_quiet(&pool);
