@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use udax_sync::atomic::{AtomicU64, Ordering};
+use udax_sync::refusal;
 
 use crate::folio::Folio;
 use crate::{CacheError, Control, Mapping, ReadRun, WriteRun, Written};
@@ -123,6 +124,9 @@ impl Reservations {
 
     /// Takes `blocks`, if `kept` are free still then; whether it did.
     pub fn take(&self, blocks: u64, kept: u64) -> bool {
+        if refusal::is_refused() {
+            return false;
+        }
         let left = |free: u64| free.checked_sub(blocks).filter(|left| *left >= kept);
         let is_taken = self
             .free
