@@ -102,8 +102,8 @@ impl<'f> Reserving<'f> {
 pub struct Reservations {
     /// Blocks that may be taken still, by whoever shares the count.
     free: Arc<AtomicU64>,
-    // For show: what counts is `free`.
-    blocks: AtomicU64,
+    // Who keeps something for each of them shares it.
+    blocks: Arc<AtomicU64>,
 }
 
 impl Default for Reservations {
@@ -118,7 +118,7 @@ impl Reservations {
     pub fn new(free: Arc<AtomicU64>) -> Self {
         Self {
             free,
-            blocks: AtomicU64::new(0),
+            blocks: Arc::new(AtomicU64::new(0)),
         }
     }
 
@@ -127,13 +127,15 @@ impl Reservations {
         if refusal::is_refused() {
             return false;
         }
+        // First: who keeps something for what is taken must not give it away in between.
+        self.blocks.fetch_add(blocks, Ordering::AcqRel);
         let left = |free: u64| free.checked_sub(blocks).filter(|left| *left >= kept);
         let is_taken = self
             .free
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, left)
             .is_ok();
-        if is_taken {
-            self.blocks.fetch_add(blocks, Ordering::AcqRel);
+        if !is_taken {
+            self.uncount(blocks);
         }
         is_taken
     }
@@ -156,6 +158,11 @@ impl Reservations {
     /// Blocks that are taken.
     pub fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Acquire)
+    }
+
+    /// The count of blocks that are taken, for who keeps something for them.
+    pub fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.blocks)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use udax::{
     AllocateMode, CacheError, Dax, DaxMode, Error, File, Filesystem, MountOptions, OpenFlags, ReadFlags,
@@ -203,6 +204,60 @@ fn a_write_behind_a_shared_end_takes_the_block_for_the_zeros_there_at_once() {
     expected.extend([2; 100]);
     assert!(after_crash(&pool, "/f").unwrap() == expected);
     assert!(content(&clone) == bytes(2 * PAGE + 100, 1));
+}
+
+/// Takes all blocks that anybody may have, for `rival`.
+pub(crate) fn take_all(rival: &File) {
+    let mut at = 0;
+    for count in [1024, 64, 8, 1] {
+        while rival
+            .allocate(AllocateMode::KeepSize, at * PAGE, count * PAGE)
+            .is_ok()
+        {
+            at += count;
+        }
+    }
+}
+
+/// Makes every other page of `file` dirty, in any order, until there is no space; how many.
+pub(crate) fn scatter(file: &File) -> u64 {
+    let mut pages: Vec<u64> = (0..50_000).map(|page| page * 2).collect();
+    pages.shuffle(&mut SmallRng::seed_from_u64(3));
+    let is_written = |page: &&u64| match file.write_at(&[5; 4096], **page * PAGE) {
+        Ok(4096) => true,
+        Err(Error::NoSpace { .. }) => false,
+        other => panic!("{other:?}"),
+    };
+    let written = pages.iter().take_while(is_written).count();
+    u64::try_from(written).unwrap()
+}
+
+#[test]
+fn blocks_for_the_nodes_of_what_is_dirty_are_nobody_elses() {
+    // The reserve alone is not enough for so many.
+    for is_mapped in [false, true] {
+        let pool = TestPool::new(160 * MIB);
+        let options = MountOptions {
+            cache_bytes: 512 * MIB,
+            dirty_bytes: 512 * MIB,
+            ..quiet(DaxMode::Never)
+        };
+        let fs = Filesystem::open(&pool.path, &options).unwrap();
+        let (file, clone) = (open(&fs, "/f"), open(&fs, "/clone"));
+        if is_mapped {
+            // Each page that is written splits an extent, and the count of owners of its blocks.
+            file.append(&vec![1; 64 << 20]).unwrap();
+            file.clone_range(0, &clone, 0, 0).unwrap();
+        }
+        let written = scatter(&file);
+        assert!(written > 10_000, "{written}");
+        take_all(&open(&fs, "/rival"));
+        assert_eq!(fs.stat_filesystem().available_blocks, 0);
+        file.sync().unwrap();
+        drop((file, clone));
+        fs.close().unwrap();
+        check(&pool.path);
+    }
 }
 
 #[test]
