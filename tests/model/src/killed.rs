@@ -1,7 +1,8 @@
 //! A writer process that is killed at any moment, and what must be found afterwards.
 //!
 //! [`Arena`] is for writers of one thread that change the whole tree, [`threads`] for those of several, which have
-//! files pinned, [`cached`] for those whose files are in the page cache. [`Judge`] is the half of an arena that does not care who has killed the writer, and how.
+//! files pinned, [`cached`] for those whose files are in the page cache. [`Judge`] is the half of an arena that does
+//! not care who has killed the writer, and how.
 //!
 //! The writer makes its operations from a seed, against a scratch model that starts empty, so that the parent can
 //! make the same ones. It reports each finished operation as 4 bytes on its standard output: the error number, 0 for
