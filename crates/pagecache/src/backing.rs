@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use udax_sync::atomic::{AtomicU64, Ordering};
+use udax_sync::refusal;
 
 use crate::folio::Folio;
 use crate::{CacheError, Control, Mapping, ReadRun, WriteRun, Written};
@@ -101,8 +102,8 @@ impl<'f> Reserving<'f> {
 pub struct Reservations {
     /// Blocks that may be taken still, by whoever shares the count.
     free: Arc<AtomicU64>,
-    // For show: what counts is `free`.
-    blocks: AtomicU64,
+    // Who keeps something for each of them shares it.
+    blocks: Arc<AtomicU64>,
 }
 
 impl Default for Reservations {
@@ -117,19 +118,24 @@ impl Reservations {
     pub fn new(free: Arc<AtomicU64>) -> Self {
         Self {
             free,
-            blocks: AtomicU64::new(0),
+            blocks: Arc::new(AtomicU64::new(0)),
         }
     }
 
     /// Takes `blocks`, if `kept` are free still then; whether it did.
     pub fn take(&self, blocks: u64, kept: u64) -> bool {
+        if refusal::is_refused() {
+            return false;
+        }
+        // First: who keeps something for what is taken must not give it away in between.
+        self.blocks.fetch_add(blocks, Ordering::AcqRel);
         let left = |free: u64| free.checked_sub(blocks).filter(|left| *left >= kept);
         let is_taken = self
             .free
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, left)
             .is_ok();
-        if is_taken {
-            self.blocks.fetch_add(blocks, Ordering::AcqRel);
+        if !is_taken {
+            self.uncount(blocks);
         }
         is_taken
     }
@@ -152,6 +158,11 @@ impl Reservations {
     /// Blocks that are taken.
     pub fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Acquire)
+    }
+
+    /// The count of blocks that are taken, for who keeps something for them.
+    pub fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.blocks)
     }
 }
 

@@ -159,6 +159,7 @@ impl Pool {
             rename: udax_sync::Mutex::new(Rank::Rename, ()),
             is_closed: AtomicBool::new(false),
         };
+        pool.space.keep_nodes_for(pool.cache.reservations().count());
         pool.inode_table.start(&pool)?;
         Ok(pool)
     }

@@ -1,17 +1,21 @@
 //! A writer process that is killed at any moment, and what must be found afterwards.
 //!
 //! [`Arena`] is for writers of one thread that change the whole tree, [`threads`] for those of several, which have
-//! files pinned. [`Judge`] is the half of an arena that does not care who has killed the writer, and how.
+//! files pinned, [`cached`] for those whose files are in the page cache. [`Judge`] is the half of an arena that does
+//! not care who has killed the writer, and how.
 //!
 //! The writer makes its operations from a seed, against a scratch model that starts empty, so that the parent can
 //! make the same ones. It reports each finished operation as 4 bytes on its standard output: the error number, 0 for
 //! success. What was reported must be there after the kill; the one operation that was under way may be there or not,
 //! and an overwrite may be there in part, by whole words.
 
+pub mod cached;
 pub mod threads;
 
+mod dirty;
 mod held;
 mod pinned;
+mod promised;
 mod victim;
 
 use std::io::Write;
@@ -101,6 +105,10 @@ pub struct Tally {
     pub replayed: u64,
     /// Recoveries killed in the middle.
     pub cut_recoveries: usize,
+    /// Syncs of all that were promised, of files that are in the page cache.
+    pub syncs: usize,
+    /// Such files that had lost what was not promised.
+    pub behind: usize,
 }
 
 /// Whether an operation that was under way had been done.

@@ -27,15 +27,47 @@ pub enum Files {
     Summed,
     /// Through the page cache. Before a crash all is synced: else nothing is promised.
     Cached,
+    /// Through the page cache, with checksums, unless a file has the DAX flag.
+    Switched,
     /// As `Cached`, with their data on a data device: a file beside the pool.
     Tiered,
 }
 
 impl Files {
-    fn mount(self) -> MountOptions {
+    const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::Summed,
+        Self::Cached,
+        Self::Switched,
+        Self::Tiered,
+    ];
+
+    /// As on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Summed => "summed",
+            Self::Cached => "cached",
+            Self::Switched => "switched",
+            Self::Tiered => "tiered",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|files| files.name() == name)
+    }
+
+    /// Whether files are in the page cache, unless they have the DAX flag.
+    pub fn are_cached(self) -> bool {
+        matches!(self, Self::Cached | Self::Switched | Self::Tiered)
+    }
+
+    /// How a pool of such files is opened.
+    pub fn mount(self) -> MountOptions {
         match self {
             Self::Plain | Self::Summed => MountOptions::default(),
-            Self::Tiered => MountOptions {
+            Self::Tiered | Self::Switched => MountOptions {
                 dax: DaxMode::Inode,
                 cache_bytes: 1 << 20,
                 ..MountOptions::default()
@@ -108,7 +140,7 @@ impl Pool {
             size: Some(bytes),
             force: true,
             owner: Owner::default(),
-            data_checksums: files == Files::Summed,
+            data_checksums: matches!(files, Files::Summed | Files::Switched),
             data: (files == Files::Tiered).then(|| DataSource::Path(device.clone())),
             ..FormatOptions::default()
         };
@@ -188,7 +220,7 @@ impl Pool {
     /// # Errors
     /// When the copy cannot be made, opened, or the check finds a problem before or after the recovery.
     pub fn crash(&mut self) -> anyhow::Result<()> {
-        if matches!(self.files, Files::Cached | Files::Tiered) {
+        if self.files.are_cached() {
             self.filesystem().sync().context("sync")?;
         }
         let copy = self.path.with_extension("crashed");

@@ -15,10 +15,6 @@ use crate::file::Cause;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
-/// Blocks of the pool that stay free for nodes of trees when dirty pages are written: one for so many pages, which is
-/// more than a tree of extents of one page each needs.
-const PAGES_PER_NODE: u64 = 64;
-
 /// How the inode's lock is held.
 #[derive(Debug)]
 enum Held<'s> {
@@ -118,34 +114,17 @@ impl<'s> Beneath<'s> {
             pages.start += 1;
         }
         let needed = self.needed(&pages, |_| {})?;
-        let has_room = || self.pool.cached_space().available() >= needed + self.beside_nodes(needed);
-        if needed == 0 || (has_room() && self.has_nodes(needed)) {
+        let has_nodes = || self.pool.space.has_room(0, needed);
+        let has_room = || self.pool.cached_space().has_room(needed, needed) && has_nodes();
+        if needed == 0 || has_room() {
             return Ok(());
         }
         self.pool.reclaim_space()?;
         let free = self.pool.cached_space().available();
-        match has_room() && self.has_nodes(needed) {
+        match has_room() {
             true => Ok(()),
             false => Err(Error::NoSpace { needed, free }),
         }
-    }
-
-    /// Blocks that stay free for nodes when so many more pages are reserved.
-    fn for_nodes(&self, pages: u64) -> u64 {
-        (self.pool.cache.reservations().blocks() + pages) / PAGES_PER_NODE
-    }
-
-    /// Of these, blocks that are among those of cached data.
-    fn beside_nodes(&self, pages: u64) -> u64 {
-        match self.pool.device_space {
-            None => self.for_nodes(pages),
-            Some(_) => 0,
-        }
-    }
-
-    /// Whether the pool has blocks for nodes where data is elsewhere.
-    fn has_nodes(&self, pages: u64) -> bool {
-        self.pool.device_space.is_none() || self.pool.space.available() >= self.for_nodes(pages)
     }
 
     fn reserve_pages(&self, pages: &Range<u64>, reserving: &mut Reserving<'_>) -> Result<()> {
@@ -154,8 +133,18 @@ impl<'s> Beneath<'s> {
             return Ok(());
         }
         let reservations = self.pool.cache.reservations();
-        let kept = self.pool.cached_space().kept() + self.beside_nodes(needed);
-        let take = || self.has_nodes(needed) && reservations.take(needed, kept);
+        let take = || {
+            let kept = self.pool.cached_space().kept_with(needed);
+            if !reservations.take(needed, kept) {
+                return false;
+            }
+            // Where data is elsewhere: now that they are counted, nobody takes the blocks for the nodes any more.
+            let has_nodes = self.pool.device_space.is_none() || self.pool.space.has_room(0, 0);
+            if !has_nodes {
+                reservations.give_back(needed);
+            }
+            has_nodes
+        };
         if !take() {
             self.pool.reclaim_space()?;
             if !take() {

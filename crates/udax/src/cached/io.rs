@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use udax_dax::Mode;
+use udax_media::BLOCK_BYTES;
 use udax_pagecache::{
     Advice, Control, ErrorCursor, Integrity, ReadFlags as CacheRead, SharedReadAhead,
     WriteFlags as CacheWrite,
@@ -117,6 +118,14 @@ impl File {
         let bytes = fitting(bytes, offset)?;
         pool.finish_cut(inode, state)?;
         let part = self.inode_arc().cached_or_make(pool);
+        // What is dirty in the last block has a block reserved. Else write-back would take one for the zeros behind
+        // the end, and nobody could be told that there is none.
+        if !part.mapping.is_dirty(pool.inode_size(inode)? / BLOCK_BYTES) {
+            if flags.contains(WriteFlags::NOWAIT) && !pool.is_tail_prepared(inode, state, offset)? {
+                return Err(in_use(offset));
+            }
+            pool.prepare_tail(inode, state, offset)?;
+        }
         let mut wanted = CacheWrite::empty();
         wanted.set(CacheWrite::DONTCACHE, flags.contains(WriteFlags::DONTCACHE));
         wanted.set(CacheWrite::NOWAIT, flags.contains(WriteFlags::NOWAIT));

@@ -203,9 +203,7 @@ impl Pool {
         if is_injected(Fault::EarlySize) && offset + length > self.inode_size(inode)? {
             self.extend(inode, state, offset + length)?;
         }
-        if offset > self.inode_size(inode)? {
-            self.retry_locked(state, |state| self.own_tail(inode, state))?;
-        }
+        self.prepare_tail(inode, state, offset)?;
         let range = (
             FileBlock::holding(offset),
             FileBlock((offset + length).div_ceil(BLOCK_BYTES)),
@@ -454,6 +452,41 @@ impl Pool {
         let _ticket = self.zero_old_tail(&mut writer, inode, state, old_size, size)?;
         let _durable = writer.finish(()).fence(&self.region)?;
         Ok(())
+    }
+
+    /// What comes before bytes are written at `offset`, now or later: if that is behind the end, the last block is the
+    /// file's own.
+    ///
+    /// # Errors
+    /// `NoSpace`; then nothing that is seen has changed.
+    pub(crate) fn prepare_tail(&self, inode: &Inode, state: &mut InodeState, offset: u64) -> Result<()> {
+        if offset > self.inode_size(inode)? {
+            self.retry_locked(state, |state| self.own_tail(inode, state))?;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Pool::prepare_tail`] has nothing to do.
+    ///
+    /// # Errors
+    /// A media error.
+    pub(crate) fn is_tail_prepared(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        offset: u64,
+    ) -> Result<bool> {
+        let size = self.inode_size(inode)?;
+        if offset <= size || size.is_multiple_of(BLOCK_BYTES) {
+            return Ok(true);
+        }
+        extents::load(self, inode, state)?;
+        Ok(
+            match extents::lookup(self, inode, &state.extents, FileBlock::holding(size))? {
+                Mapping::Extent(extent) => !extent.is_shared() && !extent.is_summed(),
+                Mapping::Hole { .. } => true,
+            },
+        )
     }
 
     /// Before zeros are stored behind the end of the file, in its last block: that block is its own. Gives whether it

@@ -43,6 +43,10 @@ const QUARANTINE_BATCH: u64 = 64;
 const RESERVE_DIVISOR: u64 = 64;
 const RESERVE_BLOCKS: u64 = 256;
 
+/// Blocks of the pool that stay free for nodes of trees when dirty pages are written: one for so many pages, which is
+/// more than a tree of extents of one page each needs.
+const PAGES_PER_NODE: u64 = 64;
+
 /// Who asks for blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Priority {
@@ -109,6 +113,8 @@ pub(crate) struct Space {
     /// Blocks that were reserved and are about to be taken: nobody else gets them.
     converting: AtomicU64,
     reserve: AtomicU64,
+    /// Dirty pages for which a block is reserved, here or on the data device.
+    reserved_pages: OnceLock<Arc<AtomicU64>>,
     quarantine: Mutex<Quarantine>,
     quarantine_seen: AtomicU64,
     /// Bad blocks that were free: held, and to be listed.
@@ -184,6 +190,7 @@ impl Space {
             available: Arc::new(AtomicU64::new(free_blocks)),
             converting: AtomicU64::new(0),
             reserve: AtomicU64::new(0),
+            reserved_pages: OnceLock::new(),
             quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
             quarantine_seen: AtomicU64::new(0),
             aside: Mutex::new(Rank::Leaf, Vec::new()),
@@ -251,7 +258,28 @@ impl Space {
 
     /// Blocks that ordinary requests leave.
     pub(crate) fn kept(&self) -> u64 {
-        self.reserve.load(Ordering::Relaxed) + self.converting.load(Ordering::Acquire)
+        self.kept_with(0)
+    }
+
+    /// As [`Space::kept`], when there are so many more reserved pages.
+    pub(crate) fn kept_with(&self, pages: u64) -> u64 {
+        let reserved = self
+            .reserved_pages
+            .get()
+            .map_or(0, |reserved| reserved.load(Ordering::Acquire) + pages);
+        self.reserve.load(Ordering::Relaxed)
+            + self.converting.load(Ordering::Acquire)
+            + reserved / PAGES_PER_NODE
+    }
+
+    /// Whether ordinary requests may take `blocks`, when there are so many more reserved pages.
+    pub(crate) fn has_room(&self, blocks: u64, pages: u64) -> bool {
+        self.available.load(Ordering::Acquire) >= self.kept_with(pages).saturating_add(blocks)
+    }
+
+    /// From now on keeps blocks for the nodes that these pages need, which are counted there.
+    pub(crate) fn keep_nodes_for(&self, reserved: Arc<AtomicU64>) {
+        self.reserved_pages.get_or_init(|| reserved);
     }
 
     /// Makes reserved blocks available to requests that may use the reserve, and to nobody else, as long as what this

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use udax::{
     AllocateMode, CacheError, Dax, DaxMode, Error, File, Filesystem, MountOptions, OpenFlags, ReadFlags,
@@ -169,6 +170,94 @@ fn a_full_pool_is_told_when_writing_and_never_when_writing_back() {
     fs.unlink("/rival").unwrap();
     fs.sync().unwrap();
     assert!(fs.stat_filesystem().available_blocks + 4 >= before);
+}
+
+#[test]
+fn a_write_behind_a_shared_end_takes_the_block_for_the_zeros_there_at_once() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = open_quiet(&pool);
+    let paths = ["/f", "/g", "/clone", "/other clone", "/ballast"];
+    let [file, other, clone, other_clone, ballast] = paths.map(|path| open(&fs, path));
+    for (file, clone) in [(&file, &clone), (&other, &other_clone)] {
+        file.append(&bytes(2 * PAGE + 100, 1)).unwrap();
+        file.clone_range(0, clone, 0, 0).unwrap();
+    }
+    // To copy a block is no work for who must not wait.
+    let refused = file.write_with(&[2; 100], 5 * PAGE, WriteFlags::NOWAIT);
+    assert_eq!(refused.unwrap_err().errno(), Errno::EAGAIN);
+    file.write_at(&[2; 100], 5 * PAGE).unwrap();
+    for (mut at, count) in [(0, 64), (1 << 20, 1)] {
+        while ballast
+            .allocate(AllocateMode::KeepSize, at * PAGE, count * PAGE)
+            .is_ok()
+        {
+            at += count;
+        }
+    }
+    file.sync().unwrap();
+    // What cannot be had is told by the write.
+    let refused = other.write_at(&[2; 100], 5 * PAGE);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    drop((other, other_clone, ballast));
+    let mut expected = bytes(2 * PAGE + 100, 1);
+    expected.resize(5 * 4096, 0);
+    expected.extend([2; 100]);
+    assert!(after_crash(&pool, "/f").unwrap() == expected);
+    assert!(content(&clone) == bytes(2 * PAGE + 100, 1));
+}
+
+/// Takes all blocks that anybody may have, for `rival`.
+pub(crate) fn take_all(rival: &File) {
+    let mut at = 0;
+    for count in [1024, 64, 8, 1] {
+        while rival
+            .allocate(AllocateMode::KeepSize, at * PAGE, count * PAGE)
+            .is_ok()
+        {
+            at += count;
+        }
+    }
+}
+
+/// Makes every other page of `file` dirty, in any order, until there is no space; how many.
+pub(crate) fn scatter(file: &File) -> u64 {
+    let mut pages: Vec<u64> = (0..50_000).map(|page| page * 2).collect();
+    pages.shuffle(&mut SmallRng::seed_from_u64(3));
+    let is_written = |page: &&u64| match file.write_at(&[5; 4096], **page * PAGE) {
+        Ok(4096) => true,
+        Err(Error::NoSpace { .. }) => false,
+        other => panic!("{other:?}"),
+    };
+    let written = pages.iter().take_while(is_written).count();
+    u64::try_from(written).unwrap()
+}
+
+#[test]
+fn blocks_for_the_nodes_of_what_is_dirty_are_nobody_elses() {
+    // The reserve alone is not enough for so many.
+    for is_mapped in [false, true] {
+        let pool = TestPool::new(160 * MIB);
+        let options = MountOptions {
+            cache_bytes: 512 * MIB,
+            dirty_bytes: 512 * MIB,
+            ..quiet(DaxMode::Never)
+        };
+        let fs = Filesystem::open(&pool.path, &options).unwrap();
+        let (file, clone) = (open(&fs, "/f"), open(&fs, "/clone"));
+        if is_mapped {
+            // Each page that is written splits an extent, and the count of owners of its blocks.
+            file.append(&vec![1; 64 << 20]).unwrap();
+            file.clone_range(0, &clone, 0, 0).unwrap();
+        }
+        let written = scatter(&file);
+        assert!(written > 10_000, "{written}");
+        take_all(&open(&fs, "/rival"));
+        assert_eq!(fs.stat_filesystem().available_blocks, 0);
+        file.sync().unwrap();
+        drop((file, clone));
+        fs.close().unwrap();
+        check(&pool.path);
+    }
 }
 
 #[test]

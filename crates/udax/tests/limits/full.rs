@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use udax::{AllocateMode, Error, FileKind, Filesystem, RenameMode, Stat, XattrMode};
+use udax::{AllocateMode, Dax, Error, File, FileKind, Filesystem, RenameMode, Stat, XattrMode};
 
+use crate::grounds::{Ground, Grounds};
 use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, entries, new_inode, open, remove_all};
 
 /// Blocks that stay in use when everything has been deleted: inode chunks and nodes of their tree are given back only
@@ -280,7 +281,7 @@ fn a_pool_filled_to_the_last_block_can_be_emptied_file_by_file() {
 const TREES: usize = 12;
 
 /// Directories of files that are cut up, shared, or have attributes, until no block is left.
-fn fill_with_everything(fs: &Filesystem) {
+fn fill_with_everything(grounds: &Grounds, fs: &Filesystem) {
     for tree in 0..TREES {
         let directory = format!("/t{tree}");
         fs.create_dir(&directory, new_inode()).unwrap();
@@ -299,6 +300,7 @@ fn fill_with_everything(fs: &Filesystem) {
                 .unwrap();
         }
     }
+    let last_files = last_files(grounds, fs);
     let mut number = 0;
     let mut last = 0;
     while last < 20 {
@@ -309,19 +311,71 @@ fn fill_with_everything(fs: &Filesystem) {
         number += 1;
         last += u64::from(matches!(filled, Err(Error::NoSpace { .. })));
     }
-    let last = fs.open_file("/t0/f0", READ_WRITE, new_inode()).unwrap();
-    while last.append(&[10; 4096]).is_ok() {}
-    assert_eq!(fs.stat_filesystem().available_blocks, 0);
+    fill_to_the_last_block(fs, &last_files);
 }
 
-#[test]
-fn everything_in_a_full_pool_is_cut_and_removed_in_any_order() {
-    for seed in 0..4 {
+/// Files that can take what is left, of the pool and of its data device.
+fn last_files(grounds: &Grounds, fs: &Filesystem) -> Vec<File> {
+    let tiers: &[Dax] = match grounds.ground {
+        Ground::Tiered => &[Dax::Off, Dax::On],
+        _ => &[Dax::Off],
+    };
+    let files = tiers.iter().map(|dax| {
+        let file = open(fs, &format!("/t0/last {dax:?}"));
+        file.set_dax(*dax).unwrap();
+        file
+    });
+    files.collect()
+}
+
+/// Takes what is left for these files.
+fn fill_to_the_last_block(fs: &Filesystem, last: &[File]) {
+    for file in last {
+        while file.append(&[10; 4096]).is_ok() {}
+        file.sync().unwrap();
+        // Appends leave some for the nodes of what is dirty.
+        let mut at = 1 << 20;
+        while file.allocate(AllocateMode::KeepSize, at * 4096, 4096).is_ok() {
+            at += 1;
+        }
+    }
+    let told = fs.stat_filesystem();
+    assert_eq!((told.available_blocks, told.device_free_blocks), (0, 0));
+}
+
+/// One of the ways to have less of a file.
+fn reduce(fs: &Filesystem, path: &str, random: &mut SmallRng) -> udax::Result<()> {
+    let file = fs.open_file(path, READ_WRITE, new_inode())?;
+    let block = random.random_range(0..80);
+    // Where the file has a block of its own, there is room for that: of a cached file it is dirty then.
+    let written = file.write_at(&[11; 100], random.random_range(0..80) * 4096);
+    assert!(
+        matches!(written, Ok(100) | Err(Error::NoSpace { .. })),
+        "{path}: {written:?}"
+    );
+    match random.random_range(0..6) {
+        0 | 1 => file.allocate(AllocateMode::PunchHole, block * 4096, 2 * 4096),
+        2 => file.truncate(block * 4096),
+        3 => fs.remove_xattr(path, b"user.0").or_else(|error| match error {
+            Error::NoAttribute => Ok(()),
+            error => Err(error),
+        }),
+        // Freed with its last handle.
+        _ => fs.unlink(path),
+    }
+}
+
+fn is_there(fs: &Filesystem, path: &str) -> bool {
+    fs.stat_link(path).is_ok()
+}
+
+fn everything_is_cut_and_removed(ground: Ground) {
+    for seed in 0..3 {
         let mut random = SmallRng::seed_from_u64(seed);
-        let pool = TestPool::new(32 * MIB);
-        let fs = pool.open();
-        let free = fs.stat_filesystem().free_blocks;
-        fill_with_everything(&fs);
+        let grounds = Grounds::new(ground, 32 * MIB);
+        let fs = grounds.open();
+        let free = fs.stat_filesystem();
+        fill_with_everything(&grounds, &fs);
         let mut paths: Vec<String> = (0..TREES)
             .flat_map(|tree| {
                 let directory = format!("/t{tree}");
@@ -331,32 +385,38 @@ fn everything_in_a_full_pool_is_cut_and_removed_in_any_order() {
             .collect();
         while !paths.is_empty() {
             let index = random.random_range(0..paths.len());
-            let path = paths[index].clone();
-            let what = format!("seed {seed}, {path}");
-            let file = fs.open_file(&path, READ_WRITE, new_inode()).unwrap();
-            let block = random.random_range(0..80);
-            let result = match random.random_range(0..6) {
-                0 | 1 => file.allocate(AllocateMode::PunchHole, block * 4096, 2 * 4096),
-                2 => file.truncate(block * 4096),
-                3 => fs.remove_xattr(&path, b"user.0").or_else(|error| match error {
-                    Error::NoAttribute => Ok(()),
-                    error => Err(error),
-                }),
-                _ => {
-                    paths.swap_remove(index);
-                    // Freed with its last handle, at the end of the turn.
-                    fs.unlink(&path)
-                }
-            };
-            result.unwrap_or_else(|error| panic!("{what}: {error}"));
+            let path = &paths[index];
+            let what = format!("{ground:?}, seed {seed}, {path}");
+            reduce(&fs, path, &mut random).unwrap_or_else(|error| panic!("{what}: {error}"));
+            if !is_there(&fs, path) {
+                paths.swap_remove(index);
+            }
         }
         for tree in 0..TREES {
             fs.remove_dir(format!("/t{tree}")).unwrap();
         }
-        fs.sync().unwrap();
-        assert_sound(&pool, &fs);
-        let kept = free - fs.stat_filesystem().free_blocks;
-        // Inode chunks too: nothing has asked for them.
-        assert!(kept <= 100, "seed {seed}: {kept} blocks are gone");
+        let what = format!("{ground:?}, seed {seed}");
+        grounds.assert_sound(&fs, &what);
+        let now = fs.stat_filesystem();
+        let kept = free.free_blocks - now.free_blocks;
+        assert!(kept <= 100, "{what}: {kept} blocks are gone");
+        assert_eq!(now.device_free_blocks, free.device_free_blocks, "{what}");
     }
+}
+
+#[test]
+fn everything_in_a_full_pool_is_cut_and_removed_in_any_order() {
+    everything_is_cut_and_removed(Ground::Plain);
+    everything_is_cut_and_removed(Ground::Summed);
+}
+
+#[test]
+fn everything_in_a_full_pool_is_cut_and_removed_though_pages_of_it_are_dirty() {
+    everything_is_cut_and_removed(Ground::Cached);
+    everything_is_cut_and_removed(Ground::CachedSummed);
+}
+
+#[test]
+fn everything_in_a_full_pool_with_a_full_device_is_cut_and_removed_in_any_order() {
+    everything_is_cut_and_removed(Ground::Tiered);
 }

@@ -12,14 +12,25 @@ pub(crate) enum Refused {
     Unchanged,
     /// Nobody sees a difference, but blocks may be another file's no more, or be allocated where holes were.
     SameBytes,
+    /// As `SameBytes`, and the flag that decides where its blocks are may have changed.
+    Moved,
     /// What it does step by step may be done in part.
     Partial,
+}
+
+/// Whether the pool may be too full for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Chance {
+    MayBeFull,
+    /// It gives blocks back: the reserve is for it.
+    Sure,
 }
 
 /// An operation that takes blocks. `number` is another one each time, from 0 on.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) refused: Refused,
+    pub(crate) chance: Chance,
     /// What it needs; done once in a pool.
     pub(crate) prepare: fn(&Filesystem),
     /// What it needs each time.
@@ -27,7 +38,7 @@ pub(crate) struct Kind {
     pub(crate) work: fn(&Filesystem, u64) -> udax::Result<()>,
 }
 
-fn existing(fs: &Filesystem, path: &str) -> udax::Result<File> {
+pub(crate) fn existing(fs: &Filesystem, path: &str) -> udax::Result<File> {
     fs.open_file(path, READ_WRITE, new_inode())
 }
 
@@ -41,14 +52,14 @@ fn long(directory: &str, number: u64) -> String {
 }
 
 /// `/f` with `count` extents of a block each, a hole behind each.
-fn scattered(fs: &Filesystem, path: &str, count: u64) {
+pub(crate) fn scattered(fs: &Filesystem, path: &str, count: u64) {
     let file = open(fs, path);
     for island in 0..count {
         file.write_at(&[7; 4096], island * 2 * BLOCK).unwrap();
     }
 }
 
-fn plain(fs: &Filesystem) {
+pub(crate) fn plain(fs: &Filesystem) {
     open(fs, "/f").append(&[1; 9 * 4096 + 100]).unwrap();
 }
 
@@ -66,10 +77,11 @@ fn share_again(fs: &Filesystem, _: u64) {
     shared(fs);
 }
 
-const fn kind(name: &'static str, work: fn(&Filesystem, u64) -> udax::Result<()>) -> Kind {
+pub(crate) const fn kind(name: &'static str, work: fn(&Filesystem, u64) -> udax::Result<()>) -> Kind {
     Kind {
         name,
         refused: Refused::Unchanged,
+        chance: Chance::MayBeFull,
         prepare: nothing,
         begin: nothing_each,
         work,
@@ -77,16 +89,23 @@ const fn kind(name: &'static str, work: fn(&Filesystem, u64) -> udax::Result<()>
 }
 
 impl Kind {
-    const fn after(self, prepare: fn(&Filesystem)) -> Self {
+    pub(crate) const fn after(self, prepare: fn(&Filesystem)) -> Self {
         Self { prepare, ..self }
     }
 
-    const fn each_time(self, begin: fn(&Filesystem, u64)) -> Self {
+    pub(crate) const fn each_time(self, begin: fn(&Filesystem, u64)) -> Self {
         Self { begin, ..self }
     }
 
-    const fn leaves(self, refused: Refused) -> Self {
+    pub(crate) const fn leaves(self, refused: Refused) -> Self {
         Self { refused, ..self }
+    }
+
+    const fn sure(self) -> Self {
+        Self {
+            chance: Chance::Sure,
+            ..self
+        }
     }
 }
 
@@ -285,18 +304,22 @@ const REMOVALS: [Kind; 5] = [
     })
     .after(|fs| {
         open(fs, "/f").append(&[1; 1 << 20]).unwrap();
-    }),
+    })
+    .sure(),
     kind("unlink", |fs, number| fs.unlink(format!("/{number}")))
-        .each_time(|fs, number| scattered(fs, &format!("/{number}"), 20)),
+        .each_time(|fs, number| scattered(fs, &format!("/{number}"), 20))
+        .sure(),
     kind("unlink what is open", |fs, number| {
         let path = format!("/{number}");
         let _file = existing(fs, &path)?;
         fs.unlink(&path)
     })
-    .each_time(|fs, number| scattered(fs, &format!("/{number}"), 20)),
+    .each_time(|fs, number| scattered(fs, &format!("/{number}"), 20))
+    .sure(),
     kind("long truncation", |fs, _| existing(fs, "/f")?.truncate(BLOCK))
         .each_time(|fs, _| scattered(fs, "/f", 600))
-        .leaves(Refused::Partial),
+        .leaves(Refused::Partial)
+        .sure(),
     kind("collapse", |fs, number| {
         existing(fs, "/f")?.allocate(AllocateMode::Collapse, (number % 7) * 2 * BLOCK, BLOCK)
     })

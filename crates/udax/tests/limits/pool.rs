@@ -28,14 +28,17 @@ impl TestPool {
     }
 
     fn make(bytes: u64, data_checksums: bool) -> Self {
-        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
-        let path = directory.path().join("test.pool");
-        let options = FormatOptions {
+        Self::formatted(&FormatOptions {
             size: Some(bytes),
             data_checksums,
             ..FormatOptions::default()
-        };
-        Filesystem::format(&path, &options).unwrap();
+        })
+    }
+
+    pub(crate) fn formatted(options: &FormatOptions) -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("test.pool");
+        Filesystem::format(&path, options).unwrap();
         Self { directory, path }
     }
 

@@ -1,18 +1,21 @@
 //! Each place where each kind of operation may find the pool full: it fails whole, keeps nothing, and goes on to work.
+//! On all [`Ground`]s: also where files are cached, have checksums, or are on a data device.
 //!
-//! At first a pool gets full by nature, with any number of blocks left. In a build with `--cfg udax_faults` the
-//! allocator also refuses each request in turn, once or for good (`udax_sync::refusal`).
+//! At first a pool gets full by nature, with any number of blocks left. What was written to the cache then is written
+//! back when others have taken all blocks. In a build with `--cfg udax_faults` the allocator, and the cache when it
+//! reserves blocks, also refuse each request in turn, once or for good (`udax_sync::refusal`).
 
 use std::collections::BTreeMap;
 
-use udax::{AllocateMode, Error, FileKind, Filesystem, OpenFlags, Stat};
+use nix::errno::Errno;
+use udax::{Dax, Error, FileKind, Filesystem, OpenFlags, Stat};
 
-use crate::kinds::{Kind, Refused, kinds};
-use crate::pool::{MIB, TestPool, content, entries, new_inode, open, remove_all};
+use crate::grounds::{Ground, Grounds, Scarce};
+use crate::kinds::{Chance, Kind, Refused};
+use crate::placed::kinds_on;
+use crate::pool::{MIB, content, entries, new_inode, remove_all};
 
 const POOL_BYTES: u64 = 16 * MIB;
-/// Blocks that only what frees space may take.
-const RESERVE: u64 = POOL_BYTES / 4096 / 64;
 /// Blocks that stay in use when all is removed.
 const KEPT_BLOCKS: u64 = 4;
 /// More than an operation ever asks for.
@@ -29,6 +32,9 @@ pub(crate) fn see(fs: &Filesystem, refused: Refused) -> Seen {
             // Holes that were filled, blocks that were copied, and that this was done.
             (stat.blocks, stat.change) = (0, 0);
             (stat.mtime, stat.ctime) = (stat.btime, stat.btime);
+            if refused == Refused::Moved {
+                stat.dax = Dax::Off;
+            }
         }
     }
     seen
@@ -47,7 +53,7 @@ fn see_below(fs: &Filesystem, path: &str, seen: &mut Seen) {
     };
     seen.insert(path.to_owned(), (stat, fs.list_xattrs(listed).unwrap(), bytes));
     if stat.kind == FileKind::Directory {
-        let others = |entry: &udax::DirEntry| entry.name != b"ballast";
+        let others = |entry: &udax::DirEntry| !entry.name.starts_with(b"ballast");
         for entry in entries(fs, listed).unwrap().into_iter().filter(others) {
             let name = format!("{path}/{}", String::from_utf8(entry.name).unwrap());
             see_below(fs, &name, seen);
@@ -55,34 +61,8 @@ fn see_below(fs: &Filesystem, path: &str, seen: &mut Seen) {
     }
 }
 
-/// The check finds nothing, and blocks that are free are there to be taken: none is held by an operation that failed.
-#[track_caller]
-fn assert_sound(pool: &TestPool, fs: &Filesystem, what: &str) {
-    // What cannot be met makes the pool give back what it keeps for appends and in quarantine.
-    let file = open(fs, "/too much");
-    let refused = file.allocate(AllocateMode::KeepSize, 0, POOL_BYTES);
-    assert!(
-        matches!(refused, Err(Error::NoSpace { .. })),
-        "{what}: {refused:?}"
-    );
-    drop(file);
-    fs.unlink("/too much").unwrap();
-    fs.sync().unwrap();
-    let told = fs.stat_filesystem();
-    let report = pool.check();
-    assert_eq!(
-        report.total_blocks - report.used_blocks,
-        told.free_blocks,
-        "{what}"
-    );
-    assert_eq!(report.inodes, told.inodes, "{what}");
-    assert_eq!(report.orphans, 0, "{what}");
-    let available = told.free_blocks.saturating_sub(RESERVE);
-    assert_eq!(told.available_blocks, available, "{what}: some are held");
-}
-
 fn is_full(error: &Error) -> bool {
-    matches!(error, Error::NoSpace { .. })
+    error.errno() == Errno::ENOSPC
 }
 
 /// What came of one attempt, and whether nothing is left to be refused.
@@ -91,9 +71,18 @@ struct Attempt {
     is_last: bool,
 }
 
+/// As [`see`]. Of what is dirty in the cache both the blocks that it has and those that it will have instead count.
+fn seen_on(grounds: &Grounds, fs: &Filesystem, kind: &Kind) -> Seen {
+    let mut seen = see(fs, kind.refused);
+    for (stat, _, _) in seen.values_mut().filter(|_| grounds.ground.is_cached()) {
+        stat.blocks = 0;
+    }
+    seen
+}
+
 /// Does the operation with refusal 1, 2, ... until nothing was left to be refused. What failed must not have happened.
 fn sweep(
-    (pool, fs): (&TestPool, &Filesystem),
+    (grounds, fs): (&Grounds, &Filesystem),
     kind: &Kind,
     number: &mut u64,
     mut attempt: impl FnMut(u64, u64) -> Attempt,
@@ -103,18 +92,19 @@ fn sweep(
         if !is_begun {
             (kind.begin)(fs, *number);
         }
-        let what = format!("{}, time {number}, refusal {turn}", kind.name);
-        let before = see(fs, kind.refused);
+        let ground = grounds.ground;
+        let what = format!("{ground:?}: {}, time {number}, refusal {turn}", kind.name);
+        let before = seen_on(grounds, fs, kind);
         let Attempt { result, is_last } = attempt(turn, *number);
         is_begun = result.is_err();
         match result {
             Ok(()) => *number += 1,
             Err(error) => {
                 assert!(is_full(&error) && !is_last, "{what}: {error}");
-                let after = see(fs, kind.refused);
+                let after = seen_on(grounds, fs, kind);
                 let is_unchanged = before == after || kind.refused == Refused::Partial;
                 assert!(is_unchanged, "{what}: {}", difference(&before, &after));
-                assert_sound(pool, fs, &what);
+                grounds.assert_sound(fs, &what);
             }
         }
         if is_last {
@@ -137,62 +127,131 @@ fn difference(before: &Seen, after: &Seen) -> String {
     pairs.collect::<Vec<_>>().join("\n")
 }
 
-fn assert_emptied(pool: &TestPool, fs: &Filesystem, free: u64, what: &str) {
-    remove_all(fs, "");
-    assert_sound(pool, fs, what);
-    let kept = free - fs.stat_filesystem().free_blocks;
-    assert!(kept <= KEPT_BLOCKS, "{what}: {kept} blocks are gone");
+/// The pool, what is free of it and of its device, and an open filesystem, prepared for `kind`.
+struct Prepared {
+    grounds: Grounds,
+    fs: Filesystem,
+    free: (u64, u64),
+    name: &'static str,
 }
 
-#[test]
-fn each_kind_of_operation_works_when_blocks_suffice() {
-    for kind in kinds() {
-        let pool = TestPool::new(POOL_BYTES);
-        let fs = pool.open();
-        let free = fs.stat_filesystem().free_blocks;
+fn free_of(fs: &Filesystem) -> (u64, u64) {
+    let told = fs.stat_filesystem();
+    (told.free_blocks, told.device_free_blocks)
+}
+
+impl Prepared {
+    fn new(ground: Ground, kind: &Kind) -> Self {
+        let grounds = Grounds::new(ground, POOL_BYTES);
+        let fs = grounds.open();
+        let free = free_of(&fs);
         (kind.prepare)(&fs);
+        Self {
+            grounds,
+            fs,
+            free,
+            name: kind.name,
+        }
+    }
+
+    /// What is there is so after a mount, too; and when all is removed, no block is lost.
+    fn end(self) {
+        let ground = self.grounds.ground;
+        let what = format!("{ground:?}: {}, at the end", self.name);
+        self.grounds.assert_sound(&self.fs, &what);
+        let before = see(&self.fs, Refused::SameBytes);
+        self.fs.close().unwrap();
+        let fs = self.grounds.open();
+        let after = see(&fs, Refused::SameBytes);
+        assert!(before == after, "{what}: {}", difference(&before, &after));
+        remove_all(&fs, "");
+        self.grounds.assert_sound(&fs, &what);
+        let now = free_of(&fs);
+        let kept = self.free.0 - now.0;
+        assert!(kept <= KEPT_BLOCKS, "{what}: {kept} blocks are gone");
+        assert_eq!(now.1, self.free.1, "{what}: blocks of the device are gone");
+    }
+}
+
+fn each_kind_works_when_blocks_suffice(ground: Ground) {
+    for kind in kinds_on(ground) {
+        let prepared = Prepared::new(ground, kind);
         for number in 0..40 {
-            (kind.begin)(&fs, number);
-            let result = (kind.work)(&fs, number);
-            result.unwrap_or_else(|error| panic!("{}, time {number}: {error}", kind.name));
+            (kind.begin)(&prepared.fs, number);
+            let result = (kind.work)(&prepared.fs, number);
+            result.unwrap_or_else(|error| panic!("{ground:?}: {}, time {number}: {error}", kind.name));
         }
-        assert_emptied(&pool, &fs, free, kind.name);
+        prepared.end();
     }
 }
 
-/// Leaves `available` blocks for ordinary requests.
-fn leave(fs: &Filesystem, available: u64) {
-    let ballast = open(fs, "/ballast");
-    ballast.truncate(0).unwrap();
-    fs.sync().unwrap();
-    let blocks = fs.stat_filesystem().available_blocks.saturating_sub(available);
-    if blocks > 0 {
-        ballast
-            .allocate(AllocateMode::KeepSize, 0, blocks * 4096)
-            .unwrap();
+/// Blocks of the whole pool.
+const PLENTY: u64 = u64::MAX;
+
+/// Does `kind` with 0, 1, 2, ... blocks left of what is scarce until it works, some times. What works is written back
+/// when there is none left at all.
+fn each_level_is_met(ground: Ground, scarce: Scarce, kind: &Kind) {
+    let prepared = Prepared::new(ground, kind);
+    let Prepared { grounds, fs, .. } = &prepared;
+    grounds.leave(fs, scarce, PLENTY);
+    let mut number = 0;
+    while number < 4 {
+        sweep((grounds, fs), kind, &mut number, |turn, number| {
+            grounds.leave(fs, scarce, turn - 1);
+            let result = (kind.work)(fs, number);
+            let what = format!(
+                "{ground:?}, {scarce:?}: {}, time {number}, level {turn}",
+                kind.name
+            );
+            if let (Chance::Sure, Err(error)) = (kind.chance, &result) {
+                panic!("{what}: {error}");
+            }
+            if ground.is_cached() {
+                grounds.take_all(fs);
+                fs.sync()
+                    .unwrap_or_else(|error| panic!("{what}: write-back: {error}"));
+            }
+            grounds.leave(fs, scarce, PLENTY);
+            let is_last = result.is_ok();
+            Attempt { result, is_last }
+        });
+    }
+    prepared.end();
+}
+
+fn each_kind_fails_whole_or_works_at_each_level(ground: Ground) {
+    for scarce in ground.scarcities() {
+        for kind in kinds_on(ground) {
+            each_level_is_met(ground, *scarce, kind);
+        }
     }
 }
 
-#[test]
-fn with_any_number_of_blocks_left_each_kind_fails_whole_or_works() {
-    for kind in kinds() {
-        let pool = TestPool::new(POOL_BYTES);
-        let fs = pool.open();
-        let free = fs.stat_filesystem().free_blocks;
-        (kind.prepare)(&fs);
-        leave(&fs, u64::MAX);
-        let mut number = 0;
-        while number < 4 {
-            sweep((&pool, &fs), kind, &mut number, |turn, number| {
-                leave(&fs, turn - 1);
-                let result = (kind.work)(&fs, number);
-                leave(&fs, u64::MAX);
-                let is_last = result.is_ok();
-                Attempt { result, is_last }
-            });
+/// The tests of one ground.
+macro_rules! on_ground {
+    ($($module:ident: $ground:expr;)*) => {$(
+        mod $module {
+            use super::*;
+
+            #[test]
+            fn each_kind_of_operation_works_when_blocks_suffice() {
+                each_kind_works_when_blocks_suffice($ground);
+            }
+
+            #[test]
+            fn with_any_number_of_blocks_left_each_kind_fails_whole_or_works() {
+                each_kind_fails_whole_or_works_at_each_level($ground);
+            }
         }
-        assert_emptied(&pool, &fs, free, kind.name);
-    }
+    )*};
+}
+
+on_ground! {
+    plain: Ground::Plain;
+    summed: Ground::Summed;
+    cached: Ground::Cached;
+    cached_and_summed: Ground::CachedSummed;
+    tiered: Ground::Tiered;
 }
 
 #[cfg(udax_faults)]
@@ -201,18 +260,16 @@ mod injected {
 
     use super::*;
 
-    fn each_request_is_refused(refusal: fn(u64) -> Refusal, times: u64) -> u64 {
+    fn each_request_is_refused(ground: Ground, refusal: fn(u64) -> Refusal, times: u64) -> u64 {
         let mut requests = 0;
-        for kind in kinds() {
-            let pool = TestPool::new(POOL_BYTES);
-            let fs = pool.open();
-            let free = fs.stat_filesystem().free_blocks;
-            (kind.prepare)(&fs);
+        for kind in kinds_on(ground) {
+            let prepared = Prepared::new(ground, kind);
+            let Prepared { grounds, fs, .. } = &prepared;
             let mut number = 0;
             while number < times {
-                sweep((&pool, &fs), kind, &mut number, |turn, number| {
+                sweep((grounds, fs), kind, &mut number, |turn, number| {
                     refusal::plan(refusal(turn)).unwrap();
-                    let result = (kind.work)(&fs, number);
+                    let result = (kind.work)(fs, number);
                     let asked = refusal::plan(Refusal::None).unwrap();
                     requests += u64::from(asked >= turn);
                     Attempt {
@@ -221,20 +278,37 @@ mod injected {
                     }
                 });
             }
-            assert_emptied(&pool, &fs, free, kind.name);
+            prepared.end();
         }
+        println!("{ground:?}: {requests} requests were refused");
         requests
     }
 
-    #[test]
-    fn from_each_request_on_each_kind_fails_whole() {
-        let requests = each_request_is_refused(Refusal::From, 12);
-        assert!(requests > 300, "only {requests} were refused");
+    macro_rules! on_ground {
+        ($($module:ident: $ground:expr;)*) => {$(
+            mod $module {
+                use super::*;
+
+                #[test]
+                fn from_each_request_on_each_kind_fails_whole() {
+                    let requests = each_request_is_refused($ground, Refusal::From, 12);
+                    assert!(requests > 300, "only {requests} were refused");
+                }
+
+                #[test]
+                fn each_request_alone_is_refused_and_tried_again_or_fails_whole() {
+                    let requests = each_request_is_refused($ground, Refusal::Only, 40);
+                    assert!(requests > 500, "only {requests} were refused");
+                }
+            }
+        )*};
     }
 
-    #[test]
-    fn each_request_alone_is_refused_and_tried_again_or_fails_whole() {
-        let requests = each_request_is_refused(Refusal::Only, 40);
-        assert!(requests > 500, "only {requests} were refused");
+    on_ground! {
+        plain: Ground::Plain;
+        summed: Ground::Summed;
+        cached: Ground::Cached;
+        cached_and_summed: Ground::CachedSummed;
+        tiered: Ground::Tiered;
     }
 }

@@ -15,7 +15,7 @@ use udax_check::{CheckOptions, Silent};
 use udax_disk::{Medium, MemoryMedium, Step, Watcher};
 use udax_pmem::{Event, Recorder, Region, RegionOptions};
 
-use crate::cached::bytes;
+use crate::cached::{bytes, scatter, take_all};
 use crate::pool::{MIB, check, content, open, report};
 
 /// What the device's first byte is in the pool's space of blocks.
@@ -350,6 +350,28 @@ fn a_full_device_is_told_at_the_write_and_metadata_goes_on() {
     drop((file, dax));
     fs.unlink("/f").unwrap();
     open(&fs, "/g").write_at(&vec![8; 3 << 20], 0).unwrap();
+    fs.close().unwrap();
+    check(&tiered.path());
+}
+
+#[test]
+fn blocks_of_the_pool_for_the_nodes_of_what_is_dirty_are_nobody_elses() {
+    // The reserve alone is not enough for so many.
+    let tiered = Tiered::new(24 * MIB, 160 * MIB);
+    let options = MountOptions {
+        cache_bytes: 512 * MIB,
+        dirty_bytes: 512 * MIB,
+        ..tiered.options()
+    };
+    let fs = Filesystem::open(&tiered.path(), &options).unwrap();
+    let (file, rival) = (open(&fs, "/f"), open(&fs, "/rival"));
+    rival.set_dax(Dax::On).unwrap();
+    let written = scatter(&file);
+    assert!(written > 30_000, "{written}");
+    take_all(&rival);
+    assert_eq!(fs.stat_filesystem().available_blocks, 0);
+    file.sync().unwrap();
+    drop((file, rival));
     fs.close().unwrap();
     check(&tiered.path());
 }

@@ -340,7 +340,7 @@ impl Arena {
         self.tally.killed += 1;
         check_report(&self.pool).context("before recovery")?;
         if self.random.random_range(0..CUT_RECOVERIES) == 0 {
-            self.cut_recoveries()?;
+            self.tally.cut_recoveries += cut_recoveries(&self.program, &self.pool, &mut self.random)?;
         }
         self.settle(&under_way, moment)
     }
@@ -369,18 +369,6 @@ impl Arena {
             lane.push(i32::try_from(word & 0xffff)?);
         }
         Ok(reports)
-    }
-
-    /// Kills processes while they open the pool; each leaves what the check must find sound.
-    fn cut_recoveries(&mut self) -> anyhow::Result<()> {
-        for _ in 0..self.random.random_range(1..=MAX_CUTS) {
-            let opener = Victim::start(&self.program, &["--recover", &self.pool.to_string_lossy()])?;
-            let turns = self.random.random_range(0..MAX_RECOVERY_TURNS);
-            let is_open = opener.kill_soon(turns)? > 1;
-            self.tally.cut_recoveries += usize::from(!is_open);
-            check_report(&self.pool).context("after a recovery that was killed")?;
-        }
-        Ok(())
     }
 
     fn settle(&mut self, under_way: &[Deed], moment: Moment) -> anyhow::Result<()> {
@@ -442,7 +430,20 @@ impl Arena {
     }
 }
 
-fn remove_below(filesystem: &Filesystem, path: &[u8]) -> anyhow::Result<()> {
+/// Kills processes while they open the pool, how many of them; each leaves what the check must find sound.
+pub(super) fn cut_recoveries(program: &Path, pool: &Path, random: &mut SmallRng) -> anyhow::Result<usize> {
+    let mut cut = 0;
+    for _ in 0..random.random_range(1..=MAX_CUTS) {
+        let opener = Victim::start(program, &["--recover", &pool.to_string_lossy()])?;
+        let turns = random.random_range(0..MAX_RECOVERY_TURNS);
+        let is_open = opener.kill_soon(turns)? > 1;
+        cut += usize::from(!is_open);
+        check_report(pool).context("after a recovery that was killed")?;
+    }
+    Ok(cut)
+}
+
+pub(super) fn remove_below(filesystem: &Filesystem, path: &[u8]) -> anyhow::Result<()> {
     use std::os::unix::ffi::OsStrExt;
 
     let as_path = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
