@@ -9,7 +9,7 @@ use udax_sync::fault::Fault;
 
 use crate::explore::Effort;
 use crate::run::{Campaign, Limits, Sequences, sequences};
-use crate::workload::Workload;
+use crate::workload::{Workload, task_list};
 
 /// Little of each moment, so that many moments are seen: what a fault breaks, it breaks often.
 const EFFORT: Effort = Effort::of_all_moments(16, 4, 4);
@@ -20,10 +20,14 @@ pub const VIOLATION: u8 = 3;
 /// After so many actions a pool grows.
 const GROW_EVERY: usize = 8;
 
+/// After so many actions comes one of several records.
+const TASK_EVERY: usize = 3;
+
 /// What is gone through to find a fault.
 pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     let grow = || Workload::Grow(vec![0, 1]);
     let mut workloads = vec![grow(), Workload::Lanes { records: 700 }];
+    let mut tasks = (0..task_list().len()).map(Workload::Many);
     let single = Sequences {
         length: 1,
         sample: None,
@@ -34,7 +38,16 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
         if index.is_multiple_of(GROW_EVERY) {
             workloads.extend([summed(grow()), grow()]);
         }
-        workloads.extend([cached(workload.clone()), summed(workload.clone()), workload]);
+        let on_device = tiered(workload.clone());
+        workloads.extend([
+            cached(workload.clone()),
+            summed(workload.clone()),
+            workload,
+            on_device,
+        ]);
+        if index.is_multiple_of(TASK_EVERY) {
+            workloads.extend(tasks.next());
+        }
     }
     for (seed, pair) in (seed..).zip(sequences(
         Sequences {
@@ -72,6 +85,16 @@ fn summed(workload: Workload) -> Workload {
 /// The same with files in the page cache.
 fn cached(workload: Workload) -> Workload {
     Workload::Cached(Box::new(workload))
+}
+
+/// The same with a data device.
+fn tiered(workload: Workload) -> Workload {
+    Workload::Tiered(Box::new(workload))
+}
+
+/// All faults that the crash tests find.
+pub fn faults() -> impl Iterator<Item = Fault> {
+    Fault::CRASH.iter().chain(Fault::DEVICE).copied()
 }
 
 /// Lets `program`, which is this package's, hunt for `fault`; what it printed first.

@@ -140,6 +140,12 @@ impl Pool {
         }
     }
 
+    /// The same, for data that is kept so.
+    #[must_use]
+    pub fn keeping(self, files: Files) -> Self {
+        Self { files, ..self }
+    }
+
     /// The open pool.
     ///
     /// # Panics
