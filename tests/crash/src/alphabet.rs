@@ -379,6 +379,14 @@ fn settled(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
         operations.extend([open_in(1, "A/f", BOTH), given(how, BLOCK), close(0), close(1)]);
         add(name, operations);
     }
+    let durably = FileOperation::WriteDurably {
+        offset: BLOCK,
+        data: data(4_089),
+    };
+    add("overwrite-dsync", with_file("B/p", [durably]));
+    let mut synced = overwritten(4_088);
+    synced.extend([file(0, FileOperation::Sync), close(0)]);
+    add("overwrite-fsync", synced);
     // The same bytes, which one file has durably.
     let mut dedupe = vec![open_in(1, "A/n", create), file(1, write(0, 4096))];
     dedupe.push(file(1, FileOperation::Sync));

@@ -7,6 +7,7 @@ use udax_check::CheckOptions;
 use udax_crash::{Cut, Domain, Medium, Pick};
 use udax_pmem::OwnedEvent;
 use udax_test_crash::explore::{Effort, Explorer, Place};
+use udax_test_crash::hunt::settled;
 use udax_test_crash::run::{Campaign, Limits, Sequences, Silent, sequences};
 use udax_test_crash::workload::{Workload, task_list};
 
@@ -60,16 +61,7 @@ fn workloads(seed: u64) -> Vec<Workload> {
         }
         workloads.extend([plain, summed(with_sums), cached(in_cache)]);
     }
-    // Each action that is about a data device.
-    let settled = [
-        "write-clone",
-        "write-dedupe",
-        "write-exchange",
-        "unlink-reuse",
-        "cut-reuse",
-    ];
-    let on_device = settled.map(|name| format!("tiered/ace/{name}").parse());
-    workloads.extend(on_device.into_iter().flatten());
+    workloads.extend(settled().into_iter().map(tiered));
     workloads.extend(tasks);
     workloads
 }
@@ -184,6 +176,11 @@ fn every_kind_of_workload_is_in_the_run() {
     assert!(
         kinds.contains("sums/full") && kinds.contains("sums/grow") && kinds.contains("cached/sums/random")
     );
+}
+
+#[test]
+fn each_action_that_matters_with_a_data_device_is_found_by_its_name() {
+    assert_eq!(settled().len(), 7);
 }
 
 #[test]
