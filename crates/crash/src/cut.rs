@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// One of the images that a power failure may leave.
 ///
-/// Printed as one word: `most`, `least`, `without-81`, `only-81`, `since-40`, `random-7`, `nth-3`, each with `@` and a
-/// number of stored words when the failure comes before later ones were stored.
+/// Printed as one word: `most`, `least`, `memory`, `device`, `without-81`, `only-81`, `since-40`, `random-7`, `nth-3`,
+/// each with `@` and a number of stored words when the failure comes before later ones were stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cut {
     /// Only words that were stored before this one count; `None`: all.
@@ -22,6 +22,10 @@ pub enum Pick {
     Least,
     /// All.
     Most,
+    /// All of the memory, and nothing of the data device.
+    Memory,
+    /// All of the data device, and nothing of the memory.
+    Device,
     /// All but what was stored to this unit.
     Without(u64),
     /// Nothing but what was stored to this unit.
@@ -46,6 +50,8 @@ impl fmt::Display for Cut {
         match self.pick {
             Pick::Least => write!(f, "least"),
             Pick::Most => write!(f, "most"),
+            Pick::Memory => write!(f, "memory"),
+            Pick::Device => write!(f, "device"),
             Pick::Without(unit) => write!(f, "without-{unit}"),
             Pick::Only(unit) => write!(f, "only-{unit}"),
             Pick::Since(word) => write!(f, "since-{word}"),
@@ -62,7 +68,8 @@ impl fmt::Display for Cut {
 /// No cut, and no domain, is printed so.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "'{word}' names no image: there are most, least, without-UNIT, only-UNIT, since-WORD, random-SEED, nth-N, each with @WORDS"
+    "'{word}' names no image: there are most, least, memory, device, without-UNIT, only-UNIT, since-WORD, random-SEED, \
+     nth-N, each with @WORDS"
 )]
 pub struct ParseCutError {
     word: String,
@@ -89,6 +96,8 @@ impl FromStr for Cut {
         let pick = match pick.split_once('-') {
             None if pick == "least" => Pick::Least,
             None if pick == "most" => Pick::Most,
+            None if pick == "memory" => Pick::Memory,
+            None if pick == "device" => Pick::Device,
             Some(("without", unit)) => Pick::Without(number(unit)?),
             Some(("only", unit)) => Pick::Only(number(unit)?),
             Some(("since", word)) => Pick::Since(number(word)?),
@@ -109,6 +118,8 @@ mod tests {
         let picks = [
             Pick::Least,
             Pick::Most,
+            Pick::Memory,
+            Pick::Device,
             Pick::Without(0),
             Pick::Only(u64::MAX),
             Pick::Since(5),

@@ -1,4 +1,4 @@
-//! A sparse copy of a region's bytes.
+//! A sparse copy of a region's bytes, and of its data device's.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -7,19 +7,26 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use udax_pmem::{LINE, Recorder, Region, RegionError, RegionOptions, TraceRecorder};
 
+use crate::Trace;
+
 /// Bytes that are kept, or not, together.
 pub const PAGE: u64 = 4096;
+
+/// Where the data device begins among the bytes of an image, as in a pool's space of blocks.
+pub const DEVICE: u64 = 1 << 52;
 
 const PAGE_BYTES: usize = 4096;
 const LINE_BYTES: usize = 64;
 
-/// The bytes of a region of which most are zero. Clones share what they do not change.
+/// The bytes of a region of which most are zero, and from [`DEVICE`] on those of a data device, if there is one. Clones
+/// share what they do not change.
 ///
 /// # Invariants
 /// `fingerprint` is the exclusive or of the hashes of all lines that are not zero.
 #[derive(Clone, Debug)]
 pub struct Image {
     len: u64,
+    device_len: u64,
     pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES]>>,
     fingerprint: u128,
 }
@@ -29,9 +36,22 @@ impl Image {
     pub fn zeros(len: u64) -> Self {
         Self {
             len,
+            device_len: 0,
             pages: BTreeMap::new(),
             fingerprint: 0,
         }
+    }
+
+    /// The same, with a data device of `len` bytes, which are zeros.
+    #[must_use]
+    pub fn with_device(self, len: u64) -> Self {
+        let device_len = len;
+        Self { device_len, ..self }
+    }
+
+    /// Bytes of the data device; 0 if there is none.
+    pub fn device_len(&self) -> u64 {
+        self.device_len
     }
 
     /// A copy of `region`.
@@ -52,7 +72,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Bytes.
+    /// Bytes of the region.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -88,8 +108,9 @@ impl Image {
         }
     }
 
-    /// Stores bytes; the image becomes longer when they reach beyond its end.
+    /// Stores bytes; the image becomes longer when they reach beyond its end, but for those of the device.
     pub fn write(&mut self, mut at: u64, mut bytes: &[u8]) {
+        let is_memory = at < DEVICE;
         while !bytes.is_empty() {
             let from = usize::try_from(at % LINE).unwrap_or(0);
             let count = bytes.len().min(LINE_BYTES - from);
@@ -98,7 +119,9 @@ impl Image {
             at += u64::try_from(count).unwrap_or(0);
             bytes = rest;
         }
-        self.len = self.len.max(at);
+        if is_memory {
+            self.len = self.len.max(at);
+        }
     }
 
     fn write_in_line(&mut self, at: u64, bytes: &[u8]) {
@@ -143,6 +166,19 @@ impl Image {
         Ok((region, trace))
     }
 
+    /// As [`Image::recorded`], with the data device: the trace is what has happened to both, and the device.
+    ///
+    /// # Errors
+    /// As [`Image::region`].
+    pub fn recorded_with_device(&self) -> Result<(Region, Arc<Trace>), RegionError> {
+        let trace = Arc::new(Trace::new(self.clone()));
+        let recorder: Arc<dyn Recorder> = trace.clone();
+        let region = self.region_with(Some(recorder))?;
+        // The image itself is where the trace begins.
+        drop(trace.take());
+        Ok((region, trace))
+    }
+
     /// As [`Image::region`]; a recorder sees the image being stored, too.
     ///
     /// # Errors
@@ -155,7 +191,7 @@ impl Image {
             ..RegionOptions::default()
         };
         let region = Region::anonymous_with(self.len, options)?;
-        for (number, page) in &self.pages {
+        for (number, page) in self.pages.range(..DEVICE / PAGE) {
             let at = number * PAGE;
             let len = usize::try_from(self.len - at).map_or(PAGE_BYTES, |rest| rest.min(PAGE_BYTES));
             region.store(at, &page[..len])?;
@@ -164,10 +200,10 @@ impl Image {
     }
 }
 
-/// By length and fingerprint.
+/// By lengths and fingerprint.
 impl PartialEq for Image {
     fn eq(&self, other: &Self) -> bool {
-        (self.len, self.fingerprint) == (other.len, other.fingerprint)
+        (self.len, self.device_len, self.fingerprint) == (other.len, other.device_len, other.fingerprint)
     }
 }
 

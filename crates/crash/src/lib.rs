@@ -7,6 +7,8 @@
 //! failure can be repeated.
 //!
 //! * [`Image`]: a sparse copy of a region's bytes, cheap to clone, with a fingerprint that tells distinct images apart.
+//! * [`Trace`]: a recorder that is the data device beside the memory too, so that what happens to both is one sequence
+//!   of [`Happened`]: then an image is of both, cut together.
 //! * [`Domain`]: which stores the machine saves when power fails, and in which units.
 //!
 //! The rules (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, "Memory Ordering"; SNIA NVM
@@ -14,9 +16,14 @@
 //! in which they were made, in aligned words of 8 bytes that are never torn; what a thread has flushed, or stored past
 //! the cache, is durable after that thread's next fence. An unflushed store may reach the medium at any time.
 //!
+//! A data device (NVM Express Base Specification, "Flush command" and "Atomic Operations"): each sector of 512 bytes is
+//! as it was written by some write since the last flush that has completed, or as before; independently of other
+//! sectors and of all fences.
+//!
 //! # Invariants
 //! 1. The images at one moment include those of each earlier moment since the last fence: a unit's older versions stay
-//!    possible until a fence. So it suffices to look just before each fence, and when a promise changes.
+//!    possible until a fence, or a flush of the device. So it suffices to look just before each of those, and when a
+//!    promise changes.
 //! 2. An image is made of the trace alone. The same trace and the same cut give the same bytes.
 //!
 //! No locks: who has a medium has it alone.
@@ -26,8 +33,10 @@ mod cut;
 mod domain;
 mod image;
 mod medium;
+mod trace;
 
 pub use cut::{Cut, ParseCutError, Pick};
 pub use domain::Domain;
-pub use image::{Image, PAGE};
+pub use image::{DEVICE, Image, PAGE};
 pub use medium::Medium;
+pub use trace::{DeviceEvent, Happened, Trace};

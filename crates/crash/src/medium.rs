@@ -2,32 +2,57 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax_pmem::{OwnedEvent, Traced};
 
-use crate::{Cut, Domain, Image, Pick};
+use crate::{Cut, DEVICE, DeviceEvent, Domain, Happened, Image, Pick};
 
 const WORD: usize = 8;
 
-/// An aligned word, or a part of one, that is stored.
-#[derive(Clone, Copy, Debug)]
+/// What a data device writes as a whole.
+const SECTOR: usize = 512;
+const SECTOR_BYTES: u64 = 512;
+
+/// Units from here on are sectors of the data device, those before are of the memory.
+const SECTORS: u64 = 1 << 56;
+
+/// What is stored, or written to the data device, in one piece.
+#[derive(Clone, Debug)]
 struct Word {
     /// Its place among all words that the trace stores.
     order: u64,
     /// In its unit.
     at: u16,
-    len: u8,
-    bytes: [u8; WORD],
+    bytes: Bytes,
     /// Stored past the cache.
     is_nontemporal: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    /// The first so many bytes: an aligned word, or a part of one.
+    Word([u8; WORD], u8),
+    /// A whole sector.
+    Sector(Arc<[u8; SECTOR]>),
+}
+
+impl Word {
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Word(bytes, len) => &bytes[..usize::from(*len)],
+            Bytes::Sector(bytes) => bytes.as_slice(),
+        }
+    }
 }
 
 /// A unit to which words were stored that may be lost. Version `n` has the first `n` of them.
 #[derive(Clone, Debug)]
 struct Open {
+    place: Place,
     /// As on the medium.
     durable: Vec<u8>,
     /// With all words.
@@ -37,13 +62,29 @@ struct Open {
     flushed: Vec<(ThreadId, usize)>,
 }
 
+/// What a unit is a part of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Memory,
+    Device,
+}
+
+impl Place {
+    fn of(unit: u64) -> Self {
+        match unit < SECTORS {
+            true => Self::Memory,
+            false => Self::Device,
+        }
+    }
+}
+
 impl Open {
     fn version(&self, count: usize) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         for word in &self.words[..count] {
             let at = usize::from(word.at);
-            let len = usize::from(word.len);
-            bytes[at..at + len].copy_from_slice(&word.bytes[..len]);
+            let stored = word.bytes();
+            bytes[at..at + stored.len()].copy_from_slice(stored);
         }
         bytes
     }
@@ -52,11 +93,11 @@ impl Open {
     fn versions(&self, domain: Domain, until: u64) -> (usize, usize) {
         let most = self.words.partition_point(|word| word.order < until);
         let least = match domain {
-            Domain::Eadr => {
+            Domain::Eadr if self.place == Place::Memory => {
                 let cached = self.words[..most].iter().rposition(|word| !word.is_nontemporal);
                 cached.map_or(0, |last| last + 1)
             }
-            Domain::Flush | Domain::Msync => 0,
+            Domain::Eadr | Domain::Flush | Domain::Msync => 0,
         };
         (least, most)
     }
@@ -72,8 +113,9 @@ pub struct Medium {
     stored: u64,
     /// Words stored before the last fence.
     fenced: u64,
-    /// Words stored before each store after it.
+    /// Words stored before each store after it, and before each write to the device since its last flush.
     stores: Vec<u64>,
+    writes: Vec<u64>,
 }
 
 impl Medium {
@@ -86,6 +128,7 @@ impl Medium {
             stored: 0,
             fenced: 0,
             stores: Vec::new(),
+            writes: Vec::new(),
         }
     }
 
@@ -97,6 +140,48 @@ impl Medium {
     /// The file or device grows to `len` bytes, durably, as `udax_pmem::Region::grow` says.
     pub fn grow(&mut self, len: u64) {
         self.durable.grow(len);
+    }
+
+    /// Where a unit begins in an image, and how long it is.
+    fn range(&self, unit: u64) -> (u64, u64) {
+        match Place::of(unit) {
+            Place::Memory => (unit * self.domain.unit(), self.domain.unit()),
+            Place::Device => (DEVICE + (unit - SECTORS) * SECTOR_BYTES, SECTOR_BYTES),
+        }
+    }
+
+    /// `event` happens, to the memory or to the data device.
+    pub fn happen(&mut self, event: &Happened) {
+        match event {
+            Happened::Memory(traced) => self.step(traced),
+            Happened::Device(DeviceEvent::Write { at, bytes }) => self.write_sectors(*at, bytes),
+            Happened::Device(DeviceEvent::Flush) => self.flush_device(),
+        }
+    }
+
+    /// Whole sectors; what is behind the last whole one is not written.
+    fn write_sectors(&mut self, at: u64, bytes: &[u8]) {
+        self.writes.push(self.stored);
+        for (number, sector) in (at / SECTOR_BYTES..).zip(bytes.as_chunks::<SECTOR>().0) {
+            let word = Word {
+                order: self.stored,
+                at: 0,
+                bytes: Bytes::Sector(Arc::new(*sector)),
+                is_nontemporal: true,
+            };
+            self.store_word(SECTORS + number, word);
+            self.stored += 1;
+        }
+    }
+
+    /// All that was written to the device is durable.
+    fn flush_device(&mut self) {
+        let sectors = self.open.split_off(&SECTORS);
+        for (number, open) in sectors {
+            let (at, _) = self.range(number);
+            self.durable.write(at, &open.newest);
+        }
+        self.writes.clear();
     }
 
     /// `traced` happens.
@@ -118,14 +203,14 @@ impl Medium {
         while !bytes.is_empty() {
             let len = (WORD - usize::try_from(at % 8).unwrap_or(0)).min(bytes.len());
             let (now, rest) = bytes.split_at(len);
-            let mut word = Word {
+            let mut padded = [0; WORD];
+            padded[..len].copy_from_slice(now);
+            let word = Word {
                 order: self.stored,
                 at: u16::try_from(at % unit_bytes).unwrap_or(0),
-                len: u8::try_from(len).unwrap_or(0),
-                bytes: [0; WORD],
+                bytes: Bytes::Word(padded, u8::try_from(len).unwrap_or(0)),
                 is_nontemporal,
             };
-            word.bytes[..len].copy_from_slice(now);
             self.store_word(at / unit_bytes, word);
             self.stored += 1;
             at += u64::try_from(len).unwrap_or(0);
@@ -137,8 +222,8 @@ impl Medium {
     fn store_word(&mut self, number: u64, word: Word) {
         // Not so where a cached store makes durable what was stored past the cache before.
         let may_matter = self.domain == Domain::Eadr && !word.is_nontemporal;
-        let (from, to) = (usize::from(word.at), usize::from(word.at) + usize::from(word.len));
-        let stored = &word.bytes[..usize::from(word.len)];
+        let stored = word.bytes();
+        let (from, to) = (usize::from(word.at), usize::from(word.at) + stored.len());
         if let Some(open) = self.open.get_mut(&number) {
             if may_matter || open.newest[from..to] != *stored {
                 open.newest[from..to].copy_from_slice(stored);
@@ -146,12 +231,14 @@ impl Medium {
             }
             return;
         }
-        let mut durable = vec![0; usize::try_from(self.domain.unit()).unwrap_or(0)];
-        self.durable.read(number * self.domain.unit(), &mut durable);
+        let (at, len) = self.range(number);
+        let mut durable = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.durable.read(at, &mut durable);
         if durable[from..to] != *stored {
             let mut newest = durable.clone();
             newest[from..to].copy_from_slice(stored);
             let open = Open {
+                place: Place::of(number),
                 durable,
                 newest,
                 words: vec![word],
@@ -176,6 +263,9 @@ impl Medium {
         let (domain, stored) = (self.domain, self.stored);
         let durable = &mut self.durable;
         self.open.retain(|number, open| {
+            if open.place == Place::Device {
+                return true;
+            }
             let flushed = open.flushed.iter().find(|(by, _)| *by == thread);
             let cached = open.versions(domain, stored).0;
             let reached = flushed.map_or(0, |(_, version)| *version).max(cached);
@@ -226,6 +316,8 @@ impl Medium {
             let version = match cut.pick {
                 Pick::Least => least,
                 Pick::Most => most,
+                Pick::Memory => [least, most][usize::from(open.place == Place::Memory)],
+                Pick::Device => [least, most][usize::from(open.place == Place::Device)],
                 Pick::Without(unit) => [most, least][usize::from(unit == *number)],
                 Pick::Only(unit) => [least, most][usize::from(unit == *number)],
                 Pick::Since(order) => [least, most][usize::from(open.words[0].order >= order)],
@@ -238,7 +330,7 @@ impl Medium {
                 }
             };
             if version > 0 {
-                image.write(number * self.domain.unit(), &open.version(version));
+                image.write(self.range(*number).0, &open.version(version));
             }
         }
         image
@@ -248,7 +340,8 @@ impl Medium {
     ///
     /// The extremes concern what was stored since the last fence: that later stores have reached the medium, and
     /// earlier ones have not; of each unit, that only it is lost or only it has reached the medium; and that the
-    /// failure came between two words.
+    /// failure came between two words. Of what was written to the data device since its last flush the same; and that
+    /// all of it is lost and nothing of the memory, or the reverse.
     pub fn cuts(&self, limit: usize, seed: u64) -> Vec<Cut> {
         if self.domain != Domain::Eadr
             && let Some(count) = self.image_count()
@@ -260,11 +353,18 @@ impl Medium {
         // As many of the extremes as of random ones, when there is not room for all of both.
         let room = (limit / 2).saturating_sub(2);
         let mut overtaken = self.overtaken();
-        let mut extremes = self.extremes();
+        let mut extremes = self.extremes(Place::Memory);
+        let mut on_device = self.extremes(Place::Device);
         thin(&mut overtaken, room.div_ceil(2), &mut random);
-        thin(&mut extremes, room - overtaken.len(), &mut random);
+        let room = room - overtaken.len();
+        thin(&mut on_device, room / 2, &mut random);
+        thin(&mut extremes, room - on_device.len(), &mut random);
         let mut cuts = vec![Cut::now(Pick::Least), Cut::now(Pick::Most)];
+        if self.open.range(SECTORS..).next().is_some() {
+            cuts.extend([Cut::now(Pick::Memory), Cut::now(Pick::Device)]);
+        }
         cuts.append(&mut overtaken);
+        cuts.append(&mut on_device);
         cuts.append(&mut extremes);
         while cuts.len() < limit {
             let until = match self.domain {
@@ -280,15 +380,17 @@ impl Medium {
 
     /// What a fence that is missing lets happen: of the stores since the last one, later have overtaken earlier ones.
     fn overtaken(&self) -> Vec<Cut> {
-        let later = self.stores.iter().skip(1);
-        later.map(|order| Cut::now(Pick::Since(*order))).collect()
+        let all: BTreeSet<u64> = self.stores.iter().chain(&self.writes).copied().collect();
+        let later = all.into_iter().skip(1);
+        later.map(|order| Cut::now(Pick::Since(order))).collect()
     }
 
-    fn extremes(&self) -> Vec<Cut> {
+    fn extremes(&self, place: Place) -> Vec<Cut> {
         let mut cuts = Vec::new();
         let mut orders = BTreeSet::new();
-        for (number, open) in &self.open {
-            let is_fresh = |word: &Word| word.order >= self.fenced;
+        for (number, open) in self.open.iter().filter(|(_, open)| open.place == place) {
+            // No fence is for the device: all that is open there was written since its last flush.
+            let is_fresh = |word: &Word| place == Place::Device || word.order >= self.fenced;
             if !open.words.last().is_some_and(is_fresh) {
                 continue;
             }

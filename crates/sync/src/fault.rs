@@ -55,6 +55,10 @@ faults! {
     DEVICE {
         /// New data is published without the flush that makes it durable on the data device.
         UnflushedDevice = "unflushed-device",
+        /// A sync does not flush the data device.
+        UnflushedDeviceSync = "unflushed-device-sync",
+        /// What was overwritten on the data device is not flushed before its blocks are given to another file.
+        UnflushedSettle = "unflushed-settle",
     }
     /// Those that the crash tests find.
     CRASH {
@@ -100,6 +104,8 @@ faults! {
         EarlySize = "early-size",
         /// A truncation frees blocks in one record, and sets the size in another.
         LateSize = "late-size",
+        /// A truncation that takes several records is not noted as an orphan.
+        LostCut = "lost-cut",
         /// The edges of a punched hole are zeroed in place before the record.
         EarlyPunch = "early-punch",
         /// An unlinked file that is open is not noted as an orphan.

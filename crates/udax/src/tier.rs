@@ -12,6 +12,7 @@ use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::{BlockNo, BlockRange, DEVICE_START, Place};
 use udax_pagecache::{CacheError, ErrSeq, ErrorCursor};
 use udax_sync::atomic::Ordering;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
 use crate::inode::Inode;
@@ -118,8 +119,8 @@ impl Pool {
     /// `Disk`: what was written may be lost, which every open file will be told.
     pub(crate) fn flush_disk(&self) -> Result<()> {
         match &self.disk {
-            Some(disk) => Ok(disk.flush()?),
-            None => Ok(()),
+            Some(disk) if !is_injected(Fault::UnflushedDeviceSync) => Ok(disk.flush()?),
+            _ => Ok(()),
         }
     }
 }

@@ -357,6 +357,52 @@ fn durability(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     both.push(Operation::Sync);
     both.extend(with_file("A/f", [write(0, 6004)]));
     add("write-both-sync", both);
+    settled(add);
+}
+
+/// What gives blocks to others that were just overwritten where they are, or were another file's.
+fn settled(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
+    let create = BOTH | OpenFlags::CREATE;
+    let file = |slot, what| Operation::File { slot, what };
+    let close = |slot| Operation::Close { slot };
+    let overwritten = |len| vec![open_in(0, "B/p", BOTH), file(0, write(BLOCK, len))];
+    let given = |how, len| Operation::Remap {
+        how,
+        from: 0,
+        offset: BLOCK,
+        to: 1,
+        to_offset: 0,
+        len,
+    };
+    for (name, how) in [("write-clone", Remap::Clone), ("write-exchange", Remap::Exchange)] {
+        let mut operations = overwritten(4090);
+        operations.extend([open_in(1, "A/f", BOTH), given(how, BLOCK), close(0), close(1)]);
+        add(name, operations);
+    }
+    let durably = FileOperation::WriteDurably {
+        offset: BLOCK,
+        data: data(4_089),
+    };
+    add("overwrite-dsync", with_file("B/p", [durably]));
+    let mut synced = overwritten(4_088);
+    synced.extend([file(0, FileOperation::Sync), close(0)]);
+    add("overwrite-fsync", synced);
+    // The same bytes, which one file has durably.
+    let mut dedupe = vec![open_in(1, "A/n", create), file(1, write(0, 4096))];
+    dedupe.push(file(1, FileOperation::Sync));
+    dedupe.extend(overwritten(4096));
+    dedupe.extend([given(Remap::Dedupe, BLOCK), close(0), close(1)]);
+    add("write-dedupe", dedupe);
+    let mut reuse = vec![unlink("B/p"), open_in(0, "A/n", create), file(0, write(0, 9_006))];
+    reuse.extend([file(0, FileOperation::Sync), close(0)]);
+    add("unlink-reuse", reuse);
+    let mut cut = with_file("B/p", [FileOperation::Truncate { size: 4_100 }]);
+    let data = data(9_007);
+    cut.extend(with_file(
+        "A/e",
+        [FileOperation::WriteDurably { offset: 0, data }],
+    ));
+    add("cut-reuse", cut);
 }
 
 fn sizes(add: &mut impl FnMut(&'static str, Vec<Operation>)) {

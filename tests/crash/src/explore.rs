@@ -5,8 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
-use udax_crash::{Cut, Domain, Image, Medium};
-use udax_pmem::{OwnedEvent, Traced};
+use udax_crash::{Cut, Domain, Happened, Image, Medium};
 
 use crate::judge::{Depth, Recovery, judge};
 use crate::promise::{Moment, Promise};
@@ -234,14 +233,14 @@ impl<'r> Explorer<'r> {
     fn fail_again(
         &mut self,
         image: &Image,
-        recovery: &[Traced],
+        recovery: &[Happened],
         first: (usize, Cut),
         moment: &Moment,
         promises: &[Promise],
     ) -> Result<(), Box<Violation>> {
         let mut medium = Medium::new(self.domain, image.clone());
         for (events, event) in recovery.iter().enumerate() {
-            if matches!(event.event, OwnedEvent::Fence) {
+            if event.is_barrier() {
                 let seed = self.seed ^ number(first.0 << 20) ^ number(events);
                 for cut in medium.cuts(self.effort.again, seed) {
                     let place = Place {
@@ -254,22 +253,21 @@ impl<'r> Explorer<'r> {
                     }
                 }
             }
-            medium.step(event);
+            medium.happen(event);
         }
         Ok(())
     }
 }
 
 impl Recording {
-    /// Whether images after `events` events are to be looked at: before a fence there are most of them, and when an
-    /// operation has returned its promise counts.
+    /// Whether images after `events` events are to be looked at: before a fence, or a flush of the data device, there
+    /// are most of them, and when an operation has returned its promise counts.
     fn is_moment(&self, events: usize) -> bool {
-        let is_fence = |traced: &Traced| matches!(traced.event, OwnedEvent::Fence);
         let is_return = || {
             let mut steps = self.lanes.iter().flat_map(|lane| &lane.steps);
             steps.any(|step| step.returned == events)
         };
-        self.events.get(events).is_none_or(is_fence) || is_return()
+        self.events.get(events).is_none_or(Happened::is_barrier) || is_return()
     }
 
     /// What happens after `events` events: a file grows before anything is stored in what is added.
@@ -282,7 +280,7 @@ impl Recording {
             }
         }
         if let Some(event) = self.events.get(events) {
-            medium.step(event);
+            medium.happen(event);
         }
     }
 
@@ -319,7 +317,7 @@ impl Recording {
         );
         let mut medium = Medium::new(domain, image);
         for event in &recovery[..events] {
-            medium.step(event);
+            medium.happen(event);
         }
         judge(&medium.image(&cut), &promises, Depth::Use).map_err(anyhow::Error::msg)?;
         Ok(())

@@ -9,7 +9,7 @@ use udax_sync::fault::Fault;
 
 use crate::explore::Effort;
 use crate::run::{Campaign, Limits, Sequences, sequences};
-use crate::workload::Workload;
+use crate::workload::{Workload, alphabet, task_list};
 
 /// Little of each moment, so that many moments are seen: what a fault breaks, it breaks often.
 const EFFORT: Effort = Effort::of_all_moments(16, 4, 4);
@@ -20,10 +20,18 @@ pub const VIOLATION: u8 = 3;
 /// After so many actions a pool grows.
 const GROW_EVERY: usize = 8;
 
+/// After so many actions comes one with a data device.
+const DEVICE_EVERY: usize = 2;
+
+/// After so many actions comes one of several records.
+const TASK_EVERY: usize = 3;
+
 /// What is gone through to find a fault.
 pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     let grow = || Workload::Grow(vec![0, 1]);
     let mut workloads = vec![grow(), Workload::Lanes { records: 700 }];
+    workloads.extend(settled().into_iter().map(tiered));
+    let mut tasks = (0..task_list().len()).map(Workload::Many);
     let single = Sequences {
         length: 1,
         sample: None,
@@ -34,7 +42,13 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
         if index.is_multiple_of(GROW_EVERY) {
             workloads.extend([summed(grow()), grow()]);
         }
+        if index.is_multiple_of(DEVICE_EVERY) {
+            workloads.push(tiered(workload.clone()));
+        }
         workloads.extend([cached(workload.clone()), summed(workload.clone()), workload]);
+        if index.is_multiple_of(TASK_EVERY) {
+            workloads.extend(tasks.next());
+        }
     }
     for (seed, pair) in (seed..).zip(sequences(
         Sequences {
@@ -72,6 +86,32 @@ fn summed(workload: Workload) -> Workload {
 /// The same with files in the page cache.
 fn cached(workload: Workload) -> Workload {
     Workload::Cached(Box::new(workload))
+}
+
+/// The same with a data device.
+fn tiered(workload: Workload) -> Workload {
+    Workload::Tiered(Box::new(workload))
+}
+
+/// What matters most with a data device: what was overwritten there is promised, or given to another file.
+pub fn settled() -> Vec<Workload> {
+    let names = [
+        "overwrite-fsync",
+        "overwrite-dsync",
+        "write-clone",
+        "write-dedupe",
+        "write-exchange",
+        "unlink-reuse",
+        "cut-reuse",
+    ];
+    let index = |name: &str| alphabet().iter().position(|action| action.name == name);
+    let found = names.iter().filter_map(|name| index(name));
+    found.map(|index| Workload::Actions(vec![index])).collect()
+}
+
+/// All faults that the crash tests find.
+pub fn faults() -> impl Iterator<Item = Fault> {
+    Fault::CRASH.iter().chain(Fault::DEVICE).copied()
 }
 
 /// Lets `program`, which is this package's, hunt for `fault`; what it printed first.

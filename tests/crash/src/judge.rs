@@ -1,18 +1,25 @@
 //! Whether an image is right: it checks, recovers, holds what was promised, goes on working, closes and checks.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use udax::{Filesystem, MountOptions, NewInode, OpenFlags, Owner};
-use udax_check::{CheckOptions, Silent};
-use udax_crash::{Cut, Domain, Image, Medium, Pick};
-use udax_pmem::{Region, Traced};
+use udax::{FileKind, Filesystem, MountOptions, NewInode, OpenFlags, Owner};
+use udax_check::{CheckOptions, Report, Silent};
+use udax_crash::{Cut, Domain, Happened, Image, Medium, Pick};
+use udax_pmem::Region;
 use udax_test_model::model::{Body, Model};
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Text};
 use udax_test_model::run::Summary;
 use udax_test_model::verify::verify;
 
-use crate::base::{State, session};
+use crate::base::{State, data_source, session};
 use crate::promise::{Candidate, Promise};
+
+/// Bytes by which files become longer, so that what lies behind their ends is seen: in the last block, and extents that
+/// a truncation of several records should have freed.
+const LONGER: u64 = (8 << 20) + 5000;
 
 /// How much is done with a recovered pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +31,7 @@ pub enum Depth {
 }
 
 /// What the recovery, and the closing right after it, stored.
-pub type Recovery = Vec<Traced>;
+pub type Recovery = Vec<Happened>;
 
 /// Judges `image`.
 ///
@@ -44,10 +51,13 @@ pub fn judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recove
 fn try_judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recovery, String> {
     let region = image.region().map_err(|error| error.to_string())?;
     check(&region).map_err(|problems| format!("the check before recovery: {problems}"))?;
-    let (region, trace) = image.recorded().map_err(|error| error.to_string())?;
+    let (region, trace) = image.recorded_with_device().map_err(|error| error.to_string())?;
     let options = MountOptions {
         // Comparing reads everything, and closing would make that durable.
         no_atime: true,
+        // What is written to a data device is written by the closing.
+        no_flusher: true,
+        data: data_source(image, &trace),
         ..MountOptions::default()
     };
     let filesystem =
@@ -65,20 +75,78 @@ fn try_judge(image: &Image, promises: &[Promise], depth: Depth) -> Result<Recove
     let mut recovery = trace.take();
     let mut medium = Medium::new(Domain::Flush, image.clone());
     for event in &recovery {
-        medium.step(event);
+        medium.happen(event);
     }
     recovery.truncate(kept);
     let closed = medium.image(&Cut::now(Pick::Least));
     let region = closed.region().map_err(|error| error.to_string())?;
-    check(&region).map_err(|problems| format!("the check after recovery: {problems}"))?;
+    let report = check(&region).map_err(|problems| format!("the check after recovery: {problems}"))?;
+    if report.orphans > 0 {
+        return Err(format!("{} orphans are left after the recovery", report.orphans));
+    }
+    if let (
+        [
+            Promise {
+                emptied: Some(least), ..
+            },
+        ],
+        Depth::Use,
+    ) = (promises, depth)
+    {
+        let left = emptied(&closed).map_err(|error| format!("when all is removed: {error}"))?;
+        if left > *least {
+            return Err(format!(
+                "{left} blocks are in use when all is removed, not {least}"
+            ));
+        }
+    }
     Ok(recovery)
+}
+
+/// Removes all that is in the pool with the bytes of `image`; how many blocks are in use then.
+///
+/// # Errors
+/// What hinders that; problems that the check finds.
+pub fn emptied(image: &Image) -> Result<u64, String> {
+    let (region, trace) = image.recorded_with_device().map_err(|error| error.to_string())?;
+    let options = MountOptions {
+        no_flusher: true,
+        data: data_source(image, &trace),
+        ..MountOptions::default()
+    };
+    let filesystem = Filesystem::open_region(region, &options).map_err(|error| error.to_string())?;
+    remove_all(&filesystem, Path::new("/")).map_err(|error| error.to_string())?;
+    filesystem.close().map_err(|error| error.to_string())?;
+    let mut medium = Medium::new(Domain::Flush, image.clone());
+    for event in trace.take() {
+        medium.happen(&event);
+    }
+    let closed = medium.image(&Cut::now(Pick::Least));
+    let region = closed.region().map_err(|error| error.to_string())?;
+    Ok(check(&region)?.used_blocks)
+}
+
+fn remove_all(filesystem: &Filesystem, directory: &Path) -> udax::Result<()> {
+    for entry in filesystem.read_dir(directory, 0, usize::MAX)? {
+        if [&b"."[..], b".."].contains(&entry.name.as_slice()) {
+            continue;
+        }
+        let path = directory.join(OsStr::from_bytes(&entry.name));
+        if entry.kind == FileKind::Directory {
+            remove_all(filesystem, &path)?;
+            filesystem.remove_dir(&path)?;
+        } else {
+            filesystem.unlink(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks a pool that nobody has open.
 ///
 /// # Errors
 /// The problems that are found.
-pub fn check(region: &Region) -> Result<(), String> {
+pub fn check(region: &Region) -> Result<Report, String> {
     let options = CheckOptions {
         threads: 1,
         data: true,
@@ -86,7 +154,7 @@ pub fn check(region: &Region) -> Result<(), String> {
     };
     let report = udax_check::check(region, &options, &Silent).map_err(|error| error.to_string())?;
     match report.problems.is_empty() {
-        true => Ok(()),
+        true => Ok(report),
         false => Err(format!("{:?}", report.problems)),
     }
 }
@@ -116,6 +184,11 @@ fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Re
         let (base, last) = candidate.versions;
         history.adopt(&mut session, base, last)?;
         // Those of writes become durable with their bytes, or before.
+        session.comparer.ignore_times();
+    }
+    if let Some((rule, after)) = &candidate.part {
+        rule.adopt(&mut session, &after.model)?;
+        // Each record has its own.
         session.comparer.ignore_times();
     }
     verify(
@@ -149,7 +222,7 @@ fn go_on(filesystem: &Filesystem, promise: &Promise, state: State) -> Result<(),
         if let Body::File(content) = &state.model.inode(id).body
             && content.size() < 1 << 40
         {
-            longer.push((path, content.size() + 5000));
+            longer.push((path, content.size() + LONGER));
         }
     }
     let new = NewInode {

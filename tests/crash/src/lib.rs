@@ -6,9 +6,11 @@
 //!
 //! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: sequences of
 //!   operations over a few files (after ACE: Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash
-//!   Testing", OSDI 2018), all of one, all or samples of two, samples of three; random ones, threads, special cases.
+//!   Testing", OSDI 2018), all of one, all or samples of two, samples of three; random ones, threads, special cases;
+//!   [`many`]: those that take several records.
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
-//! * [`promise`]: what may be there at a moment; [`cached`]: in files of the page cache. [`judge`]: whether it is.
+//! * [`promise`]: what may be there at a moment; [`cached`]: in files of the page cache; [`parts`]: of what takes
+//!   several records. [`judge`]: whether it is.
 //!   [`explore`]: goes through the images.
 //! * [`run`]: many workloads on all processors and all machines, with counts of each kind and progress. [`hunt`]: that
 //!   missing protections are found.
@@ -20,6 +22,8 @@ pub mod cached;
 pub mod explore;
 pub mod hunt;
 pub mod judge;
+pub mod many;
+pub mod parts;
 pub mod promise;
 pub mod record;
 pub mod run;

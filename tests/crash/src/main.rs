@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use udax_crash::Domain;
-use udax_pmem::{OwnedEvent, Traced};
+use udax_crash::{DeviceEvent, Domain, Happened};
+use udax_pmem::OwnedEvent;
 use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::fault::{self, Fault};
 use udax_test_crash::explore::{Effort, Place};
@@ -16,7 +16,7 @@ use udax_test_crash::hunt;
 use udax_test_crash::run::{
     Campaign, Failure, Finding, Limits, Outcome, Progress, Sequences, Silent, sequences,
 };
-use udax_test_crash::workload::{Workload, prepare};
+use udax_test_crash::workload::{Workload, prepare, task_list};
 
 /// Between two lines of progress where there is no terminal.
 const LINE_SECONDS: u64 = 60;
@@ -40,7 +40,7 @@ enum Task {
     /// Go through these workloads.
     Explore {
         /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`,
-        /// `load/THREADS/RECORDS`; before them `cached/` or `sums/`.
+        /// `load/THREADS/RECORDS`, `many/TASK`; before them `cached/`, `sums/` or `tiered/`.
         #[arg(required = true)]
         workloads: Vec<Workload>,
         #[command(flatten)]
@@ -104,15 +104,32 @@ struct Pairs {
     every: u64,
 }
 
+impl Task {
+    /// What it goes through, if that is known from the start.
+    fn workloads(&self) -> Vec<Workload> {
+        match self {
+            Self::Run(run) => all(run.how.seed),
+            Self::Pairs(pairs) => pairs.workloads(),
+            Self::Explore { workloads, .. } => workloads.clone(),
+            Self::Replay { workload, .. } => vec![workload.clone()],
+            Self::Faults { .. } | Self::Hunt { .. } => Vec::new(),
+        }
+    }
+}
+
 impl Pairs {
-    /// Goes through all of them on all machines.
-    fn run(&self) -> ExitCode {
+    fn workloads(&self) -> Vec<Workload> {
         let all = Sequences {
             length: 2,
             sample: None,
         };
+        sequences(all, self.seed)
+    }
+
+    /// Goes through all of them on all machines.
+    fn run(&self) -> ExitCode {
         let campaign = Campaign {
-            workloads: sequences(all, self.seed),
+            workloads: self.workloads(),
             domains: Domain::ALL.to_vec(),
             effort: Effort {
                 images: self.images,
@@ -200,6 +217,16 @@ fn all(seed: u64) -> Vec<Workload> {
     let cached = |workload| Workload::Cached(Box::new(workload));
     workloads.extend(of(1, None).into_iter().map(cached));
     workloads.extend(of(1, None).into_iter().map(cached).map(summed));
+    let tiered = |workload| Workload::Tiered(Box::new(workload));
+    workloads.extend(of(1, None).into_iter().map(tiered));
+    for task in (0..task_list().len()).map(Workload::Many) {
+        workloads.extend([
+            task.clone(),
+            summed(task.clone()),
+            cached(task.clone()),
+            tiered(task),
+        ]);
+    }
     workloads.push(Workload::Lanes { records: 700 });
     workloads.push(Workload::Load {
         threads: 2,
@@ -213,6 +240,9 @@ fn all(seed: u64) -> Vec<Workload> {
         }
         if index % 3 == 1 {
             workloads.push(cached(pair.clone()));
+        }
+        if index % 3 == 2 {
+            workloads.push(tiered(pair.clone()));
         }
         workloads.extend(triples.next());
         if index % 50 == 0
@@ -233,6 +263,8 @@ fn all(seed: u64) -> Vec<Workload> {
             };
             if index % 16 == 0 {
                 workloads.extend([cached(random.clone()), cached(threads.clone())]);
+            } else {
+                workloads.extend([tiered(random.clone()), tiered(threads.clone())]);
             }
             workloads.extend([random, threads]);
             workloads.push(Workload::Full {
@@ -328,7 +360,7 @@ fn rate(images: u64, time: Duration) -> u64 {
 fn main() -> anyhow::Result<ExitCode> {
     let Arguments { command, without } = Arguments::parse();
     if let Some(fault) = without {
-        switch_off(fault)?;
+        switch_off(fault, &command.workloads())?;
     }
     match command {
         Task::Run(run) => {
@@ -348,12 +380,13 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Task::Faults { faults, seconds } => hunt_all(&faults, Duration::from_secs(seconds)),
         Task::Hunt { fault, seconds, seed } => {
-            switch_off(fault)?;
             let limits = Limits {
                 images: u64::MAX,
                 time: Duration::from_secs(seconds),
             };
-            let outcome = hunt::campaign(seed, limits).run(&Silent);
+            let campaign = hunt::campaign(seed, limits);
+            switch_off(fault, &campaign.workloads)?;
+            let outcome = campaign.run(&Silent);
             Ok(report(&outcome))
         }
         Task::Replay {
@@ -365,33 +398,46 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 /// For the whole process, but not for what workloads begin with.
-fn switch_off(fault: Fault) -> anyhow::Result<()> {
-    prepare()?;
+fn switch_off(fault: Fault, workloads: &[Workload]) -> anyhow::Result<()> {
+    prepare(workloads)?;
     fault::inject(fault)?;
     // Panics are findings here, and told as such.
     std::panic::set_hook(Box::new(|_| {}));
     Ok(())
 }
 
-/// What is stored, flushed and fenced, numbered from `first` on.
-fn print_events(events: &[Traced], first: usize) {
-    for (number, traced) in (first..).zip(events) {
-        match &traced.event {
-            OwnedEvent::Store { at, bytes } => println!("  {number}: store {} bytes at {at}", bytes.len()),
-            OwnedEvent::NonTemporal { at, bytes } => {
-                println!("  {number}: store {} bytes at {at} past the cache", bytes.len());
+/// What is stored, flushed and fenced, and what the data device does, numbered from `first` on.
+fn print_events(events: &[Happened], first: usize) {
+    for (number, event) in (first..).zip(events) {
+        match event {
+            Happened::Memory(traced) => print_memory(number, &traced.event),
+            Happened::Device(DeviceEvent::Write { at, bytes }) => {
+                println!("  {number}: write {} bytes at {at} of the device", bytes.len());
             }
-            OwnedEvent::Flush { at, len } => println!("  {number}: flush {len} bytes at {at}"),
-            OwnedEvent::Fence => println!("  {number}: fence"),
+            Happened::Device(DeviceEvent::Flush) => println!("  {number}: flush the device"),
         }
+    }
+}
+
+fn print_memory(number: usize, event: &OwnedEvent) {
+    match event {
+        OwnedEvent::Store { at, bytes } => println!("  {number}: store {} bytes at {at}", bytes.len()),
+        OwnedEvent::NonTemporal { at, bytes } => {
+            println!("  {number}: store {} bytes at {at} past the cache", bytes.len());
+        }
+        OwnedEvent::Flush { at, len } => println!("  {number}: flush {len} bytes at {at}"),
+        OwnedEvent::Fence => println!("  {number}: fence"),
     }
 }
 
 fn hunt_all(faults: &[Fault], time: Duration) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe()?;
-    let faults = if faults.is_empty() { Fault::CRASH } else { faults };
+    let faults = match faults {
+        [] => hunt::faults().collect(),
+        some => some.to_vec(),
+    };
     let mut missed = 0;
-    for fault in faults {
+    for fault in &faults {
         let began = Instant::now();
         match hunt::hunt(&program, *fault, time) {
             Ok(found) => {

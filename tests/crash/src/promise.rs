@@ -7,7 +7,8 @@ use udax_test_model::operation::{FileOperation, Operation};
 
 use crate::base::State;
 use crate::cached::History;
-use crate::record::{Act, Lane, Recording};
+use crate::parts::Rule;
+use crate::record::{Act, Lane, Parts, Recording};
 
 /// What one thread's directory may hold.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Promise {
     pub candidates: Vec<Candidate>,
     /// Where files are in the page cache: what they have held.
     pub history: Option<History>,
+    /// Blocks in use when all has been removed, where that is known: what is more has leaked.
+    pub emptied: Option<u64>,
 }
 
 /// A state that is legal.
@@ -25,6 +28,8 @@ pub struct Promise {
 pub struct Candidate {
     /// What must be there.
     pub state: Arc<State>,
+    /// Where a first part may be as in this one.
+    pub part: Option<(Rule, Arc<State>)>,
     /// Where bytes may already be as in this one, word by word.
     pub torn: Option<Arc<State>>,
     /// What it is, for messages.
@@ -74,6 +79,7 @@ impl Lane {
         match self.steps.get(returned).filter(|_| has_begun) {
             None => candidates.push(Candidate {
                 state: Arc::clone(before),
+                part: None,
                 torn: None,
                 what: format!("after {returned} operations"),
                 versions: (returned, returned),
@@ -81,25 +87,38 @@ impl Lane {
             Some(step) => {
                 let act = &step.act;
                 let is_torn = !has_cache && stores_in_place(act, recording.checksums);
-                let last = returned + usize::from(stores_in_place(act, Checksums::Off));
+                let rule = rule_of(act, recording);
+                let is_partly = rule.is_some() || stores_in_place(act, Checksums::Off);
+                let last = returned + usize::from(is_partly);
                 candidates.push(Candidate {
                     state: Arc::clone(before),
+                    part: None,
                     torn: is_torn.then(|| Arc::clone(&step.after)),
                     what: format!("before {act:?}"),
                     versions: (returned, last),
                 });
                 candidates.push(Candidate {
                     state: Arc::clone(&step.after),
+                    part: None,
                     torn: None,
                     what: format!("after {act:?}"),
                     versions: (returned + 1, returned + 1),
                 });
+                // Of cached files any word may be there.
+                candidates.extend(rule.filter(|_| !has_cache).map(|rule| Candidate {
+                    state: Arc::clone(before),
+                    part: Some((rule, Arc::clone(&step.after))),
+                    torn: None,
+                    what: format!("a first part of {act:?}"),
+                    versions: (returned, returned),
+                }));
             }
         }
         Promise {
             directory: self.directory.clone(),
             candidates,
             history: has_cache.then(|| self.history(returned + usize::from(has_begun))),
+            emptied: recording.emptied,
         }
     }
 
@@ -113,6 +132,16 @@ impl Lane {
                 .collect(),
             kept: steps.iter().map(|step| step.kept.clone()).collect(),
         }
+    }
+}
+
+/// How a part of the operation may be there, where it may.
+fn rule_of(act: &Act, recording: &Recording) -> Option<Rule> {
+    match act {
+        Act::Operation(operation) if recording.parts == Parts::Records => {
+            Rule::of(operation, recording.checksums == Checksums::On)
+        }
+        _ => None,
     }
 }
 

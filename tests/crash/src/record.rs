@@ -5,14 +5,13 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use udax::{Checksums, DaxMode, Filesystem, MountOptions};
-use udax_crash::Image;
-use udax_pmem::{TraceRecorder, Traced};
+use udax_crash::{Happened, Image, Trace};
 use udax_test_model::generate::{Generator, Profile};
 use udax_test_model::model::Model;
 use udax_test_model::operation::Operation;
 use udax_test_model::run::Summary;
 
-use crate::base::{Base, State, session};
+use crate::base::{Base, State, data_source, session};
 use crate::cached::{Kept, kept};
 
 /// Bytes of the page cache that may be dirty.
@@ -82,7 +81,7 @@ pub struct Recording {
     /// The medium before the trace.
     pub base: Image,
     /// All events, from the opening of the pool on.
-    pub events: Vec<Traced>,
+    pub events: Vec<Happened>,
     /// What each thread did.
     pub lanes: Vec<Lane>,
     /// Of so many moments one is looked at.
@@ -91,6 +90,19 @@ pub struct Recording {
     pub checksums: Checksums,
     /// How files are reached.
     pub dax: DaxMode,
+    /// Whether operations may be of so many records that a part of one is seen.
+    pub parts: Parts,
+    /// Blocks in use when all has been removed, where that is known.
+    pub emptied: Option<u64>,
+}
+
+/// Whether a power failure may leave a part of an operation that is no overwrite.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parts {
+    /// No: each is one record.
+    None,
+    /// What takes several records may be there in part, as far as docs/crash-consistency.md says.
+    Records,
 }
 
 impl Recording {
@@ -99,7 +111,7 @@ impl Recording {
     /// # Errors
     /// When an operation gives something else than the model says, or the pool cannot be opened or closed.
     pub fn of(base: &Base, parts: &[Part], dax: DaxMode) -> anyhow::Result<Self> {
-        let (region, trace) = base.image.recorded()?;
+        let (region, trace) = base.image.recorded_with_device()?;
         let options = MountOptions {
             // Whether a read stamps depends on the clock: alone, a workload stores the same each time without.
             no_atime: parts.len() == 1,
@@ -108,6 +120,7 @@ impl Recording {
             no_flusher: parts.len() == 1,
             cache_bytes: 1 << 20,
             dirty_bytes: DIRTY_BYTES,
+            data: data_source(&base.image, &trace),
             ..MountOptions::default()
         };
         let filesystem = Filesystem::open_region(region, &options)?;
@@ -134,11 +147,13 @@ impl Recording {
             stride: 1,
             checksums: Checksums::Off,
             dax,
+            parts: Parts::None,
+            emptied: None,
         })
     }
 }
 
-fn lane(filesystem: &Filesystem, trace: &TraceRecorder, part: &Part, base: &Base) -> anyhow::Result<Lane> {
+fn lane(filesystem: &Filesystem, trace: &Trace, part: &Part, base: &Base) -> anyhow::Result<Lane> {
     let state = match part.directory.is_empty() {
         true => base.state.clone(),
         false => base.empty_directory(),

@@ -1,16 +1,20 @@
 //! Workloads by name: a name makes the same workload each time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
 use udax::{AllocateMode, Checksums, DaxMode, NewInode, OpenFlags, Owner, XattrMode};
+use udax_sync::{Mutex, Rank};
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Text};
 
 use crate::alphabet::{Action, actions, tree};
 use crate::base::Base;
-use crate::record::{Act, Part, Recording, Script};
+use crate::judge::emptied;
+use crate::many::{Task, tasks};
+use crate::record::{Act, Part, Parts, Recording, Script};
 
 /// The smallest pool, so that an image is quickly made.
 const SMALL: u64 = 16 << 20;
@@ -24,6 +28,12 @@ const LARGE_RECORD: usize = 1_900;
 const LANES_STRIDE: usize = 23;
 /// Room for what random operations write.
 const ROOMY: u64 = 64 << 20;
+/// So small a data device that blocks which are freed are soon used again.
+const SMALL_DEVICE: u64 = 1 << 20;
+/// The same, where files have many blocks.
+const LARGER_DEVICE: u64 = 8 << 20;
+/// Of a data device, so that the filling leaves some dozens of blocks.
+const FILLED_DEVICE: u64 = FILLING + 48 * 4096;
 
 /// What is run. Printed as one word and read back.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -69,10 +79,80 @@ pub enum Workload {
     },
     /// These actions, on a pool that grows before the last of them: `grow/create,append`.
     Grow(Vec<usize>),
+    /// This task of [`crate::many`], on a pool of its own: `many/clone`.
+    Many(usize),
     /// This one, on a pool whose files have checksums of data: `sums/ace/append`.
     Summed(Box<Self>),
     /// This one, on files in the page cache: `cached/ace/append,fsync`.
     Cached(Box<Self>),
+    /// This one, on a pool with a data device: `tiered/ace/append,fsync`.
+    Tiered(Box<Self>),
+}
+
+/// How the files of a pool are kept.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    checksums: Checksums,
+    dax: DaxMode,
+    place: Place,
+}
+
+/// Where the data of cached files is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Pool,
+    Device,
+}
+
+/// What tasks are done to, by the task, whether there are checksums of data, and where data is; and blocks in use.
+type Setups = BTreeMap<(usize, bool, Place), (Base, u64)>;
+
+impl Setting {
+    /// A pool of `bytes`, whose data device has `device_bytes` if there is one.
+    fn empty(self, bytes: u64, device_bytes: u64) -> anyhow::Result<Base> {
+        match self.place {
+            Place::Pool => Base::empty(bytes, self.checksums),
+            Place::Device => Base::tiered(bytes, device_bytes),
+        }
+    }
+
+    fn small_tree(self) -> anyhow::Result<&'static Base> {
+        static PLAIN: OnceLock<Result<Base, String>> = OnceLock::new();
+        static SUMMED: OnceLock<Result<Base, String>> = OnceLock::new();
+        static TIERED: OnceLock<Result<Base, String>> = OnceLock::new();
+        let tree_of = match (self.place, self.checksums) {
+            (Place::Pool, Checksums::Off) => &PLAIN,
+            (Place::Pool, Checksums::On) => &SUMMED,
+            (Place::Device, _) => &TIERED,
+        };
+        let made = tree_of.get_or_init(|| {
+            let made = self.empty(SMALL, SMALL_DEVICE);
+            let made = made.and_then(|base| base.after(&tree()));
+            made.map_err(|error| format!("{error:#}"))
+        });
+        made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// What a task is done to, and how many blocks are in use there when all is removed. Made once.
+    fn setup(self, index: usize) -> anyhow::Result<(Base, u64)> {
+        static MADE: OnceLock<Mutex<Setups>> = OnceLock::new();
+        let made = MADE.get_or_init(|| Mutex::new(Rank::Leaf, BTreeMap::new()));
+        let key = (index, self.checksums == Checksums::On, self.place);
+        if let Some(found) = made.lock().get(&key) {
+            return Ok(found.clone());
+        }
+        let setup = &task_list()[index].setup;
+        let base = self.empty(SMALL, LARGER_DEVICE)?.after(setup)?;
+        let used = emptied(&base.image).map_err(anyhow::Error::msg)?;
+        made.lock().insert(key, (base.clone(), used));
+        Ok((base, used))
+    }
+}
+
+/// The tasks, made once.
+pub fn task_list() -> &'static [Task] {
+    static TASKS: OnceLock<Vec<Task>> = OnceLock::new();
+    TASKS.get_or_init(tasks)
 }
 
 /// The alphabet, made once.
@@ -87,45 +167,69 @@ impl Workload {
     /// # Errors
     /// When an operation gives something else than the model says.
     pub fn record(&self) -> anyhow::Result<Recording> {
-        self.record_with(Checksums::Off, DaxMode::Always)
+        self.record_in(Setting {
+            checksums: Checksums::Off,
+            dax: DaxMode::Always,
+            place: Place::Pool,
+        })
     }
 
-    fn record_with(&self, checksums: Checksums, dax: DaxMode) -> anyhow::Result<Recording> {
+    fn record_in(&self, setting: Setting) -> anyhow::Result<Recording> {
         match self {
             Self::Summed(inner) => {
-                let mut recording = inner.record_with(Checksums::On, dax)?;
-                recording.checksums = Checksums::On;
+                let checksums = Checksums::On;
+                let mut recording = inner.record_in(Setting { checksums, ..setting })?;
+                recording.checksums = checksums;
                 Ok(recording)
             }
             // No file of the bases has the flag.
-            Self::Cached(inner) => inner.record_with(checksums, DaxMode::Inode),
-            Self::Actions(actions) => Recording::of(
-                small_tree(checksums)?,
-                &[part("", Script::Fixed(acts(actions)))],
-                dax,
-            ),
+            Self::Cached(inner) => inner.record_in(Setting {
+                dax: DaxMode::Inode,
+                ..setting
+            }),
+            Self::Tiered(inner) => inner.record_in(Setting {
+                dax: DaxMode::Inode,
+                place: Place::Device,
+                ..setting
+            }),
+            Self::Actions(actions) => alone(setting.small_tree()?, acts(actions), setting),
             Self::Grow(actions) => {
                 let (last, first) = actions.split_last().context("no actions")?;
                 let mut script = acts(first);
                 script.push(Act::Grow(SMALL + GROWTH));
                 script.extend(acts(&[*last]));
-                Recording::of(small_tree(checksums)?, &[part("", Script::Fixed(script))], dax)
+                alone(setting.small_tree()?, script, setting)
             }
-            Self::Full { seed, operations } => {
-                let (seed, count) = (*seed, *operations);
-                let base = Base::empty(SMALL, checksums)?.after(&filling())?;
-                Recording::of(&base, &[part("", Script::Random { seed, count })], dax)
+            Self::Many(index) => {
+                let (base, emptied) = setting.setup(*index)?;
+                let operations = task_list()[*index].operations.iter();
+                let mut recording = alone(&base, operations.cloned().map(Act::Operation).collect(), setting)?;
+                recording.parts = Parts::Records;
+                recording.emptied = Some(emptied);
+                Ok(recording)
             }
             Self::Lanes { records } => {
-                let tree = small_tree(checksums)?;
-                let mut recording = Recording::of(tree, &[part("", large_records(*records))], dax)?;
+                let part = part("", large_records(*records));
+                let mut recording = Recording::of(setting.small_tree()?, &[part], setting.dax)?;
                 recording.stride = LANES_STRIDE;
                 Ok(recording)
             }
+            _ => self.record_by_seed(setting),
+        }
+    }
+
+    /// What is done by a seed, or in threads.
+    fn record_by_seed(&self, setting: Setting) -> anyhow::Result<Recording> {
+        match self {
+            Self::Full { seed, operations } => {
+                let (seed, count) = (*seed, *operations);
+                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling())?;
+                Recording::of(&base, &[part("", Script::Random { seed, count })], setting.dax)
+            }
             Self::Random { seed, operations } => {
                 let (seed, count) = (*seed, *operations);
-                let base = Base::empty(ROOMY, checksums)?;
-                Recording::of(&base, &[part("", Script::Random { seed, count })], dax)
+                let base = setting.empty(ROOMY, ROOMY)?;
+                Recording::of(&base, &[part("", Script::Random { seed, count })], setting.dax)
             }
             Self::Threads {
                 seed,
@@ -138,23 +242,54 @@ impl Workload {
                     count,
                 };
                 let scripts = (0..*threads).map(script).collect();
-                side_by_side(Base::empty(ROOMY, checksums)?, scripts, dax)
+                side_by_side(setting.empty(ROOMY, ROOMY)?, scripts, setting.dax)
             }
             Self::Load { threads, records } => {
                 let mut scripts: Vec<Script> = (0..*threads).map(|_| own_records(*records)).collect();
                 let syncs = (0..*records).map(|_| Act::Operation(Operation::Sync));
                 scripts.push(Script::Fixed(syncs.collect()));
-                let mut recording = side_by_side(Base::empty(SMALL, checksums)?, scripts, dax)?;
+                let base = setting.empty(SMALL, SMALL_DEVICE)?;
+                let mut recording = side_by_side(base, scripts, setting.dax)?;
                 recording.stride = LANES_STRIDE;
                 Ok(recording)
             }
+            _ => bail!("{self} has no seed"),
+        }
+    }
+
+    /// Makes what it begins with, so that a fault that is injected afterwards has no part in it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare(&self) -> anyhow::Result<()> {
+        self.prepare_in(Setting {
+            checksums: Checksums::Off,
+            dax: DaxMode::Always,
+            place: Place::Pool,
+        })
+    }
+
+    fn prepare_in(&self, setting: Setting) -> anyhow::Result<()> {
+        match self {
+            Self::Summed(inner) => inner.prepare_in(Setting {
+                checksums: Checksums::On,
+                ..setting
+            }),
+            Self::Cached(inner) => inner.prepare_in(setting),
+            Self::Tiered(inner) => inner.prepare_in(Setting {
+                place: Place::Device,
+                ..setting
+            }),
+            Self::Many(index) => setting.setup(*index).map(drop),
+            Self::Actions(_) | Self::Grow(_) | Self::Lanes { .. } => setting.small_tree().map(drop),
+            _ => Ok(()),
         }
     }
 
     /// Whether it does the same stores each time: then a failure can be repeated exactly.
     pub fn is_deterministic(&self) -> bool {
         match self {
-            Self::Summed(inner) | Self::Cached(inner) => inner.is_deterministic(),
+            Self::Summed(inner) | Self::Cached(inner) | Self::Tiered(inner) => inner.is_deterministic(),
             Self::Threads { .. } | Self::Load { .. } => false,
             _ => true,
         }
@@ -174,10 +309,17 @@ impl Workload {
             Self::Lanes { .. } => "lanes".to_owned(),
             Self::Load { .. } => "load".to_owned(),
             Self::Grow(_) => "grow".to_owned(),
+            Self::Many(_) => "many".to_owned(),
             Self::Summed(inner) => format!("sums/{}", inner.kind()),
             Self::Cached(inner) => format!("cached/{}", inner.kind()),
+            Self::Tiered(inner) => format!("tiered/{}", inner.kind()),
         }
     }
+}
+
+/// These, one after the other.
+fn alone(base: &Base, acts: Vec<Act>, setting: Setting) -> anyhow::Result<Recording> {
+    Recording::of(base, &[part("", Script::Fixed(acts))], setting.dax)
 }
 
 fn acts(actions: &[usize]) -> Vec<Act> {
@@ -271,28 +413,12 @@ fn part(directory: &str, script: Script) -> Part {
     }
 }
 
-/// Makes what workloads begin with, so that a fault that is injected afterwards has no part in it.
+/// Makes what workloads begin with, once, so that a fault that is injected afterwards has no part in it.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn prepare() -> anyhow::Result<()> {
-    small_tree(Checksums::Off)?;
-    small_tree(Checksums::On)?;
-    Ok(())
-}
-
-fn small_tree(checksums: Checksums) -> anyhow::Result<&'static Base> {
-    static PLAIN: OnceLock<Result<Base, String>> = OnceLock::new();
-    static SUMMED: OnceLock<Result<Base, String>> = OnceLock::new();
-    let tree_of = match checksums {
-        Checksums::Off => &PLAIN,
-        Checksums::On => &SUMMED,
-    };
-    let made = tree_of.get_or_init(|| {
-        let made = Base::empty(SMALL, checksums).and_then(|base| base.after(&tree()));
-        made.map_err(|error| format!("{error:#}"))
-    });
-    made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+pub fn prepare(workloads: &[Workload]) -> anyhow::Result<()> {
+    workloads.iter().try_for_each(Workload::prepare)
 }
 
 impl fmt::Display for Workload {
@@ -309,8 +435,10 @@ impl fmt::Display for Workload {
             Self::Lanes { records } => write!(f, "lanes/{records}"),
             Self::Load { threads, records } => write!(f, "load/{threads}/{records}"),
             Self::Grow(actions) => write!(f, "grow/{}", names(actions)),
+            Self::Many(index) => write!(f, "many/{}", task_list()[*index].name),
             Self::Summed(inner) => write!(f, "sums/{inner}"),
             Self::Cached(inner) => write!(f, "cached/{inner}"),
+            Self::Tiered(inner) => write!(f, "tiered/{inner}"),
         }
     }
 }
@@ -343,54 +471,65 @@ impl FromStr for Workload {
             };
             rest.split(',').map(index).collect()
         };
+        let numbered = || numbered(kind, name, &numbers()?);
+        let within = |outer: &[&str]| -> anyhow::Result<Box<Self>> {
+            let twice = outer
+                .iter()
+                .find(|kind| rest.split('/').any(|part| part == **kind));
+            ensure!(
+                twice.is_none(),
+                "'{name}' is {kind}/ of {}/",
+                twice.unwrap_or(&"")
+            );
+            Ok(Box::new(rest.parse()?))
+        };
         match kind {
             "ace" => Ok(Self::Actions(actions()?)),
             "grow" => Ok(Self::Grow(actions()?)),
-            "sums" if !rest.contains("sums/") => Ok(Self::Summed(Box::new(rest.parse()?))),
-            "cached" if !rest.contains("cached/") => Ok(Self::Cached(Box::new(rest.parse()?))),
-            "full" => {
-                let [seed, operations] = numbers()?[..] else {
-                    bail!("'{name}' is not full/SEED/OPERATIONS");
-                };
-                let operations = usize::try_from(operations)?;
-                Ok(Self::Full { seed, operations })
+            "many" => {
+                let found = task_list().iter().position(|task| task.name == rest);
+                Ok(Self::Many(
+                    found.with_context(|| format!("no task is called '{rest}'"))?,
+                ))
             }
-            "lanes" => {
-                let [records] = numbers()?[..] else {
-                    bail!("'{name}' is not lanes/RECORDS");
-                };
-                Ok(Self::Lanes { records })
-            }
-            "load" => {
-                let [threads, records] = numbers()?[..] else {
-                    bail!("'{name}' is not load/THREADS/RECORDS");
-                };
-                ensure!((1..=64).contains(&threads), "there are 1 to 64 threads");
-                Ok(Self::Load { threads, records })
-            }
-            "random" => {
-                let [seed, operations] = numbers()?[..] else {
-                    bail!("'{name}' is not random/SEED/OPERATIONS");
-                };
-                let operations = usize::try_from(operations)?;
-                Ok(Self::Random { seed, operations })
-            }
-            "threads" => {
-                let [seed, threads, operations] = numbers()?[..] else {
-                    bail!("'{name}' is not threads/SEED/THREADS/OPERATIONS");
-                };
-                ensure!((1..=64).contains(&threads), "there are 1 to 64 threads");
-                let operations = usize::try_from(operations)?;
-                Ok(Self::Threads {
-                    seed,
-                    threads,
-                    operations,
-                })
-            }
-            _ => bail!(
-                "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, random, sums, \
-                 threads"
-            ),
+            // A pool with a data device has no checksums of data.
+            "sums" => Ok(Self::Summed(within(&["sums", "tiered"])?)),
+            "cached" => Ok(Self::Cached(within(&["cached", "tiered"])?)),
+            "tiered" => Ok(Self::Tiered(within(&["sums", "cached", "tiered"])?)),
+            _ => numbered(),
         }
+    }
+}
+
+/// A workload whose name is of numbers.
+fn numbered(kind: &str, name: &str, numbers: &[u64]) -> anyhow::Result<Workload> {
+    let operations = |count: u64| usize::try_from(count).context("operations");
+    match (kind, numbers) {
+        ("full", [seed, count]) => Ok(Workload::Full {
+            seed: *seed,
+            operations: operations(*count)?,
+        }),
+        ("lanes", [records]) => Ok(Workload::Lanes { records: *records }),
+        ("load", [threads, records]) if (1..=64).contains(threads) => Ok(Workload::Load {
+            threads: *threads,
+            records: *records,
+        }),
+        ("random", [seed, count]) => Ok(Workload::Random {
+            seed: *seed,
+            operations: operations(*count)?,
+        }),
+        ("threads", [seed, threads, count]) if (1..=64).contains(threads) => Ok(Workload::Threads {
+            seed: *seed,
+            threads: *threads,
+            operations: operations(*count)?,
+        }),
+        ("full" | "random", _) => bail!("'{name}' is not {kind}/SEED/OPERATIONS"),
+        ("lanes", _) => bail!("'{name}' is not lanes/RECORDS"),
+        ("load", _) => bail!("'{name}' is not load/THREADS/RECORDS with 1 to 64 threads"),
+        ("threads", _) => bail!("'{name}' is not threads/SEED/THREADS/OPERATIONS with 1 to 64 threads"),
+        _ => bail!(
+            "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, many, random, sums, \
+             threads, tiered"
+        ),
     }
 }

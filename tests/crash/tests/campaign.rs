@@ -7,8 +7,9 @@ use udax_check::CheckOptions;
 use udax_crash::{Cut, Domain, Medium, Pick};
 use udax_pmem::OwnedEvent;
 use udax_test_crash::explore::{Effort, Explorer, Place};
+use udax_test_crash::hunt::settled;
 use udax_test_crash::run::{Campaign, Limits, Sequences, Silent, sequences};
-use udax_test_crash::workload::Workload;
+use udax_test_crash::workload::{Workload, task_list};
 
 /// At least so many distinct images are judged in each run of CI, those of recoveries apart.
 const IMAGES: u64 = 20_000;
@@ -18,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(540);
 
 /// After so many single actions, each in three ways, the other kinds have a turn.
 const TURN: u64 = 27;
+
+/// So many operations of several records come with them.
+const TASKS: usize = 9;
 
 /// Of each kind at least so many images are judged on each machine.
 const LEAST: u64 = 50;
@@ -32,12 +36,17 @@ fn cached(workload: Workload) -> Workload {
     Workload::Cached(Box::new(workload))
 }
 
-/// All single actions, on plain files, on files with checksums and on files in the page cache; between them, in turns,
-/// everything else: whoever ends the run early has seen all kinds.
+fn tiered(workload: Workload) -> Workload {
+    Workload::Tiered(Box::new(workload))
+}
+
+/// All single actions, on plain files, on files with checksums and on files in the page cache, half of them with a data
+/// device, too; between them, in turns, everything else: whoever ends the run early has seen all kinds.
 fn workloads(seed: u64) -> Vec<Workload> {
     let of = |length, sample, seed| sequences(Sequences { length, sample }, seed);
     let mut pairs = of(2, Some(400), seed).into_iter();
     let mut triples = of(3, Some(200), seed).into_iter();
+    let mut tasks = long(seed).into_iter();
     let mut workloads = Vec::new();
     let [plain, with_sums, in_cache] = [seed, seed + 1, seed + 2].map(|seed| of(1, None, seed));
     let singles = plain.into_iter().zip(with_sums).zip(in_cache);
@@ -45,8 +54,32 @@ fn workloads(seed: u64) -> Vec<Workload> {
         if index.is_multiple_of(TURN) {
             let seed = seed.wrapping_mul(1000) + index;
             workloads.extend(others(seed, &mut pairs, &mut triples));
+            workloads.extend(tasks.by_ref().take(TASKS));
+        }
+        if index.is_multiple_of(2) {
+            workloads.push(tiered(plain.clone()));
         }
         workloads.extend([plain, summed(with_sums), cached(in_cache)]);
+    }
+    workloads.extend(settled().into_iter().map(tiered));
+    workloads.extend(tasks);
+    workloads
+}
+
+/// All operations of several records on plain files, and a few of them on all other kinds of files.
+fn long(seed: u64) -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    for (index, task) in (seed..).zip((0..task_list().len()).map(Workload::Many)) {
+        match index % 6 {
+            0 => workloads.push(summed(task.clone())),
+            1 => workloads.push(cached(task.clone())),
+            2 | 4 => workloads.push(tiered(task.clone())),
+            _ => {}
+        }
+        workloads.push(task);
+    }
+    for name in ["dedupe", "set-dax", "truncate"] {
+        workloads.extend(format!("tiered/many/{name}").parse());
     }
     workloads
 }
@@ -74,19 +107,23 @@ fn others(
         load,
         grown(&[0, 1]),
         summed(grown(&[0, 20])),
+        tiered(random.clone()),
         cached(random.clone()),
         cached(summed(random.clone())),
         summed(random.clone()),
         random,
         cached(threads.clone()),
         summed(threads.clone()),
+        tiered(threads.clone()),
         threads,
+        tiered(full.clone()),
         summed(full.clone()),
         full,
     ];
     workloads.extend(pairs.take(6));
     workloads.extend(pairs.take(3).map(summed));
     workloads.extend(pairs.take(3).map(cached));
+    workloads.extend(pairs.take(3).map(tiered));
     workloads.extend(triples.take(6));
     workloads
 }
@@ -127,17 +164,23 @@ fn no_power_failure_breaks_a_promise() {
 fn every_kind_of_workload_is_in_the_run() {
     let kinds: BTreeSet<String> = workloads(1).iter().map(Workload::kind).collect();
     for kind in [
-        "single", "pair", "sequence", "random", "threads", "full", "lanes", "load", "grow",
+        "single", "pair", "sequence", "random", "threads", "full", "lanes", "load", "grow", "many",
     ] {
         assert!(kinds.contains(kind), "{kind}");
     }
-    for kind in ["single", "pair", "random", "threads"] {
+    for kind in ["single", "pair", "random", "threads", "many"] {
+        assert!(kinds.contains(&format!("tiered/{kind}")), "tiered/{kind}");
         assert!(kinds.contains(&format!("sums/{kind}")), "sums/{kind}");
         assert!(kinds.contains(&format!("cached/{kind}")), "cached/{kind}");
     }
     assert!(
         kinds.contains("sums/full") && kinds.contains("sums/grow") && kinds.contains("cached/sums/random")
     );
+}
+
+#[test]
+fn each_action_that_matters_with_a_data_device_is_found_by_its_name() {
+    assert_eq!(settled().len(), 7);
 }
 
 #[test]
@@ -191,19 +234,42 @@ fn one_recording_is_judged_on_each_machine() {
 
 #[test]
 fn checkpoints_run_while_threads_store_records() {
-    let recording = "load/2/350".parse::<Workload>().unwrap().record().unwrap();
+    // Twice as many as elsewhere: on a busy machine one checkpoint passes much.
+    let recording = "load/2/700".parse::<Workload>().unwrap().record().unwrap();
     let steps = recording.lanes.iter().flat_map(|lane| &lane.steps);
     let last = steps.map(|step| step.returned).max().unwrap();
     let first = CHECKPOINTS[0].offset().raw();
     let events = &recording.events[recording.opened()..last];
-    let published = events.iter().filter(|traced| match &traced.event {
-        OwnedEvent::Store { at, .. } | OwnedEvent::NonTemporal { at, .. } => {
+    let published = events.iter().filter(|event| match event.memory() {
+        Some(OwnedEvent::Store { at, .. } | OwnedEvent::NonTemporal { at, .. }) => {
             (first..first + 4096).contains(at)
         }
         _ => false,
     });
     let published = published.count();
     assert!(published >= 2, "{published} checkpoints");
+}
+
+/// What is one record has two fences at most: of the data, and of the record.
+#[test]
+fn each_long_operation_takes_several_records() {
+    for task in (0..task_list().len()).map(Workload::Many) {
+        let recording = task.record().unwrap();
+        let steps = recording.lanes.iter().flat_map(|lane| &lane.steps);
+        let fences = steps.map(|step| {
+            let events = &recording.events[step.began..step.returned];
+            events.iter().filter(|event| event.is_barrier()).count()
+        });
+        let most = fences.max().unwrap();
+        let least = match task.to_string().as_str() {
+            // Moves are to and from a data device, which is not here.
+            "many/set-dax" => 0,
+            // No data goes with them: one for each record.
+            "many/allocate" | "many/unlink-open" => 2,
+            _ => 3,
+        };
+        assert!(most >= least, "{task}: {most} fences");
+    }
 }
 
 #[test]
@@ -214,6 +280,9 @@ fn a_workload_stores_the_same_each_time() {
         "full/5/40",
         "sums/random/5/80",
         "cached/random/5/80",
+        "tiered/random/5/80",
+        "tiered/ace/set-dax,write-dedupe",
+        "many/clone",
     ] {
         let workload: Workload = name.parse().unwrap();
         let shape = || {
@@ -221,7 +290,7 @@ fn a_workload_stores_the_same_each_time() {
             let mut medium = Medium::new(Domain::Flush, recording.base.clone());
             let mut open = Vec::new();
             for event in &recording.events {
-                medium.step(event);
+                medium.happen(event);
                 open.push(medium.open_units());
             }
             open
@@ -288,6 +357,10 @@ fn each_workload_has_a_name_that_makes_it_again() {
         "x/1",
         "sums/x/1",
         "sums/sums/lanes/1",
+        "sums/tiered/lanes/1",
+        "tiered/cached/lanes/1",
+        "tiered/tiered/lanes/1",
+        "many/nothing",
     ] {
         assert!(wrong.parse::<Workload>().is_err(), "{wrong}");
     }
@@ -304,7 +377,7 @@ fn a_growth_that_the_journal_completes_counts_in_the_check_and_in_the_map() {
     let mut medium = Medium::new(Domain::Flush, recording.base.clone());
     let mut grown = 0;
     for event in &recording.events {
-        medium.step(event);
+        medium.happen(event);
         medium.grow(recording.base.len() + (6 << 20));
         let region = medium.image(&Cut::now(Pick::Least)).region().unwrap();
         let report = udax_check::check(&region, &CheckOptions::default(), &udax_check::Silent).unwrap();

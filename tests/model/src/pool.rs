@@ -172,6 +172,12 @@ impl Pool {
         }
     }
 
+    /// The same, for data that is kept so.
+    #[must_use]
+    pub fn keeping(self, files: Files) -> Self {
+        Self { files, ..self }
+    }
+
     /// The open pool.
     ///
     /// # Panics

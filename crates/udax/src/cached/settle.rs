@@ -55,13 +55,13 @@ impl Pool {
         self.flush_disk()
     }
 
-    /// All that was written to a cached file is in the pool, and nothing of it in the cache: what every operation but
+    /// All that was written to a cached file is durable, and nothing of it in the cache: what every operation but
     /// reads and writes begins with. Nothing for a file that was never cached.
     ///
     /// # Errors
     /// What hinders the write-back. Then the file is as before.
     pub(crate) fn settle(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
-        self.flush(inode, state)?;
+        self.flush_durably(inode, state)?;
         if let Some(part) = inode.cached().filter(|part| part.mapping.pages() > 0) {
             part.mapping.truncate(0..u64::MAX);
         }
@@ -78,7 +78,7 @@ impl Pool {
         state: &mut InodeState,
         bytes: Range<u64>,
     ) -> Result<()> {
-        self.flush(inode, state)?;
+        self.flush_durably(inode, state)?;
         if let Some(part) = inode.cached().filter(|part| part.mapping.pages() > 0) {
             let mut beneath = Beneath::alone(self, inode, state)?;
             part.mapping.invalidate_inode(&mut beneath, Flush::Keep, bytes)?;
@@ -93,6 +93,16 @@ impl Pool {
             self.write_dirty(inode, state, all)?;
         }
         Ok(())
+    }
+
+    /// All that was written to a cached file is durable: a record may give its blocks to another file, which must not
+    /// show there what was in them before.
+    pub(crate) fn flush_durably(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
+        self.flush(inode, state)?;
+        match inode.is_cached() && !is_injected(Fault::UnflushedSettle) {
+            true => self.flush_disk(),
+            false => Ok(()),
+        }
     }
 
     /// Whether there is something to flush. The caller has the inode's lock, shared at least.

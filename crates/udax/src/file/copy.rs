@@ -67,14 +67,14 @@ impl File {
         Ok(())
     }
 
-    /// What is cached of both files is in the pool, and of the range that the other one is given, nothing is cached.
+    /// What is cached of both files is durable, and of the range that the other one is given, nothing is cached.
     pub(super) fn settle_for_copy(
         &self,
         locks: &mut LockSet<'_>,
         (to, at): (&Self, u64),
         len: u64,
     ) -> Result<()> {
-        self.pool.flush(&self.inode, locks.state(&self.inode)?)?;
+        self.pool.flush_durably(&self.inode, locks.state(&self.inode)?)?;
         let range = at..at.saturating_add(len);
         self.pool.settle_range(&to.inode, locks.state(&to.inode)?, range)
     }

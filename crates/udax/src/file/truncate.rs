@@ -110,6 +110,7 @@ impl Pool {
         line.store(&mut update, inode);
         let orphan = match completeness {
             Completeness::All => None,
+            Completeness::More if is_injected(Fault::LostCut) => None,
             Completeness::More => Some(self.orphans.add(&mut update, inode.ino)?),
         };
         update.commit()?;
@@ -117,6 +118,8 @@ impl Pool {
         state.lazy = Default::default();
         if let Some(orphan) = orphan {
             orphan.done();
+        }
+        if completeness == Completeness::More {
             self.cuts.insert(inode.ino);
         }
         // After the orphans' lock, whose rank is above the one that this takes.

@@ -547,11 +547,7 @@ fn an_uncached_write_is_durable_only_with_dsync() {
     ] {
         file.write_with(&new, 0, flags).unwrap();
         assert_eq!(fs.cache_statistics().dirty, 0, "it is written");
-        let copy = tiered.directory.path().join("cut.pool");
-        std::fs::copy(tiered.path(), &copy).unwrap();
-        judge_image(&copy, tiered.medium.after_power_failure(|_| false), &|file| {
-            assert!(content(file) == *expected, "{flags:?}");
-        });
+        cut_now(&tiered, |file| assert!(content(file) == *expected, "{flags:?}"));
     }
 }
 
@@ -877,12 +873,57 @@ fn what_is_synced_is_there_after_any_power_failure() {
         file.write_at(&data, u64::try_from(at).unwrap()).unwrap();
         model[at..at + data.len()].copy_from_slice(&data);
         file.sync().unwrap();
-        let copy = tiered.directory.path().join("cut.pool");
-        std::fs::copy(tiered.path(), &copy).unwrap();
-        judge_image(&copy, tiered.medium.after_power_failure(|_| false), &|file| {
-            assert!(content(file) == model, "step {step}");
-        });
+        cut_now(&tiered, |file| assert!(content(file) == model, "step {step}"));
     }
+}
+
+/// Judges what a power failure leaves of both, with nothing that the device had not flushed.
+fn cut_now(tiered: &Tiered, judge: impl Fn(&File)) {
+    let copy = tiered.directory.path().join("cut.pool");
+    std::fs::copy(tiered.path(), &copy).unwrap();
+    judge_image(&copy, tiered.medium.after_power_failure(|_| false), &judge);
+}
+
+#[test]
+fn blocks_that_another_file_is_given_hold_durably_what_they_are_given_for() {
+    let (old, new) = (bytes(MIB, 1), bytes(MIB, 2));
+    // How `/f` gets blocks of the other file that were just overwritten where they are.
+    type Give = fn(&File, &File);
+    let gives: [(&str, Give); 3] = [
+        ("dedupe", |other, file| {
+            assert!(other.dedupe_range(0, file, 0, MIB).unwrap());
+        }),
+        ("clone", |other, file| other.clone_range(0, file, 0, MIB).unwrap()),
+        ("exchange", |other, file| {
+            other.exchange_range(0, file, 0, MIB).unwrap()
+        }),
+    ];
+    for (name, give) in gives {
+        let tiered = Tiered::new(32 * MIB, 32 * MIB);
+        let fs = tiered.open();
+        let (file, other) = (open(&fs, "/f"), open(&fs, "/other"));
+        file.write_at(&new, 0).unwrap();
+        other.write_at(&old, 0).unwrap();
+        fs.sync().unwrap();
+        other.write_at(&new, 0).unwrap();
+        give(&other, &file);
+        cut_now(&tiered, |file| assert!(content(file) == new, "{name}"));
+    }
+}
+
+#[test]
+fn what_was_overwritten_before_a_range_is_allocated_is_durable_with_it() {
+    let tiered = Tiered::new(32 * MIB, 32 * MIB);
+    let fs = tiered.open();
+    let file = open(&fs, "/f");
+    file.write_at(&bytes(MIB, 1), 0).unwrap();
+    file.sync().unwrap();
+    file.write_at(&bytes(MIB, 2), 0).unwrap();
+    file.allocate(AllocateMode::Allocate, MIB, MIB).unwrap();
+    cut_now(&tiered, |file| {
+        let found = content(file);
+        assert!(found[..1 << 20] == bytes(MIB, 2) && found.len() == 2 << 20);
+    });
 }
 
 #[test]
@@ -943,6 +984,14 @@ mod injected {
     fn data_that_is_published_without_a_flush_is_found() {
         fault::inject(Fault::UnflushedDevice).unwrap();
         let found = std::panic::catch_unwind(|| appends_are_whole(1));
+        assert!(found.is_err(), "nobody noticed");
+    }
+
+    #[test]
+    fn blocks_that_are_given_away_without_a_flush_are_found() {
+        fault::inject(Fault::UnflushedSettle).unwrap();
+        let found =
+            std::panic::catch_unwind(blocks_that_another_file_is_given_hold_durably_what_they_are_given_for);
         assert!(found.is_err(), "nobody noticed");
     }
 }

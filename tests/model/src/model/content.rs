@@ -75,6 +75,14 @@ impl Content {
         }
     }
 
+    /// Makes a block as it is in `other`: data, or a hole.
+    pub fn take_block(&mut self, number: u64, other: &Self) {
+        match other.blocks.get(&number) {
+            Some(block) => self.blocks.insert(number, block.clone()),
+            None => self.blocks.remove(&number),
+        };
+    }
+
     /// What of `start..end` none of these blocks cover, as offsets and lengths.
     pub fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
