@@ -63,8 +63,11 @@ impl Server {
         let flags = flags.filter(|flags| flags & !dax == 0);
         let flags = flags.ok_or(Refusal(Errno::EOPNOTSUPP))?;
         let wanted = if flags & dax != 0 { Dax::On } else { Dax::Off };
-        // Also where it has it: an interrupted move of its data goes on.
-        self.node(ino)?.set_dax(wanted)?;
+        let node = self.node(ino)?;
+        // With a data device also where it has it: an interrupted move of its data goes on.
+        if node.stat()?.dax != wanted || self.filesystem.superblock().device.is_some() {
+            node.set_dax(wanted)?;
+        }
         Ok(Vec::new())
     }
 }

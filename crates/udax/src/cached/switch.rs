@@ -53,9 +53,6 @@ impl Pool {
             ));
         }
         let is_moved = inode.kind == FileKind::Regular && self.device_space.is_some();
-        if !is_moved && self.has_dax_flag(inode)? == (dax == Dax::On) {
-            return Ok(());
-        }
         if is_moved && dax == Dax::On {
             // What is left for the time that others wait is little.
             self.retry_when_full(|| self.move_in_passing(inode, Tier::Pool))?;
@@ -65,12 +62,6 @@ impl Pool {
             self.retry_when_full(|| self.move_in_passing(inode, Tier::Device))?;
         }
         Ok(())
-    }
-
-    fn has_dax_flag(&self, inode: &Inode) -> Result<bool> {
-        let _state = inode.read()?;
-        let (_, flags) = self.inode_mode_and_flags(inode)?;
-        Ok(InodeFlags::from_bits_retain(flags).contains(InodeFlags::DAX))
     }
 
     fn switch(&self, inode: &Inode, dax: Dax, mode: &Mode) -> Result<()> {
