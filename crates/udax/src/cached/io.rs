@@ -120,7 +120,8 @@ impl File {
         let part = self.inode_arc().cached_or_make(pool);
         // What is dirty in the last block has a block reserved. Else write-back would take one for the zeros behind
         // the end, and nobody could be told that there is none.
-        if !part.mapping.is_dirty(pool.inode_size(inode)? / BLOCK_BYTES) {
+        let written = pool.inode_size(inode)?;
+        if offset > written && !part.mapping.is_dirty(written / BLOCK_BYTES) {
             if flags.contains(WriteFlags::NOWAIT) && !pool.is_tail_prepared(inode, state, offset)? {
                 return Err(in_use(offset));
             }
