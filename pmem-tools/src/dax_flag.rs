@@ -19,12 +19,8 @@ const FLAG: IFlags = IFlags::from_bits_retain(0x0200_0000);
 /// The path of the host that was given: one without `:/`, or that leads to something on a mounted pool, is none in a
 /// pool.
 pub(crate) fn host_path(place: &PoolPath) -> Option<PathBuf> {
-    let mut whole = place.pool.clone().into_os_string();
-    whole.push(":");
-    whole.push(&place.path);
-    let whole = PathBuf::from(whole);
-    if is_on_mount(&whole) {
-        return Some(whole);
+    if is_on_mount(&place.argument) {
+        return Some(place.argument.clone());
     }
     let is_host = place.is_root() && !place.pool.as_os_str().as_bytes().ends_with(b":");
     is_host.then(|| place.pool.clone())

@@ -53,7 +53,7 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
         no_atime: true,
         ..MountOptions::default()
     };
-    match Filesystem::open(pool, &options) {
+    match try_open(pool, &options) {
         Err(udax::Error::Journal(JournalError::Unclean)) => {}
         opened => return opened.map_err(|error| failure::of_pool(pool, "cannot open", error)),
     }
@@ -78,9 +78,13 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
 }
 
 fn open(pool: &Path, options: &MountOptions) -> anyhow::Result<Filesystem> {
+    try_open(pool, options).map_err(|error| failure::of_pool(pool, "cannot open", error))
+}
+
+/// Opens `pool`, for a caller that tells errors itself.
+pub(crate) fn try_open(pool: &Path, options: &MountOptions) -> udax::Result<Filesystem> {
     let is_busy = |error: &udax::Error| matches!(error, udax::Error::Region(RegionError::Busy { .. }));
-    let opened = once_closed(pool, is_busy, || Filesystem::open(pool, options));
-    opened.map_err(|error| failure::of_pool(pool, "cannot open", error))
+    once_closed(pool, is_busy, || Filesystem::open(pool, options))
 }
 
 /// Opens a pool as it is, to look at it or to mend it.

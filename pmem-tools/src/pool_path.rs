@@ -15,6 +15,8 @@ pub(crate) struct PoolPath {
     pub(crate) pool: PathBuf,
     /// The path, absolute.
     pub(crate) path: PathBuf,
+    /// The argument, which may be a path of the host.
+    pub(crate) argument: PathBuf,
 }
 
 impl PoolPath {
@@ -29,6 +31,7 @@ impl PoolPath {
         Self {
             pool: PathBuf::from(OsString::from_vec(pool.to_vec())),
             path: PathBuf::from(OsString::from_vec(path.to_vec())),
+            argument: PathBuf::from(argument),
         }
     }
 

@@ -144,23 +144,31 @@ fn forget(path: &Path) {
 fn remove(path: &Path) {
     // What is gone or cannot be removed is left: there is nobody to be told any more.
     let _ = if path.is_dir() && !path.is_symlink() {
-        unmount_below(path);
+        // The files of others on a mount are not to be removed.
+        if !unmount_below(path) {
+            return;
+        }
         fs::remove_dir_all(path)
     } else {
         fs::remove_file(path)
     };
 }
 
-/// Ends what this command, or a process of its own that goes on for a moment, has mounted in a directory of its own:
-/// the files of others on it are not to be removed, and what is mounted cannot be.
-fn unmount_below(directory: &Path) {
+/// Ends what this command, or a process of its own that goes on for a moment, has mounted in a directory of its own;
+/// whether nothing is left.
+fn unmount_below(directory: &Path) -> bool {
     for _ in 0..UNMOUNTS {
         let mounts = directory.canonicalize().and_then(|path| Mounted::below(&path));
-        let Ok(Some(last)) = mounts.map(|mut mounts| mounts.pop()) else {
-            return;
+        let ended = match mounts.as_deref() {
+            Ok([.., last]) => udax_fuse::unmount_directory(&last.directory, Lazy::Yes).is_ok(),
+            Ok([]) => return true,
+            Err(_) => false,
         };
-        let _ = udax_fuse::unmount_directory(&last.directory, Lazy::Yes);
+        if !ended {
+            return false;
+        }
     }
+    false
 }
 
 #[cfg(test)]

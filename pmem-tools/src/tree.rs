@@ -72,8 +72,8 @@ impl Tree {
     /// What is in a directory, last name first.
     fn children(&self, filesystem: &Filesystem, of: &Pending) -> anyhow::Result<Vec<Pending>> {
         let place = PoolPath {
-            pool: self.place.pool.clone(),
             path: of.path.clone(),
+            ..self.place.clone()
         };
         let mut entries = read_sorted(filesystem, &place)?;
         entries.retain(|entry| entry.name != b"." && entry.name != b"..");

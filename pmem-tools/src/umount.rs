@@ -41,6 +41,9 @@ pub(crate) struct Unmount {
     /// For umount(8): the type, which is known
     #[arg(short = 't', hide = true)]
     _kind: Option<String>,
+    /// For umount(8): the namespace, which this process is in already
+    #[arg(short = 'N', hide = true)]
+    _namespace: Option<String>,
     /// Where it is mounted
     directory: PathBuf,
 }
@@ -75,7 +78,10 @@ impl Unmount {
                 Lazy::No if is_busy => format!(
                     "in use: end the programs that use it ('fuser -vm {shown}' lists them), or give --lazy"
                 ),
-                _ => "it takes root, or the user who has mounted it".to_owned(),
+                _ if !rustix::process::geteuid().is_root() => {
+                    "cannot unmount: it takes root, or the user who has mounted it".to_owned()
+                }
+                _ => "cannot unmount".to_owned(),
             };
             anyhow::Error::from(error).context(format!("{shown}: {advice}"))
         })?;

@@ -51,6 +51,7 @@ fn only_files_and_directories_of_a_mounted_pool_are_switched() {
         rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, number).unwrap();
     }
     fs::create_dir(mounts.path("x:")).unwrap();
+    fs::write(mounts.path("x"), b"beside it").unwrap();
     fs::write(mounts.path("x:/f"), b"bytes").unwrap();
     fs::write(mounts.place.path("outside"), b"bytes").unwrap();
     let run = |change: &[&str], path: &Path| {
@@ -62,7 +63,14 @@ fn only_files_and_directories_of_a_mounted_pool_are_switched() {
             run(change, path).fails_with(&["only files and directories"]);
         }
         run(change, &mounts.path("x:/f")).success();
+        run(change, &mounts.path("x")).success();
     }
+    run(&["attr", "-dax"], &mounts.path("x:")).success();
+    let flags = |name: &str| {
+        let file = fs::File::open(mounts.path(name)).unwrap();
+        rustix::fs::ioctl_getflags(&file).unwrap().bits() & 0x0200_0000
+    };
+    assert!(flags("x") != 0 && flags("x:/f") != 0 && flags("x:") == 0);
     run(&["tier", "--to", "dax"], &mounts.place.path("outside")).fails_with(&["not on a mounted pool"]);
     mounts.umount().success();
 }

@@ -64,6 +64,23 @@ impl DiskError {
         }
     }
 
+    /// Whether the medium has lost what was asked for, as `blk_status_to_errno` tells it. Other failures say nothing of
+    /// the data: the device may have gone, or there was no memory for the request.
+    pub fn is_lost_data(&self) -> bool {
+        const LOST: [Errno; 5] = [
+            Errno::EIO,
+            Errno::ENODATA,
+            Errno::EREMOTEIO,
+            Errno::EILSEQ,
+            Errno::EBADMSG,
+        ];
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
+        let errno = source.raw_os_error().map(Errno::from_raw);
+        errno.is_some_and(|errno| LOST.contains(&errno))
+    }
+
     /// What is wrong, without the path, for who tells of it himself.
     pub fn reason(&self) -> String {
         match self {

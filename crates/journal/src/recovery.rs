@@ -37,7 +37,7 @@ pub struct Recovery {
     pub damaged: Vec<ByteOffset>,
     /// Blocks that records change and that the medium has lost: what the records change there is lost with them.
     pub lost_blocks: u64,
-    /// The superblock to use from now on, when a growth that a crash interrupted has been completed.
+    /// The superblock to use from now on, when a change of it that a crash interrupted has been completed.
     pub superblock: Option<Superblock>,
 }
 
@@ -261,7 +261,7 @@ impl Summary {
     }
 }
 
-/// The superblock of a growth among the records: see [`Journal::grow`](crate::Journal::grow).
+/// The new superblock among the records: see [`Journal::set_superblock`](crate::Journal::set_superblock).
 fn grown(entries: &[Entry<'_>], superblock: &Superblock, region_bytes: u64) -> Option<Superblock> {
     entries
         .iter()
@@ -277,8 +277,8 @@ fn grown(entries: &[Entry<'_>], superblock: &Superblock, region_bytes: u64) -> O
         .filter(|found| found.uuid == superblock.uuid && found.generation >= superblock.generation)
 }
 
-/// Makes the superblock as new as its copy: a growth writes the copy first, and relies on a whole superblock meanwhile.
-/// Where the medium has lost it for good, the copy is enough for all but a growth.
+/// Makes the superblock as new as its copy: a change writes the copy first, and relies on a whole superblock meanwhile.
+/// Where the medium has lost it for good, the copy is enough for all but another change.
 fn mend_superblock(region: &Region, newest: &Superblock) -> Result<(), JournalError> {
     let mut bytes = [0; BLOCK_SIZE];
     let mut generation = |copy: usize| {

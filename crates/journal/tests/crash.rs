@@ -318,3 +318,43 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     }
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
+
+#[test]
+fn a_superblock_that_is_changed_without_growth_is_after_a_cut_the_old_or_the_new_one() {
+    let old = pool::superblock(2, 16);
+    let start = pool::formatted(&old);
+    let new = Superblock {
+        generation: old.generation + 1,
+        label: "elsewhere".to_owned(),
+        ..old.clone()
+    };
+    let (region, trace) = start.recorded();
+    let journal = pool::open(&region, &old);
+    pool::commit(&journal, &script()[0]).unwrap();
+    let from = trace.len();
+    journal.set_superblock(&new, 0).unwrap();
+    let free = journal.counters().free_blocks;
+    let mut medium = Medium::new(start);
+    let steps = trace.since(0);
+    medium.replay(&steps[..from]);
+    let mut seen = [0; 2];
+    for (events, step) in steps.iter().enumerate().skip(from) {
+        medium.step(step);
+        let mut images = vec![medium.least(), medium.most()];
+        images.extend((0..6).map(|seed| medium.sample(seed)));
+        for image in images {
+            let region = image.region();
+            let (journal, _) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
+                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
+            assert_eq!(journal.counters().free_blocks, free, "after event {events}");
+            let superblock = newest_superblock(&region);
+            let is_new = superblock == new;
+            assert!(
+                is_new || superblock == old,
+                "after event {events}: {superblock:?}"
+            );
+            seen[usize::from(is_new)] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}

@@ -103,6 +103,8 @@ impl Drop for Flusher {
         {
             let _state = self.cache.alarm.state.lock();
             self.is_stopped.store(true, Ordering::Release);
+            // From now on others may start one, and who waits writes by himself.
+            self.cache.alarm.flushers.fetch_sub(1, Ordering::AcqRel);
         }
         self.cache.alarm.changed.notify_all();
         // Whoever is dropped by the flusher itself, with what it has written last, cannot wait for it.
@@ -112,7 +114,6 @@ impl Drop for Flusher {
         {
             tracing::error!("a flusher has panicked");
         }
-        self.cache.alarm.flushers.fetch_sub(1, Ordering::AcqRel);
         let state = self.cache.alarm.state.lock();
         if state.is_rung {
             // It may have taken the wake of another one.

@@ -30,6 +30,7 @@
 //! |---|---|---|---|
 //! | read of what is there | | | |
 //! | read that fills | shared until it is read | new ones locked until they are filled | for a moment |
+//! | write over dirty pages | | tried | |
 //! | write | shared | each locked for its copy | for a moment |
 //! | write-back | | locked until it is under way | for a moment |
 //! | end of a write, dropbehind | | tried | for a moment |

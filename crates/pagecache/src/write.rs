@@ -127,11 +127,7 @@ impl Writing<'_> {
             return None;
         }
         let _locked = BrieflyLocked::try_new(folio)?;
-        let is_blocked = match self.mapping.rules.stability {
-            Stability::Stable => folio.has(flag::REMOVED | flag::WRITEBACK),
-            _ => folio.has(flag::REMOVED),
-        };
-        if is_blocked || !folio.pages.dirty.all(pages) {
+        if folio.has(flag::REMOVED | flag::WRITEBACK) || !folio.pages.dirty.all(pages) {
             return None;
         }
         if !self.flags.contains(WriteFlags::DONTCACHE) {

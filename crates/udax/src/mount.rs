@@ -241,7 +241,7 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
     } else {
         Journal::open(Arc::clone(&region), &superblock)?
     };
-    // A growth that a crash interrupted may just have been completed.
+    // A change of it that a crash interrupted, a growth or another place of the device, may just have been completed.
     let superblock = recovery.superblock.clone().unwrap_or(superblock);
     if recovery.lost_blocks > 0 {
         let blocks = recovery.lost_blocks;
@@ -261,8 +261,10 @@ pub(crate) fn open_region(region: Region, options: &MountOptions) -> Result<Arc<
         options.clone(),
     )?);
     if !options.read_only {
-        if !options.private {
-            pool.remember_device()?;
+        if !options.private
+            && let Err(error) = pool.remember_device()
+        {
+            tracing::warn!(%error, "where the data device is cannot be noted in the pool");
         }
         pool.finish_orphans()?;
     }

@@ -146,8 +146,10 @@ fn ask(wanted: Wanted) -> anyhow::Result<Option<Connection>> {
             .context("no thread to ask with")?;
     }
     drop(sender);
-    // Others are another pool's, or of a process that was killed.
-    for connection in answers.into_iter().flatten() {
+    let end = Instant::now() + 2 * PATIENCE;
+    // Others are another pool's, of a process that was killed, or never answer.
+    while let Ok(answer) = answers.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let Ok(connection) = answer else { continue };
         if connection.first.as_ref().is_some_and(|first| wanted.is(first)) {
             return Ok(Some(connection));
         }

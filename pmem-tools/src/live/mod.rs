@@ -32,6 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use udax_sync::thread::{self, JoinHandle};
 
+pub(crate) use runtime::make as make_runtime_directory;
 pub(crate) use server::Server;
 #[cfg(test)]
 pub(crate) use snapshot::tests::example as snapshot_example;

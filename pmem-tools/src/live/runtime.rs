@@ -12,7 +12,7 @@ const ROOT: &str = "/run/udax";
 const USERS: &str = "/run/user";
 const NAME: &str = "udax";
 const ENDING: &str = "sock";
-/// Sockets of a user that are looked at, each by a thread: more pools than anybody has mounted.
+/// Entries of a user's directory that are looked at, each by a thread: more pools than anybody has mounted.
 const MAX_SOCKETS: usize = 256;
 
 /// This user's directory, if there is a place for one.
@@ -26,8 +26,9 @@ fn own() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join(NAME))
 }
 
-/// Makes this user's directory, which nobody else can enter; it may not be below `mounted`.
-pub(super) fn make(mounted: Option<&Path>) -> io::Result<PathBuf> {
+/// Makes this user's directory for sockets, which nobody else can enter. It may not be below `mounted`, on which
+/// nothing is mounted yet: that could not be unmounted, and to look there would wait for who serves it.
+pub(crate) fn make(mounted: Option<&Path>) -> io::Result<PathBuf> {
     let missing = || {
         io::Error::new(
             io::ErrorKind::NotFound,
@@ -82,10 +83,9 @@ fn sockets_in(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
-    let paths = entries.flatten().map(|entry| entry.path());
+    let paths = entries.take(MAX_SOCKETS).flatten().map(|entry| entry.path());
     paths
         .filter(|path| path.extension() == Some(OsStr::new(ENDING)))
-        .take(MAX_SOCKETS)
         .collect()
 }
 

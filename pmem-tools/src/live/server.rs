@@ -32,9 +32,9 @@ impl Drop for Server {
 
 impl Server {
     /// Serves snapshots of `source`; a pool without a live view is as good a pool, so that a failure is only logged.
-    /// The socket is not below `mounted`: that could not be unmounted.
-    pub(crate) fn start(source: Source, mounted: Option<&Path>) -> Option<Self> {
-        let started = runtime::make(mounted).and_then(|directory| Self::start_in(&directory, source));
+    /// `directory` is what [`runtime::make`] gave.
+    pub(crate) fn start(source: Source, directory: io::Result<PathBuf>) -> Option<Self> {
+        let started = directory.and_then(|directory| Self::start_in(&directory, source));
         match started {
             Ok(server) => Some(server),
             Err(error) => {

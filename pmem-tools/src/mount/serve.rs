@@ -85,6 +85,7 @@ fn mount_and_serve(
     // Before the mount, which nobody serves at first: what asks for a file below it then would wait for ever.
     let source = Source::new(pool, filesystem).of_this_process();
     let nothing = (ready == Ready::Tell).then(daemon::open_nothing).transpose()?;
+    let sockets = live::make_runtime_directory(Some(directory));
     // The same: a signal that comes between the two must not leave it without a process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let name = pool.to_string_lossy();
@@ -104,7 +105,7 @@ fn mount_and_serve(
     let serving = mount.start()?;
     // What serves them may lie on the mount itself.
     let shown = metrics.map(|target| target.start(source.clone())).transpose();
-    let live = live::Server::start(source, Some(directory));
+    let live = live::Server::start(source, sockets);
     let shown = shown.and_then(|metrics| {
         nothing.map(daemon::tell_serving).transpose()?;
         Ok(metrics)
@@ -158,7 +159,7 @@ fn open(pool: &Path, options: &Options) -> anyhow::Result<Filesystem> {
     if !options.read_only {
         return pool::open_for_writing(pool, &mount_options);
     }
-    Filesystem::open(pool, &mount_options).map_err(|error| {
+    pool::try_open(pool, &mount_options).map_err(|error| {
         if matches!(error, udax::Error::Journal(JournalError::Unclean)) {
             return anyhow!(
                 "{}: was not closed cleanly: mount it once without 'ro', which replays its journal, or add 'norecovery' to \

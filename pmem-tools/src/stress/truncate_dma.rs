@@ -181,7 +181,10 @@ impl TruncateDma {
             ..MountOptions::default()
         });
         let filesystem = crate::pool::open_for_writing(pool, &mount)?;
-        let live = live::Server::start(Source::new(pool, &filesystem).of_this_process(), None);
+        let live = live::Server::start(
+            Source::new(pool, &filesystem).of_this_process(),
+            live::make_runtime_directory(None),
+        );
         let report = udax_stress::run(&filesystem, &options, stop);
         drop(live);
         let report = report.with_context(|| format!("{}: no contest", crate::name::shown(pool)))?;

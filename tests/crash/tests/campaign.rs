@@ -262,7 +262,7 @@ fn each_long_operation_takes_several_records() {
         });
         let most = fences.max().unwrap();
         let least = match task.to_string().as_str() {
-            // Moves are to and from a data device, which is not here.
+            // Moves are to and from a data device, which is not here: below.
             "many/set-dax" => 0,
             // No data goes with them: one for each record.
             "many/allocate" | "many/unlink-open" => 2,

@@ -138,8 +138,9 @@ impl<'s> Beneath<'s> {
             if !reservations.take(needed, kept) {
                 return false;
             }
-            // Where data is elsewhere: now that they are counted, nobody takes the blocks for the nodes any more.
-            let has_nodes = self.pool.device_space.is_none() || self.pool.space.has_room(0, 0);
+            // Others may have reserved some at once, or data is elsewhere: now that these are counted, nobody takes the
+            // blocks for the nodes any more.
+            let has_nodes = self.pool.space.has_room(0, 0);
             if !has_nodes {
                 reservations.give_back(needed);
             }

@@ -22,6 +22,15 @@ const LEAVES: usize = 32;
 /// Extents looked up with an inode's lock shared.
 const EXTENTS: usize = 256;
 
+/// Where the medium has lost data of which the reading, from `at` on, failed so; none if something else is wrong.
+fn lost_at(error: &Error, at: u64) -> Option<u64> {
+    match error {
+        Error::Region(RegionError::Media { at: lost }) => Some(lost - lost % BLOCK_BYTES),
+        Error::Disk(error) if error.is_lost_data() => Some(at),
+        _ => None,
+    }
+}
+
 /// A tree of an inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
@@ -216,9 +225,13 @@ impl Scrub<'_> {
         let blocks = extent.blocks();
         let (start, end) = (blocks.start.offset().raw(), blocks.end().offset().raw());
         let mut at = start;
-        let mut is_single = false;
+        let mut single_until = start;
         while at < end {
-            let most = if is_single { BLOCK_SIZE } else { buffer.len() };
+            let most = if at < single_until {
+                BLOCK_SIZE
+            } else {
+                buffer.len()
+            };
             let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(most);
             let part = buffer.get_mut(..len).unwrap_or_default();
             let next = match self.pool.read_data(at, part) {
@@ -229,15 +242,12 @@ impl Scrub<'_> {
                     at + u64::try_from(len).unwrap_or(0)
                 }
                 // A device does not say which block it is.
-                Err(Error::Disk(_)) if len > BLOCK_SIZE => {
-                    is_single = true;
+                Err(Error::Disk(error)) if error.is_lost_data() && len > BLOCK_SIZE => {
+                    single_until = at + u64::try_from(len).unwrap_or(0);
                     continue;
                 }
-                Err(ref error @ (Error::Region(RegionError::Media { .. }) | Error::Disk(_))) => {
-                    let lost = match error {
-                        Error::Region(RegionError::Media { at: lost }) => lost - lost % BLOCK_BYTES,
-                        _ => at,
-                    };
+                Err(error) if lost_at(&error, at).is_some() => {
+                    let lost = lost_at(&error, at).unwrap_or(at);
                     let offset = extent.first.raw() * BLOCK_BYTES + (lost - start);
                     let still_there = self.is_still_there(inode, offset, lost);
                     if self.judge(Some(inode.ino), still_there)? == Some(true) {
