@@ -352,8 +352,8 @@ fn who_lost_both_superblocks_is_not_sent_in_a_circle() {
 
 #[test]
 fn an_open_pool_is_refused_with_who_holds_it() {
-    let place = Place::with_pool("64M");
-    // The hidden writer of the demo keeps the pool open until its reader goes away.
+    // The hidden writer of the demo keeps the pool open until its reader goes away: the pipe is full before the pool.
+    let place = Place::with_pool("256M");
     let mut writer = place
         .command()
         .args(["demo-writer", "pool"])
