@@ -77,7 +77,7 @@ impl Statuses {
         let first = first.and_then(|first| first.to_str());
         match (name.to_str(), first) {
             (Some("fsck.udax"), _) => Self::FSCK,
-            (Some("mount.udax" | "mount.fuse.udax" | "umount.udax" | "umount.fuse.udax"), _) => Self::MOUNT,
+            (Some("mount.udax" | "mount.fuse.udax"), _) => Self::MOUNT,
             (Some("mkfs.udax"), _) => Self::OWN,
             (_, Some("fsck")) => Self::FSCK,
             (_, Some("mount" | "umount")) => Self::MOUNT,
@@ -112,9 +112,6 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
         Some("mkfs.udax") => mkfs::Mkfs::try_parse_from(arguments).map(Command::Mkfs),
         Some("fsck.udax") => fsck::Fsck::try_parse_from(arguments).map(Command::Fsck),
         Some("mount.udax" | "mount.fuse.udax") => mount::Mount::try_parse_from(arguments).map(Command::Mount),
-        Some("umount.udax" | "umount.fuse.udax") => {
-            umount::Unmount::try_parse_from(arguments).map(Command::Umount)
-        }
         _ => Cli::try_parse_from(arguments).map(|cli| cli.command),
     };
     match command {

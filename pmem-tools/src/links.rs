@@ -8,19 +8,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 /// The names that the program knows itself by, besides `udax`.
-const NAMES: [&str; 6] = [
-    "mkfs.udax",
-    "fsck.udax",
-    "mount.udax",
-    "mount.fuse.udax",
-    "umount.udax",
-    "umount.fuse.udax",
-];
+const NAMES: [&str; 4] = ["mkfs.udax", "fsck.udax", "mount.udax", "mount.fuse.udax"];
 
-/// Make the links mkfs.udax, fsck.udax, mount.udax, mount.fuse.udax, umount.udax and umount.fuse.udax to this program
+/// Make the links mkfs.udax, fsck.udax, mount.udax and mount.fuse.udax to this program
 ///
-/// With them in /sbin, 'mount -t udax', 'mount -t fuse.udax' and lines of fstab work, and umount(8) waits until the
-/// pool is closed. Links to this program that are
+/// With them in /sbin, 'mount -t udax', 'mount -t fuse.udax' and lines of fstab work. Links to this program that are
 /// there already stay.
 #[derive(Args, Debug)]
 pub(crate) struct Links {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::Args;
 use udax_fuse::{Lazy, MountError, Mounted};
 use udax_sync::thread;
 
@@ -20,30 +20,11 @@ const CLOSE_POLL: Duration = Duration::from_millis(5);
 /// Unmount a pool, and wait until it is closed, unless it is mounted elsewhere too (mount --bind)
 ///
 /// Exit status: 0 unmounted, 1 wrong command line, 32 still mounted.
-#[derive(Parser, Debug)]
-#[command(name = "umount.udax", version, max_term_width = 100)]
+#[derive(Args, Debug)]
 pub(crate) struct Unmount {
     /// At once; those who use it keep it until they are done. Does not wait
     #[arg(short, long)]
     lazy: bool,
-    /// For umount(8): there is no mtab
-    #[arg(short = 'n', hide = true)]
-    _no_mtab: bool,
-    /// For umount(8): the daemon is waited for in any case
-    #[arg(short = 'f', hide = true)]
-    _force: bool,
-    /// For umount(8): what is in use stays as it is
-    #[arg(short = 'r', hide = true)]
-    _read_only: bool,
-    /// For umount(8): there is nothing to tell
-    #[arg(short = 'v', hide = true)]
-    _verbose: bool,
-    /// For umount(8): the type, which is known
-    #[arg(short = 't', hide = true)]
-    _kind: Option<String>,
-    /// For umount(8): the namespace, which this process is in already
-    #[arg(short = 'N', hide = true)]
-    _namespace: Option<String>,
     /// Where it is mounted
     directory: PathBuf,
 }

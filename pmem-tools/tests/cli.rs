@@ -213,15 +213,6 @@ fn the_names_of_the_program_choose_the_command() {
     assert_eq!(run("fsck.udax", &["--nonsense"]).status.code(), Some(16));
     assert_eq!(run("mkfs.udax", &["--nonsense"]).status.code(), Some(2));
     assert_eq!(run("fsck.udax", &["missing"]).status.code(), Some(8));
-    let help = String::from_utf8(run("umount.fuse.udax", &["--help"]).stdout).unwrap();
-    assert!(help.contains("Usage: umount.fuse.udax "), "{help}");
-    // As umount(8) asks.
-    for name in ["umount.udax", "umount.fuse.udax"] {
-        assert_eq!(
-            run(name, &[".", "-n", "-v", "-t", "fuse.udax"]).status.code(),
-            Some(32)
-        );
-    }
     place.run(["links", "."]).success();
     fs::remove_file(place.path("fsck.udax")).unwrap();
     fs::write(place.path("fsck.udax"), b"somebody's").unwrap();
