@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udax_check::CheckError;
-use udax_fuse::Mounted;
 use udax_journal::JournalError;
 use udax_media::FormatError;
 use udax_pmem::RegionError;
@@ -196,8 +195,7 @@ fn region_advice(error: &RegionError) -> Option<Cow<'static, str>> {
 
 /// What to do about a pool that somebody has open.
 fn busy_advice(pool: &Path) -> Cow<'static, str> {
-    let mounted = pool.canonicalize().and_then(|pool| Mounted::of_pool(&pool));
-    match mounted.ok().flatten() {
+    match crate::pool::mounted(pool) {
         Some(mounted) => {
             let directory = crate::name::shown(&mounted.directory);
             format!("it is mounted on {directory}: use it there, or end that with 'udax umount {directory}'")

@@ -104,7 +104,7 @@ fn once_closed<T, E>(
     let end = Instant::now() + CLOSING;
     loop {
         match open() {
-            Err(error) if is_busy(&error) && Instant::now() < end && !is_mounted(pool) => {
+            Err(error) if is_busy(&error) && Instant::now() < end && mounted(pool).is_none() => {
                 thread::sleep(CLOSING_POLL);
             }
             opened => return opened,
@@ -112,9 +112,10 @@ fn once_closed<T, E>(
     }
 }
 
-fn is_mounted(pool: &Path) -> bool {
+/// Where `pool` is mounted, as far as that can be found out.
+pub(crate) fn mounted(pool: &Path) -> Option<Mounted> {
     let mounted = pool.canonicalize().and_then(|pool| Mounted::of_pool(&pool));
-    mounted.is_ok_and(|mounted| mounted.is_some())
+    mounted.ok().flatten()
 }
 
 fn tell_recovery(pool: &Path, filesystem: &Filesystem, done: &str) {

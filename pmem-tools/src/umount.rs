@@ -40,7 +40,7 @@ impl Unmount {
             .or_else(|_| std::path::absolute(&self.directory))
             .with_context(|| format!("{shown}: not a path"))?;
         let Some(mount) = Mounted::find(&directory).context("cannot list the mounts")? else {
-            if let Some(mounted) = Mounted::of_pool(&directory)? {
+            if let Some(mounted) = crate::pool::mounted(&directory) {
                 let there = crate::name::shown(&mounted.directory);
                 bail!("{shown}: this pool is mounted on {there}; give that");
             }

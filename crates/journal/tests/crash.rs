@@ -10,7 +10,7 @@ use harness::medium::{Image, Medium};
 use harness::pool::{self, Change, Model, PLAY};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use udax_journal::{Journal, recover};
+use udax_journal::{Journal, Recovery, recover};
 use udax_media::segment::Segment;
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, Superblock, bitmap, geometry, inode};
 use udax_pmem::{OwnedEvent, Region, Traced};
@@ -249,6 +249,35 @@ fn newest_superblock(region: &Region) -> Superblock {
         .unwrap()
 }
 
+/// What an image after a power cut is, once its journal has been opened.
+struct Opened {
+    free: u64,
+    superblock: Superblock,
+    recovery: Recovery,
+}
+
+/// Opens images of power cuts at each event from `from` on.
+fn open_at_each_cut(start: Image, steps: &[Traced], from: usize, mut judge: impl FnMut(usize, Opened)) {
+    let mut medium = Medium::new(start);
+    medium.replay(&steps[..from]);
+    for (events, step) in steps.iter().enumerate().skip(from) {
+        medium.step(step);
+        let mut images = vec![medium.least(), medium.most()];
+        images.extend((0..6).map(|seed| medium.sample(seed)));
+        for image in images {
+            let region = image.region();
+            let (journal, recovery) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
+                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
+            let opened = Opened {
+                free: journal.counters().free_blocks,
+                superblock: newest_superblock(&region),
+                recovery,
+            };
+            judge(events, opened);
+        }
+    }
+}
+
 #[test]
 fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     const ADDED_BLOCKS: u64 = 1000;
@@ -285,37 +314,29 @@ fn a_growth_cut_at_any_event_counts_what_the_superblock_says() {
     )
     .unwrap();
 
-    let mut medium = Medium::new(start);
-    let steps = trace.since(0);
-    medium.replay(&steps[..from]);
     let mut seen = [0; 3];
-    for (events, step) in steps.iter().enumerate().skip(from) {
-        medium.step(step);
-        let mut images = vec![medium.least(), medium.most()];
-        images.extend((0..6).map(|seed| medium.sample(seed)));
-        for image in images {
-            let region = image.region();
-            let (journal, recovery) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
-                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
-            let free = journal.counters().free_blocks;
-            let superblock = newest_superblock(&region);
-            let state = [
-                before.free_blocks,
-                before.free_blocks + added,
-                before.free_blocks + added - 3,
-            ]
-            .iter()
-            .position(|legal| *legal == free)
-            .unwrap_or_else(|| panic!("after event {events}: {free} free blocks"));
-            assert_eq!(
-                superblock.segments.len(),
-                if state == 0 { 1 } else { 2 },
-                "after event {events}"
-            );
-            assert!(recovery.superblock.is_none_or(|grown| grown == superblock));
-            seen[state] += 1;
-        }
-    }
+    open_at_each_cut(start, &trace.since(0), from, |events, opened| {
+        let Opened {
+            free,
+            superblock,
+            recovery,
+        } = opened;
+        let state = [
+            before.free_blocks,
+            before.free_blocks + added,
+            before.free_blocks + added - 3,
+        ]
+        .iter()
+        .position(|legal| *legal == free)
+        .unwrap_or_else(|| panic!("after event {events}: {free} free blocks"));
+        assert_eq!(
+            superblock.segments.len(),
+            if state == 0 { 1 } else { 2 },
+            "after event {events}"
+        );
+        assert!(recovery.superblock.is_none_or(|grown| grown == superblock));
+        seen[state] += 1;
+    });
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
@@ -334,27 +355,16 @@ fn a_superblock_that_is_changed_without_growth_is_after_a_cut_the_old_or_the_new
     let from = trace.len();
     journal.set_superblock(&new, 0).unwrap();
     let free = journal.counters().free_blocks;
-    let mut medium = Medium::new(start);
-    let steps = trace.since(0);
-    medium.replay(&steps[..from]);
     let mut seen = [0; 2];
-    for (events, step) in steps.iter().enumerate().skip(from) {
-        medium.step(step);
-        let mut images = vec![medium.least(), medium.most()];
-        images.extend((0..6).map(|seed| medium.sample(seed)));
-        for image in images {
-            let region = image.region();
-            let (journal, _) = Journal::open(Arc::clone(&region), &newest_superblock(&region))
-                .unwrap_or_else(|error| panic!("after event {events}: {error}"));
-            assert_eq!(journal.counters().free_blocks, free, "after event {events}");
-            let superblock = newest_superblock(&region);
-            let is_new = superblock == new;
-            assert!(
-                is_new || superblock == old,
-                "after event {events}: {superblock:?}"
-            );
-            seen[usize::from(is_new)] += 1;
-        }
-    }
+    open_at_each_cut(start, &trace.since(0), from, |events, opened| {
+        assert_eq!(opened.free, free, "after event {events}");
+        let superblock = opened.superblock;
+        let is_new = superblock == new;
+        assert!(
+            is_new || superblock == old,
+            "after event {events}: {superblock:?}"
+        );
+        seen[usize::from(is_new)] += 1;
+    });
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }

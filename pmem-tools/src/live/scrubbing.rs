@@ -165,7 +165,8 @@ impl Drop for Scrubs {
 
 fn rate_of(request: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(request.strip_prefix(&[REQUEST])?).ok()?;
-    text.trim_end().parse().ok()
+    // One that is longer than it may be is cut, and no line.
+    text.strip_suffix('\n')?.trim_end().parse().ok()
 }
 
 fn scrub(mut client: UnixStream, filesystem: &Filesystem, options: ScrubOptions, state: &State) {

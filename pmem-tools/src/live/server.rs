@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::scrubbing::{REQUEST, Scrubs, Word};
+use super::scrubbing::{REQUEST, Scrubs};
 use super::{Background, Source, runtime, send_line, wait_readable};
 
 /// Who looks at once, at most: each has a file of the daemon's.
@@ -126,14 +126,7 @@ fn answer(client: &mut UnixStream, source: &Source, scrubs: &mut Scrubs) -> io::
     match asked.first() {
         None => return Err(io::ErrorKind::UnexpectedEof.into()),
         Some(&REQUEST) => {
-            let mut client = client.try_clone()?;
-            if !asked.ends_with(b"\n") {
-                return send_line(
-                    &mut client,
-                    &Word::Failed("this is no request for a scrub".to_owned()),
-                );
-            }
-            scrubs.start(client, asked, source.filesystem());
+            scrubs.start(client.try_clone()?, asked, source.filesystem());
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Some(_) => {}
