@@ -90,6 +90,7 @@ fn main() {
         let mut ahead = ReadAhead::new();
         ahead.advise(Advice::Random);
         let mut read = |at| {
+            file.0.prefetch(at, buffer.len());
             let read = file
                 .0
                 .read(&mut Zeros, at, &mut buffer, &mut ahead, ReadFlags::empty());
@@ -101,6 +102,7 @@ fn main() {
         };
         compare(&format!("read, {name}"), &mut read, &mut copy_out);
         let mut write = |at| {
+            file.0.prefetch_to_store(at, source.len());
             let written = file.0.write(&mut Zeros, at, &source, WriteFlags::empty());
             assert_eq!(black_box(written).ok(), Some(4096));
         };

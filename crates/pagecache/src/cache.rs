@@ -14,6 +14,7 @@ use crate::arena::Arena;
 use crate::dirty_list::DirtyList;
 use crate::flusher::Alarm;
 use crate::folio::{Folio, Key};
+use crate::hints::{Hint, Hints};
 use crate::page::{MAX_ORDER, PAGE};
 use crate::queue::Queue;
 use crate::{ErrSeq, Reservations};
@@ -22,7 +23,7 @@ use crate::{ErrSeq, Reservations};
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
     /// Bytes of folios. More is taken only while all of it is dirty or pinned. As much as a sixteenth of it is kept
-    /// besides, for the next folios.
+    /// besides, for the next folios; what is known of each folio takes some 200 bytes.
     pub bytes: u64,
     /// Bytes that may be dirty: who would make more waits. At most half of `bytes`; 0 for a fifth of them (the kernel's
     /// `dirty_ratio`).
@@ -145,7 +146,7 @@ pub struct Statistics {
     pub misses: u64,
 }
 
-/// The folios of all files of a filesystem, and their limits.
+/// The folios of all files of a filesystem, and their limits. Two mappings at a time have different numbers.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) limits: Limits,
@@ -157,6 +158,7 @@ pub struct Cache {
     pub(crate) dirty_files: Mutex<DirtyList>,
     pub(crate) alarm: Alarm,
     pub(crate) arena: Arc<Arena>,
+    pub(crate) hints: Hints,
 }
 
 impl Cache {
@@ -165,6 +167,7 @@ impl Cache {
         let limits = Limits::new(options);
         Arc::new(Self {
             arena: Arc::new(Arena::new(limits.pages)),
+            hints: Hints::new(limits.pages),
             limits,
             counts: Counts::default(),
             waits: WaitTable::new(),
@@ -233,6 +236,16 @@ impl Cache {
     #[inline]
     fn looks(&self) -> &Looks {
         &self.counts.looks[thread_number() % LOOK_SHARDS]
+    }
+
+    /// A folio has come into the mapping of this file.
+    pub(crate) fn admit(&self, file: u64, folio: &Arc<Folio>) {
+        let hint = Hint {
+            bytes: folio.bytes.address_of(0, 0).addr().get(),
+            folio: Arc::as_ptr(folio).addr(),
+        };
+        self.hints.note(file, folio.range(), hint);
+        self.queue.lock().admit(folio);
     }
 
     /// A folio has left its mapping.

@@ -47,7 +47,7 @@ impl Mapping {
         large.clear(flag::FRESH);
         self.exchange(&small, &large);
         room.keep();
-        self.cache().queue.lock().admit(&large);
+        self.cache().admit(self.number(), &large);
         for folio in &small {
             self.replaced(folio);
         }

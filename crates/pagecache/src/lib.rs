@@ -55,6 +55,7 @@ mod fill;
 mod flags;
 mod flusher;
 mod folio;
+mod hints;
 mod invalidate;
 mod locked;
 mod mapping;

@@ -20,7 +20,8 @@ struct Reading<'r> {
 
 impl Mapping {
     /// Reads from `at` into `to`: what is cached, and what the backing brings. Gives the number of bytes, which is less
-    /// than asked for at the end of the file, and where something behind the first page cannot be read.
+    /// than asked for at the end of the file, and where something behind the first page cannot be read. Goes together
+    /// with a [`Mapping::prefetch`].
     ///
     /// # Errors
     /// `WouldBlock` with `NOWAIT`; `NoMemory`; `Backing` if the first page cannot be read.
@@ -74,10 +75,6 @@ impl Reading<'_> {
     /// index meanwhile stays until the look is over.
     fn hit(&self, folio: &Folio, bytes: &Range<u64>, to: &mut [u8]) -> Option<u64> {
         let page = page_of(bytes.start);
-        let wanted = overlap(bytes, &folio.byte_range());
-        folio
-            .bytes
-            .prefetch(folio.offset(wanted.start), in_memory(wanted.end - wanted.start));
         if folio.has(flag::AHEAD | flag::DROPBEHIND) || !folio.is_uptodate(&(page..page + 1)) {
             return None;
         }

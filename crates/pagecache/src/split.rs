@@ -51,7 +51,7 @@ impl Mapping {
         drop(writer);
         room.keep();
         for folio in &small {
-            self.cache().queue.lock().admit(folio);
+            self.cache().admit(self.number(), folio);
         }
         self.replaced(large);
         Ok(())

@@ -21,20 +21,10 @@ struct Writing<'w> {
 }
 
 impl Mapping {
-    /// Has the processor fetch what a write of `len` bytes at `at` meets first, as far as it is cached: for a caller
-    /// that has something to do before it writes. Nothing but time depends on it.
-    pub fn prefetch_to_store(&self, at: u64, len: usize) {
-        let bytes = at..at.saturating_add(in_file(len));
-        self.index.look(page_of(at), |folio| {
-            let part = overlap(&bytes, &folio.byte_range());
-            let len = in_memory(part.end.saturating_sub(part.start));
-            folio.bytes.prefetch_to_store(folio.offset(part.start), len);
-        });
-    }
-
     /// Copies `from` to the file at `at`, in the cache: the pages are dirty then, and have what writing them back will
     /// need. The caller sets the file's size afterwards, and has waited before in [`crate::Cache::throttle`]. Gives the
-    /// number of bytes, which is less than asked for if there is no space or memory for more.
+    /// number of bytes, which is less than asked for if there is no space or memory for more. Goes together with a
+    /// [`Mapping::prefetch_to_store`].
     ///
     /// # Errors
     /// For the first byte: no space and other errors of the backing, `NoMemory`, `WouldBlock` with `NOWAIT`;
@@ -120,7 +110,6 @@ impl Writing<'_> {
     fn overwrite(&self, folio: &Folio, bytes: &Range<u64>, from: &[u8]) -> Option<u64> {
         let part = overlap(bytes, &folio.byte_range());
         let (at, len) = (folio.offset(part.start), in_memory(part.end - part.start));
-        folio.bytes.prefetch_to_store(at, len);
         let is_within = self.mapping.end.load(Ordering::Acquire) >= part.end;
         let pages = folio.inner(&pages_touched(&part));
         if !is_within || !folio.pages.dirty.all(pages.clone()) {

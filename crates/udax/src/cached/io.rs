@@ -83,7 +83,16 @@ impl File {
         Ok(read?)
     }
 
-    /// Has the processor fetch what a write of `len` bytes meets first in the cache, while it waits for its locks.
+    /// Has the processor fetch what a read of `len` bytes meets first in the cache, while it waits for its locks.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64, len: usize) {
+        if let Some(part) = self.inode().cached() {
+            part.mapping.prefetch(offset, len);
+        }
+    }
+
+    /// As [`File::prefetch`], before a write.
+    #[inline]
     pub(crate) fn prefetch_to_store(&self, offset: u64, len: usize) {
         if let Some(part) = self.inode().cached() {
             part.mapping.prefetch_to_store(offset, len);
@@ -165,8 +174,8 @@ impl File {
     }
 
     /// Writes back what a write has just made dirty, if nothing of it is to stay or too much is dirty, and the writer
-    /// may wait (else the flusher does it): it was
-    /// throttled once for all of its pieces. What fails is told by the next sync; here, that it failed.
+    /// may wait (else the flusher does it): it was throttled once for all of its pieces. What fails is told by the next
+    /// sync; here, that it failed.
     fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) -> bool {
         let is_wanted = flags.contains(WriteFlags::DONTCACHE) || self.pool().cache.is_over_dirty_limit();
         if !is_wanted || flags.contains(WriteFlags::NOWAIT) {

@@ -37,6 +37,7 @@ impl File {
     /// As [`File::read_at`]; `NotSupported` for `DONTCACHE` of a DAX file; with `NOWAIT`, `Cache(WouldBlock)`.
     pub fn read_with(&self, to: &mut [u8], offset: u64, flags: ReadFlags) -> Result<usize> {
         self.check_readable()?;
+        self.prefetch(offset, to.len());
         let state = match flags.contains(ReadFlags::NOWAIT) {
             true => self.share_at_once(offset)?,
             false => self.share_to_read()?,
