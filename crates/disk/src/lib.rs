@@ -2,7 +2,8 @@
 //!
 //! [`Disk`] reads and writes any bytes of a [`Medium`], which has whole blocks only: [`BlockMedium`] is a device or
 //! file opened with `O_DIRECT` and reached through io_uring, [`MemoryMedium`] one in memory for tests, which loses
-//! what was not flushed, [`Overlay`] one over another that stays as it is.
+//! what was not flushed, [`Overlay`] one over another that stays as it is, [`Unreliable`] one whose requests fail now
+//! and then.
 //!
 //! # Invariants
 //! - What [`Disk::write`] has written is durable when a [`Disk::flush`] that began afterwards has returned. Not before.
@@ -19,6 +20,7 @@ mod error;
 mod memory;
 mod overlay;
 mod ring;
+mod unreliable;
 
 pub use block::{Access, BlockMedium};
 pub use buffer::Buffer;
@@ -26,6 +28,7 @@ pub use disk::{Disk, Medium, Write};
 pub use error::DiskError;
 pub use memory::{MemoryMedium, Step, Watcher};
 pub use overlay::Overlay;
+pub use unreliable::{FailedRequests, Unreliable};
 
 /// Bytes of a block: what requests are multiples of.
 pub const BLOCK: u64 = 4096;

@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use udax::{DaxError, DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
+use udax::{CacheError, DaxError, DirEntry, Error, File, Filesystem, NewInode, OpenFlags};
 use udax_sync::atomic::{AtomicU64, Ordering};
 
 use crate::cache_watch::CacheWatch;
@@ -17,7 +17,7 @@ use crate::pool_blocks::PoolBlocks;
 use crate::referee::{Actor, Referee};
 use crate::report::Kind;
 use crate::stamp::{BLOCK_LEN, MAX_BLOCKS, Rule};
-use crate::tally::Operation;
+use crate::tally::{Operation, Tally};
 
 /// The directory of the contest's files.
 const DIRECTORY: &str = "/udax-stress";
@@ -151,8 +151,8 @@ impl Contest {
         });
     }
 
-    /// The result of an operation: what a full pool or too short a wait refuses is counted, and what must not fail is
-    /// a finding.
+    /// The result of an operation: what a full pool, a failing data device or too short a wait refuses is counted, and
+    /// what must not fail is a finding.
     pub(crate) fn settle<T>(&self, operation: Operation, life: &Life, result: udax::Result<T>) -> Option<T> {
         match result {
             Ok(value) => return Some(value),
@@ -162,6 +162,10 @@ impl Contest {
             // A pin of a file that is cached at this moment; a clone that would leave blocks where they may not be.
             Err(Error::NotSupported(_)) if self.options.ways == Ways::Switched => {
                 self.tally.refuse(operation);
+            }
+            Err(error) if self.options.failing.is_some() && is_of_device(&error) => {
+                self.tally.refuse(operation);
+                Tally::add(&self.tally.refused_by_device, 1);
             }
             Err(error) => {
                 let kind = match error {
@@ -215,6 +219,14 @@ impl Contest {
         lines.extend(of_pool.iter().map(|event| format!("pool: {event}")));
         lines
     }
+}
+
+/// Whether the data device has failed: now, or when something was written back before.
+fn is_of_device(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Disk(_) | Error::Cache(CacheError::Backing(_) | CacheError::WriteBack { .. })
+    )
 }
 
 /// How somebody looked at a block.

@@ -16,7 +16,8 @@
 //! - The page cache takes no more memory than it may.
 //!
 //! Files may be switched between memory access and the page cache meanwhile ([`Ways`]); then all of this holds for
-//! bytes in the cache too, and pins are refused as long as a file is there.
+//! bytes in the cache too, and pins are refused as long as a file is there. The data device may fail meanwhile
+//! ([`Failing`]): then operations are refused with its error, and have done nothing that is not known.
 //!
 //! What is not certain is not judged: blocks that are changing hands at this moment.
 #![deny(unsafe_code)]
@@ -40,7 +41,7 @@ mod stamp;
 mod tally;
 
 pub use directory::run_directory;
-pub use options::{EngineKind, Options, StressError, Ways, Witness};
-pub use report::{CacheCounts, DaxCounts, Finding, Kind, Report};
+pub use options::{EngineKind, Failing, Options, StressError, Ways, Witness};
+pub use report::{CacheCounts, DaxCounts, DeviceCounts, Finding, Kind, Report};
 pub use run::{Stop, run};
 pub use tally::{DmaCounts, OperationCount};

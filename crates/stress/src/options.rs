@@ -1,9 +1,11 @@
 //! How a contest is set up, and why one cannot be.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use udax::{DaxMode, MountOptions};
+use udax_disk::Unreliable;
 
 use crate::stamp::MAX_SLOTS;
 
@@ -59,8 +61,17 @@ pub enum EngineKind {
     IoUring(PathBuf),
 }
 
+/// A data device that fails now and then: what it refuses is refused, and nothing else goes wrong.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// The medium that the pool was opened with.
+    pub device: Arc<Unreliable>,
+    /// One in so many of its requests fails, as long as the contest goes on.
+    pub one_in: u64,
+}
+
 /// How a contest is set up.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Of the choices that each thread makes. Which thread comes first is up to the machine.
     pub seed: u64,
@@ -80,6 +91,8 @@ pub struct Options {
     pub witness: Witness,
     /// How files are reached.
     pub ways: Ways,
+    /// Whether the data device fails.
+    pub failing: Option<Failing>,
 }
 
 impl Default for Options {
@@ -94,6 +107,7 @@ impl Default for Options {
             patience: Duration::from_secs(20),
             witness: Witness::default(),
             ways: Ways::default(),
+            failing: None,
         }
     }
 }

@@ -98,6 +98,19 @@ pub struct CacheCounts {
     pub over_budget: u64,
 }
 
+/// How often a failing data device failed during the contest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct DeviceCounts {
+    /// Reads that failed.
+    pub failed_reads: u64,
+    /// Writes.
+    pub failed_writes: u64,
+    /// Flushes.
+    pub failed_flushes: u64,
+    /// Operations that were refused for that.
+    pub refused: u64,
+}
+
 /// What a contest comes to.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
@@ -111,6 +124,8 @@ pub struct Report {
     pub dax: DaxCounts,
     /// What the page cache did.
     pub cache: CacheCounts,
+    /// What the data device did not do.
+    pub device: DeviceCounts,
     /// What was done to files.
     pub operations: Vec<OperationCount>,
     /// What is left out here, and what that means.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use udax::{Counters, Filesystem};
+use udax_disk::FailedRequests;
 use udax_sync::atomic::{AtomicBool, Ordering};
 use udax_sync::thread::{self, JoinHandle};
 
@@ -12,9 +13,9 @@ use crate::contest::Contest;
 use crate::dma_ring::DmaRing;
 use crate::engine::{Engine, Port};
 use crate::mutator::{Door, Mutator, judge_range};
-use crate::options::{EngineKind, Options, StressError};
+use crate::options::{EngineKind, Failing, Options, StressError};
 use crate::referee::{Actor, Referee};
-use crate::report::{DaxCounts, Kind, Report};
+use crate::report::{DaxCounts, DeviceCounts, Kind, Report};
 
 /// How often the watchdog looks.
 const TICK: Duration = Duration::from_millis(20);
@@ -54,6 +55,7 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
     options.check()?;
     let before = filesystem.dax_counters();
     let contest = Arc::new(Contest::new(filesystem, options)?);
+    fail_one_in(options, |failing| failing.one_in);
     let mut running = Vec::new();
     let started = start(&contest, &mut running);
     if started.is_err() {
@@ -62,6 +64,7 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
     watch(&contest, &running, stop, &|| held_pins(&contest));
     contest.end();
     let is_back = join(&contest, running, &|| held_pins(&contest));
+    fail_one_in(options, |_| 0);
     started?;
     let seconds = contest.elapsed().as_secs_f64();
     if is_back {
@@ -74,10 +77,29 @@ pub fn run(filesystem: &Filesystem, options: &Options, stop: &Stop) -> Result<Re
         dma: contest.tally.dma(),
         dax,
         cache: contest.cache.counted(filesystem),
+        device: device_counts(&contest),
         operations: contest.tally.operations(),
         notes: Vec::new(),
         findings: contest.take_findings(),
     })
+}
+
+/// Has the data device fail, if it is to.
+fn fail_one_in(options: &Options, one_in: impl Fn(&Failing) -> u64) {
+    if let Some(failing) = &options.failing {
+        failing.device.fail_one_in(one_in(failing));
+    }
+}
+
+fn device_counts(contest: &Contest) -> DeviceCounts {
+    let failing = contest.options.failing.as_ref();
+    let failed = failing.map_or_else(FailedRequests::default, |failing| failing.device.failed());
+    DeviceCounts {
+        failed_reads: failed.reads,
+        failed_writes: failed.writes,
+        failed_flushes: failed.flushes,
+        refused: contest.tally.refused_by_device.load(Ordering::Relaxed),
+    }
 }
 
 /// Starts all threads, with numbers from 1.

@@ -74,7 +74,7 @@ pub struct OperationCount {
     pub operation: &'static str,
     /// How many were done.
     pub count: u64,
-    /// How many were refused, by a full pool or because a wait was ended by its deadline.
+    /// How many were refused: by a full pool, a data device that failed, or because a wait was ended by its deadline.
     pub refused: u64,
     /// Microseconds of an average one.
     pub mean_micros: u64,
@@ -88,6 +88,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Tally {
             operations: [Timed; Operation::ALL.len()],
+            /// Operations that a failing data device refused.
+            pub(crate) refused_by_device: AtomicU64,
             $(pub(crate) $name: AtomicU64,)*
         }
 

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +12,12 @@ use comfy_table::Table;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udax::{DataSource, Filesystem, FormatOptions, MountOptions, Owner};
+use udax::{DataSource, Disk, Filesystem, FormatOptions, MountOptions, Owner};
 use udax_check::{CheckOptions, Silent};
+use udax_disk::{Access, BlockMedium, Unreliable};
 use udax_media::MIN_POOL_BYTES;
 use udax_pmem::{Region, RegionOptions};
-use udax_stress::{EngineKind, Options, Report, Stop, Ways};
+use udax_stress::{EngineKind, Failing, Options, Report, Stop, Ways};
 use udax_sync::fault::{self, Fault};
 
 use crate::failure;
@@ -61,6 +63,9 @@ pub(crate) struct TruncateDma {
     /// The same in a pool in memory with a data device as large beside it, between which the switches move the files
     #[arg(long, conflicts_with_all = ["dir", "pool"])]
     tiered: bool,
+    /// Of the requests to the data device let one in so many fail, as long as the contest goes on
+    #[arg(long, value_name = "REQUESTS", requires = "tiered", value_parser = clap::value_parser!(u64).range(2..))]
+    fail_one_in: Option<u64>,
     /// Of the threads' choices; which thread comes first is up to the machine. Default: the time
     #[arg(long)]
     seed: Option<u64>,
@@ -109,7 +114,7 @@ impl TruncateDma {
         let stop = stop_on_signals()?;
         let results = match (&self.dir, &self.pool) {
             (Some(directory), _) => self.hold_in_directory(directory, &stop)?,
-            (None, Some(pool)) => self.hold(pool, &stop)?,
+            (None, Some(pool)) => self.hold(pool, None, &stop)?,
             (None, None) => {
                 if self.size.0 < MIN_POOL_BYTES {
                     bail!(
@@ -120,18 +125,19 @@ impl TruncateDma {
                 }
                 let directory = memory_directory()?;
                 let pool = directory.path().join("pool");
+                let device = self
+                    .tiered
+                    .then(|| new_device(&directory, self.size))
+                    .transpose()?;
                 let options = FormatOptions {
                     size: Some(self.size.0),
                     owner: Owner::current(),
-                    data: self
-                        .tiered
-                        .then(|| new_device(&directory, self.size))
-                        .transpose()?,
+                    data: device.clone().map(DataSource::Path),
                     ..FormatOptions::default()
                 };
                 Filesystem::format(&pool, &options)
                     .map_err(|error| failure::of_pool(&pool, "cannot make a pool", error))?;
-                self.hold(&pool, &stop)?
+                self.hold(&pool, device.as_deref(), &stop)?
             }
         };
         if self.format.is_json() {
@@ -174,10 +180,19 @@ impl TruncateDma {
     }
 
     /// Holds the contest, closes the pool and checks it.
-    fn hold(&self, pool: &Path, stop: &Stop) -> Result<Results> {
-        let options = self.options();
+    fn hold(&self, pool: &Path, device: Option<&Path>, stop: &Stop) -> Result<Results> {
+        let mut options = self.options();
+        options.failing = device
+            .zip(self.fail_one_in)
+            .map(|(device, one_in)| failing(device, one_in, options.seed))
+            .transpose()?;
+        let medium = options
+            .failing
+            .as_ref()
+            .map(|failing| Arc::clone(&failing.device));
         let mount = options.ways.mount(MountOptions {
             no_atime: true,
+            data: medium.map(|medium| DataSource::Disk(Arc::new(Disk::new(medium)))),
             ..MountOptions::default()
         });
         let filesystem = crate::pool::open_for_writing(pool, &mount)?;
@@ -247,8 +262,11 @@ impl TruncateDma {
             (false, true) => " --switched",
             (false, false) => "",
         };
+        let failing = self
+            .fail_one_in
+            .map_or_else(String::new, |one_in| format!(" --fail-one-in {one_in}"));
         format!(
-            "udax stress truncate-dma {pool}{engine}{switched} {length} {threads} --files {} --seed {seed}{fault}",
+            "udax stress truncate-dma {pool}{engine}{switched}{failing} {length} {threads} --files {} --seed {seed}{fault}",
             self.files
         )
     }
@@ -288,11 +306,18 @@ fn memory_directory() -> Result<tempfile::TempDir> {
 }
 
 /// A file of `size` there, for a pool's data device.
-fn new_device(directory: &tempfile::TempDir, size: Size) -> Result<DataSource> {
+fn new_device(directory: &tempfile::TempDir, size: Size) -> Result<PathBuf> {
     let path = directory.path().join("device");
     let file = std::fs::File::create(&path).context("cannot make a data device")?;
     file.set_len(size.0).context("cannot make a data device")?;
-    Ok(DataSource::Path(path))
+    Ok(path)
+}
+
+/// That device, which fails.
+fn failing(device: &Path, one_in: u64, seed: u64) -> Result<Failing> {
+    let medium = BlockMedium::open(device, Access::Write)?;
+    let device = Arc::new(Unreliable::new(Arc::new(medium), seed));
+    Ok(Failing { device, one_in })
 }
 
 /// What the check finds in the closed pool.
@@ -336,6 +361,7 @@ impl Results {
 
     fn counters(&self) -> Table {
         let (dma, dax, cache) = (&self.report.dma, &self.report.dax, &self.report.cache);
+        let device = &self.report.device;
         let mut table = output::table(&["Counter", "Number"], 1);
         for (what, count) in [
             ("Transfers", dma.transfers),
@@ -361,6 +387,10 @@ impl Results {
             ("The most that were dirty", cache.most_dirty),
             ("Folios that went for lack of memory", cache.evicted),
             ("Writers that had to wait for it", cache.throttled),
+            ("Reads that failed on the data device", device.failed_reads),
+            ("Writes", device.failed_writes),
+            ("Flushes", device.failed_flushes),
+            ("Operations that were refused for that", device.refused),
         ] {
             table.add_row([what.to_owned(), count.to_string()]);
         }

@@ -1,14 +1,19 @@
 //! Contests of some seconds, with fixed seeds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use udax_stress::{EngineKind, Options, Report, Stop, StressError, Ways};
+use anyhow::Context as _;
+use udax_stress::{EngineKind, Failing, Options, Report, Stop, StressError, Ways};
 use udax_test_stress::StressPool;
 
 const MIB: u64 = 1 << 20;
 
 fn hold(options: &Options, bytes: u64) -> anyhow::Result<Report> {
-    let pool = StressPool::new(bytes)?;
+    hold_on(&StressPool::new(bytes)?, options)
+}
+
+fn hold_on(pool: &StressPool, options: &Options) -> anyhow::Result<Report> {
     let report = pool.contest(options)?;
     for finding in &report.findings {
         eprintln!("{finding}");
@@ -83,6 +88,31 @@ fn nor_when_files_are_switched_between_memory_access_and_a_cache_that_is_too_sma
             report.cache.evicted > 100 && report.cache.most_dirty > 10,
             "{report:#?}"
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn nor_when_the_data_device_fails_now_and_then() -> anyhow::Result<()> {
+    let is_long = std::env::var_os("UDAX_LONG").is_some();
+    for (seed, one_in) in [(8, 10), (9, 100)] {
+        let pool = StressPool::tiered(64 * MIB, seed)?;
+        let device = Arc::clone(pool.device().context("a data device")?);
+        let options = Options {
+            seed,
+            duration: Duration::from_secs(if is_long { 250 } else { 4 }),
+            ways: Ways::Switched,
+            failing: Some(Failing { device, one_in }),
+            ..Options::default()
+        };
+        let report = hold_on(&pool, &options)?;
+        println!("{report:#?}");
+        let device = &report.device;
+        assert!(
+            device.failed_reads > 10 && device.failed_writes > 10 && device.failed_flushes > 10,
+            "{device:?}"
+        );
+        assert!(device.refused > 10, "{device:?}");
     }
     Ok(())
 }

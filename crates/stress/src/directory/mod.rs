@@ -33,7 +33,7 @@ use udax_sync::{Mutex, Rank};
 
 use crate::options::{Options, StressError};
 use crate::referee::{Actor, Referee};
-use crate::report::{CacheCounts, DaxCounts, Kind, Report};
+use crate::report::{CacheCounts, DaxCounts, DeviceCounts, Kind, Report};
 use crate::run::{Running, Stop, join, named_actor, spawn, watch};
 use crate::tally::Operation;
 use engine::Engine;
@@ -132,6 +132,7 @@ pub fn run_directory(parent: &Path, options: &Options, stop: &Stop) -> Result<Re
         dma: contest.tally.dma(),
         dax: DaxCounts::default(),
         cache: CacheCounts::default(),
+        device: DeviceCounts::default(),
         operations: contest.tally.operations(),
         notes: notes(&contest),
         findings,

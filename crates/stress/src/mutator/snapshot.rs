@@ -73,12 +73,12 @@ impl Mutator {
         };
         let mut now = vec![0; snapshot.bytes.len()];
         let read = snapshot.file.read_at(&mut now, 0);
-        if self
-            .contest
-            .settle(Operation::Snapshot, &snapshot.life, read)
-            .is_none()
-        {
+        let Some(len) = self.contest.settle(Operation::Snapshot, &snapshot.life, read) else {
             return;
+        };
+        // A read ends before what cannot be read.
+        if self.contest.options.failing.is_some() {
+            now.truncate(len);
         }
         let blocks = now.chunks(BLOCK).zip(snapshot.bytes.chunks(BLOCK));
         Tally::add(

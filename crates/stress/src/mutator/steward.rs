@@ -126,6 +126,10 @@ impl Mutator {
             door.write(life, &bytes, first * BLOCK_LEN)
         });
         let Some(len) = self.contest.settle(Operation::Write, life, result) else {
+            // What could not be made durable is in the cache all the same, and then in the file.
+            if self.contest.options.failing.is_some() {
+                steward.set_bytes(self.contest.size_of(life).max(steward.bytes()));
+            }
             return false;
         };
         let written = u64::try_from(len).unwrap_or(0) / BLOCK_LEN;

@@ -210,10 +210,16 @@ impl Pool {
         to: &mut [u8],
         offset: u64,
     ) -> Result<()> {
-        let count = self.read_locked(inode, state, to, offset)?;
-        // Not all could be read: why is told where it begins.
-        if let Some(rest) = to.get_mut(count..).filter(|rest| !rest.is_empty()) {
-            self.read_locked(inode, state, rest, offset + u64::try_from(count).unwrap_or(0))?;
+        let mut done = 0;
+        // A read ends before what it cannot read; the next one, which begins there, says why. It may also get further:
+        // some devices fail only now and then.
+        while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + u64::try_from(done).unwrap_or(0);
+            let count = self.read_locked(inode, state, rest, at)?;
+            if count == 0 {
+                return Err(Error::Invalid("the file ends before what is read of it"));
+            }
+            done += count;
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ mod sums;
 mod switch;
 mod tiered;
 mod turmoil;
+mod unreliable;
 
 /// One allocation can be made to fail, in processes that `starved` starts.
 #[global_allocator]
