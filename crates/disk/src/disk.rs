@@ -254,6 +254,22 @@ impl Disk {
         }
     }
 
+    /// As [`Disk::flush`], of what was written since there had been so many [`Disk::failures`].
+    ///
+    /// # Errors
+    /// `Failed`: also if another one's flush has failed since. It was to make the same writes durable, which this one
+    /// need not find any more: a device that fails a flush may have dropped what it had not stored.
+    ///
+    /// # Locks
+    /// `Disk`.
+    pub fn flush_since(&self, failures: u64) -> Result<(), DiskError> {
+        self.flush()?;
+        match self.failures() == failures {
+            true => Ok(()),
+            false => Err(DiskError::FlushedBefore),
+        }
+    }
+
     /// How many flushes have failed.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Acquire)

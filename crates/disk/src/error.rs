@@ -43,6 +43,9 @@ pub enum DiskError {
         /// Why not.
         source: io::Error,
     },
+    /// A flush that somebody else asked for has failed since something was written.
+    #[error("data device: what was written before a flush that failed may be lost")]
+    FlushedBefore,
     /// A request beyond the end of the device.
     #[error("data device: {len} bytes at {at} are beyond its {bytes}")]
     Outside {
@@ -89,7 +92,7 @@ impl DiskError {
             Self::LargeBlocks { bytes, .. } => {
                 format!("it has logical blocks of {bytes} bytes: at most 4096 are supported")
             }
-            Self::Failed { .. } | Self::Outside { .. } => self.to_string(),
+            Self::Failed { .. } | Self::FlushedBefore | Self::Outside { .. } => self.to_string(),
         }
     }
 
@@ -99,7 +102,7 @@ impl DiskError {
             Self::Open { source, .. } => source.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
             Self::Busy { .. } => Errno::EBUSY,
             Self::LargeBlocks { .. } => Errno::EOPNOTSUPP,
-            Self::Failed { .. } | Self::Outside { .. } => Errno::EIO,
+            Self::Failed { .. } | Self::FlushedBefore | Self::Outside { .. } => Errno::EIO,
         }
     }
 }

@@ -40,6 +40,8 @@ struct Content {
     /// So many of the next writes, and flushes, fail.
     failing_writes: u64,
     failing_flushes: u64,
+    /// A flush that fails loses what it was to make durable.
+    is_losing: bool,
 }
 
 /// A medium in memory.
@@ -115,7 +117,16 @@ impl MemoryMedium {
 
     /// The next `count` flushes fail, and nothing becomes durable.
     pub fn fail_flushes(&self, count: u64) {
-        self.content.lock().failing_flushes = count;
+        let mut content = self.content.lock();
+        content.failing_flushes = count;
+        content.is_losing = false;
+    }
+
+    /// The next `count` flushes fail, and what they were to make durable is lost: what was there before is back.
+    pub fn lose_flushes(&self, count: u64) {
+        let mut content = self.content.lock();
+        content.failing_flushes = count;
+        content.is_losing = true;
     }
 
     fn tell(&self, step: Step) {
@@ -180,6 +191,9 @@ impl Medium for MemoryMedium {
         let mut content = self.content.lock();
         if content.failing_flushes > 0 {
             content.failing_flushes -= 1;
+            if content.is_losing {
+                content.pending.clear();
+            }
             return Err(failed("flush", 0));
         }
         for (sector, bytes) in std::mem::take(&mut content.pending) {

@@ -18,8 +18,8 @@ use crate::JournalError;
 #[must_use = "what is stored is not durable before a fence"]
 pub struct Stored<T> {
     what: T,
-    /// The data device, if something went there.
-    disk: Option<Arc<Disk>>,
+    /// The data device, if something went there, and how many of its flushes had failed before.
+    disk: Option<(Arc<Disk>, u64)>,
 }
 
 /// Something that a fence has made durable. Only [`Stored::fence`] makes one.
@@ -35,18 +35,17 @@ impl<T> Stored<T> {
     /// One fence, and a flush of the data device if something went there; then it is durable.
     ///
     /// # Errors
-    /// [`JournalError::Region`] where a fence can fail (`msync`); [`JournalError::Disk`].
+    /// [`JournalError::Region`] where a fence can fail (`msync`); [`JournalError::Disk`], also if a flush has failed
+    /// since the first write that somebody else had asked for.
     ///
     /// # Durability
     /// All that this thread stored past the cache or flushed before is durable on return.
     #[inline]
     pub fn fence(self, region: &Region) -> Result<Durable<T>, JournalError> {
-        if let Some(disk) = self
-            .disk
-            .as_ref()
-            .filter(|_| !is_injected(Fault::UnflushedDevice))
+        if let Some((disk, failures)) = &self.disk
+            && !is_injected(Fault::UnflushedDevice)
         {
-            disk.flush()?;
+            disk.flush_since(*failures)?;
         }
         self.fence_unless(region, Fault::UnfencedData)
     }
@@ -81,8 +80,8 @@ const COPY_BYTES: u64 = 1 << 20;
 pub struct DataWriter<'r> {
     region: &'r Region,
     disk: Option<&'r Arc<Disk>>,
-    /// Whether something went to the device.
-    wrote_disk: bool,
+    /// Before something went to the device: how many of its flushes had failed.
+    failures: Option<u64>,
 }
 
 /// The device's own byte, of one that is on it.
@@ -101,7 +100,7 @@ impl<'r> DataWriter<'r> {
         Self {
             region,
             disk,
-            wrote_disk: false,
+            failures: None,
         }
     }
 
@@ -137,7 +136,7 @@ impl<'r> DataWriter<'r> {
             .collect();
         match (self.disk, parts) {
             (Some(disk), Some(parts)) => {
-                self.wrote_disk = true;
+                self.failures.get_or_insert_with(|| disk.failures());
                 Ok(disk.write_all(&parts)?)
             }
             _ => Err(no_device(writes.first().map_or(ByteOffset(0), |(at, _)| *at))),
@@ -203,7 +202,7 @@ impl<'r> DataWriter<'r> {
     pub fn finish<T>(self, what: T) -> Stored<T> {
         Stored {
             what,
-            disk: self.disk.filter(|_| self.wrote_disk).cloned(),
+            disk: self.disk.cloned().zip(self.failures),
         }
     }
 }
@@ -235,5 +234,35 @@ impl Checkpointed {
     /// Every record up to here is complete in place.
     pub fn sequence(self) -> Sequence {
         self.0
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use udax_disk::MemoryMedium;
+
+    use super::*;
+
+    #[test]
+    fn what_a_failed_flush_of_another_may_have_lost_is_not_durable() {
+        let region = Region::anonymous(1 << 20, None).unwrap();
+        let medium = Arc::new(MemoryMedium::new(1 << 20));
+        let disk = Arc::new(Disk::new(medium.clone()));
+        let at = DEVICE_START.offset();
+        let write = |byte| {
+            let mut writer = DataWriter::with_disk(&region, Some(&disk));
+            writer.write(at, &[byte; 4096]).unwrap();
+            writer.finish(())
+        };
+        write(1).fence(&region).unwrap();
+        let stored = write(2);
+        // It was to make the same bytes durable, and has lost them.
+        medium.lose_flushes(1);
+        disk.flush().unwrap_err();
+        disk.flush().unwrap();
+        let refused = stored.fence(&region).unwrap_err();
+        assert!(matches!(refused, JournalError::Disk(_)), "{refused}");
+        // What is written afterwards has nothing to do with it.
+        write(3).fence(&region).unwrap();
     }
 }

@@ -113,12 +113,13 @@ impl WriteRun {
             pages += count(&part.pages);
             parts.push(part);
         }
-        mapping.uncount_dirty(pages);
+        // First: together they are never seen as fewer than there are.
         mapping
             .cache()
             .counts
             .under_write
             .fetch_add(pages, Ordering::AcqRel);
+        mapping.uncount_dirty(pages);
         let mut writer = mapping.index.write();
         for folio in &folios {
             writer.set_mark(folio.first, mark::WRITEBACK);

@@ -14,7 +14,7 @@ use udax_media::{BLOCK_SIZE, BlockNo, ByteOffset, Reach, Superblock};
 use udax_pagecache::ErrSeq;
 use udax_pmem::{Region, RegionError};
 use udax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use udax_sync::{Rank, RwLock};
+use udax_sync::{Mutex, Rank, RwLock};
 
 use crate::bad_blocks::BadBlocks;
 use crate::cuts::Cuts;
@@ -54,7 +54,7 @@ pub(crate) struct Pool {
     pub(crate) disk: Option<Arc<Disk>>,
     /// Errors of its flushes, and how many of them are in it: see [`Pool::disk_errors`].
     pub(crate) disk_errors: ErrSeq,
-    pub(crate) disk_failures: AtomicU64,
+    pub(crate) disk_failures: Mutex<u64>,
     pub(crate) inode_table: InodeTable,
     pub(crate) inodes: InodeCache,
     pub(crate) dentries: DentryCache,
@@ -63,7 +63,7 @@ pub(crate) struct Pool {
     /// The pages of files without DAX.
     pub(crate) cache: Arc<udax_pagecache::Cache>,
     /// Writes them; since the first was dirty.
-    pub(crate) flusher: udax_sync::Mutex<Option<udax_pagecache::Flusher>>,
+    pub(crate) flusher: Mutex<Option<udax_pagecache::Flusher>>,
     /// Operations that wait for pins and leases.
     pub(crate) waiters: WaiterList,
     pub(crate) orphans: Orphans,
@@ -79,7 +79,7 @@ pub(crate) struct Pool {
     /// When it was opened.
     pub(crate) opened: Instant,
     /// Moves of directories are one at a time, so that none becomes its own ancestor.
-    pub(crate) rename: udax_sync::Mutex<()>,
+    pub(crate) rename: Mutex<()>,
     is_closed: AtomicBool,
 }
 
@@ -130,9 +130,9 @@ impl Pool {
             device_space,
             disk,
             disk_errors: ErrSeq::new(),
-            disk_failures: AtomicU64::new(0),
+            disk_failures: Mutex::new(Rank::Leaf, 0),
             device_blocks: geometry.reach().device,
-            flusher: udax_sync::Mutex::new(Rank::Leaf, None),
+            flusher: Mutex::new(Rank::Leaf, None),
             device: Device::new(Arc::clone(&region)),
             region,
             seed,
@@ -156,7 +156,7 @@ impl Pool {
             cuts: Cuts::new(),
             verified: VerifiedBlocks::new(),
             options,
-            rename: udax_sync::Mutex::new(Rank::Rename, ()),
+            rename: Mutex::new(Rank::Rename, ()),
             is_closed: AtomicBool::new(false),
         };
         pool.space.keep_nodes_for(pool.cache.reservations().count());

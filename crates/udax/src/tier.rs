@@ -10,12 +10,11 @@ use udax_disk::Disk;
 use udax_journal::DataWriter;
 use udax_media::inode::{FileKind, InodeFlags};
 use udax_media::{BlockNo, BlockRange, DEVICE_START, Place};
-use udax_pagecache::{CacheError, ErrSeq, ErrorCursor};
-use udax_sync::atomic::Ordering;
+use udax_pagecache::ErrSeq;
 use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
-use crate::inode::Inode;
+use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::space::{Space, Tier};
 
@@ -95,21 +94,41 @@ impl Pool {
 
     /// The errors of flushes of the data device: what a flush that failed was to make durable may be lost, whoever had
     /// written it.
+    ///
+    /// # Locks
+    /// A leaf.
     pub(crate) fn disk_errors(&self) -> &ErrSeq {
         if let Some(disk) = &self.disk {
             let failures = disk.failures();
-            if self.disk_failures.fetch_max(failures, Ordering::AcqRel) < failures {
+            // Who finds them noted finds the error: both change under one lock.
+            let mut noted = self.disk_failures.lock();
+            if *noted < failures {
+                *noted = failures;
                 self.disk_errors.set(Errno::EIO);
             }
         }
         &self.disk_errors
     }
 
-    /// Tells of flushes of the data device that have failed since `cursor`.
-    pub(crate) fn check_disk_errors(&self, cursor: &mut ErrorCursor) -> Result<()> {
-        match self.disk_errors().check_and_advance(cursor) {
-            None => Ok(()),
-            Some(errno) => Err(CacheError::WriteBack { errno }.into()),
+    /// Notes that bytes of a file are about to be overwritten on the data device.
+    pub(crate) fn note_overwrite(&self, state: &mut InodeState) {
+        if let Some(disk) = &self.disk {
+            state.overwritten.get_or_insert_with(|| disk.failures());
+        }
+    }
+
+    /// Makes durable what was overwritten of a file on the data device.
+    ///
+    /// # Errors
+    /// `Disk`: it may be lost, as a flush has failed since it was written, whoever had asked for that. This is told once
+    /// by the file; every open file is told besides.
+    pub(crate) fn flush_overwritten(&self, state: &mut InodeState) -> Result<()> {
+        let before = state.overwritten.take();
+        match (&self.disk, before) {
+            (Some(disk), Some(before)) if !is_injected(Fault::UnflushedDeviceSync) => {
+                Ok(disk.flush_since(before)?)
+            }
+            _ => self.flush_disk(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use nix::errno::Errno;
 use udax_dax::Mode;
 use udax_media::BLOCK_BYTES;
 use udax_pagecache::{
-    Advice, Control, ErrorCursor, Integrity, ReadFlags as CacheRead, SharedReadAhead,
+    Advice, CacheError, Control, ErrorCursor, Integrity, ReadFlags as CacheRead, SharedReadAhead,
     WriteFlags as CacheWrite,
 };
 use udax_sync::fault::{Fault, is_injected};
@@ -214,7 +215,7 @@ impl File {
         part.mapping.prepare_direct(&mut beneath, offset..end)?;
         let count = pool.store(inode, state, bytes, offset, cause)?;
         if flags.contains(WriteFlags::DSYNC) {
-            pool.flush_disk()?;
+            pool.flush_overwritten(state)?;
         }
         part.mapping.finish_direct(offset..end);
         Ok(count)
@@ -276,12 +277,13 @@ impl File {
             true => pool.flush_disk(),
             false => Ok(()),
         };
+        let sequence = pool.disk_errors();
         let told = {
             let mut errors = self.cached_handle().errors.lock();
-            pool.check_disk_errors(&mut errors.of_disk)
+            sequence.check_and_advance(&mut errors.of_disk)
         };
         flushed?;
-        told
+        as_result(told)
     }
 
     /// Makes everything of the pool durable, and tells, once to each open file, that writing back any file has failed
@@ -294,14 +296,20 @@ impl File {
     /// As [`crate::Filesystem::sync`].
     pub fn sync_filesystem(&self) -> Result<()> {
         let written = self.pool().sync();
+        let of_disk = self.pool().disk_errors();
         let mut errors = self.cached_handle().errors.lock();
         let told = self.pool().cache.errors().check_and_advance(&mut errors.of_pool);
-        let of_disk = self.pool().check_disk_errors(&mut errors.of_disk_in_all);
+        let of_disk = of_disk.check_and_advance(&mut errors.of_disk_in_all);
         drop(errors);
         written?;
-        match told {
-            None => of_disk,
-            Some(errno) => Err(udax_pagecache::CacheError::WriteBack { errno }.into()),
-        }
+        as_result(told.or(of_disk))
+    }
+}
+
+/// What is told of errors before.
+fn as_result(told: Option<Errno>) -> Result<()> {
+    match told {
+        None => Ok(()),
+        Some(errno) => Err(CacheError::WriteBack { errno }.into()),
     }
 }

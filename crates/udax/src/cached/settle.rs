@@ -52,7 +52,7 @@ impl Pool {
         bytes: &Range<u64>,
     ) -> Result<()> {
         self.write_dirty(inode, state, Control::range(Integrity::Full, bytes))?;
-        self.flush_disk()
+        self.flush_overwritten(state)
     }
 
     /// All that was written to a cached file is durable, and nothing of it in the cache: what every operation but
@@ -100,7 +100,7 @@ impl Pool {
     pub(crate) fn flush_durably(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
         self.flush(inode, state)?;
         match inode.is_cached() && !is_injected(Fault::UnflushedSettle) {
-            true => self.flush_disk(),
+            true => self.flush_overwritten(state),
             false => Ok(()),
         }
     }

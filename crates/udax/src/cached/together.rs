@@ -121,6 +121,7 @@ impl Pool {
         let mut line = Line::read(self, inode)?;
         let end = last.bytes.end.min(covered);
         if end <= line.size() && parts.iter().all(|(_, piece)| piece.origin == Origin::Written) {
+            self.note_overwrite(state);
             self.write_parts(&mut writer, &parts)?;
             // What is on the device is durable when that is flushed; what is in the pool, by this.
             if parts.iter().any(|(_, piece)| !piece.extent.start.is_on_device()) {

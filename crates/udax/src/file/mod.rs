@@ -181,11 +181,14 @@ impl File {
         let cached = self.sync_cached();
         let flushed = self.sync_disk();
         // Without the inode's lock: reads and writes go on.
-        self.pool.write_back(&self.inode)?;
-        let mut state = self.inode.write()?;
+        let stored = self.pool.write_back(&self.inode);
         // Every write has fenced its own stores.
-        self.pool.flush_times(&self.inode, &mut state)?;
-        cached.and(flushed)
+        let timed = self
+            .inode
+            .write()
+            .and_then(|mut state| self.pool.flush_times(&self.inode, &mut state));
+        // What was told is told to this handle once: it comes before what will be met again.
+        cached.and(flushed).and(stored).and(timed)
     }
 
     /// Changes attributes; gives the new ones (`fchmod`, `fchown`, `futimens`).

@@ -256,7 +256,7 @@ impl Pool {
     }
 
     /// Writes in place if every block is there and written, inside the file; whether it did.
-    fn overwrite(&self, inode: &Inode, state: &InodeState, bytes: &[u8], offset: u64) -> Result<bool> {
+    fn overwrite(&self, inode: &Inode, state: &mut InodeState, bytes: &[u8], offset: u64) -> Result<bool> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if offset + length > self.inode_size(inode)? {
             return Ok(false);
@@ -287,6 +287,9 @@ impl Pool {
             if let Some(at) = self.region.first_unstorable(*place, len) {
                 return Err(RegionError::Media { at }.into());
             }
+        }
+        if parts.iter().any(|(place, _)| device_byte(*place).is_some()) {
+            self.note_overwrite(state);
         }
         for (place, part) in parts {
             self.overwrite_data(place, part)?;

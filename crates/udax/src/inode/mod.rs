@@ -64,6 +64,9 @@ pub(crate) struct InodeState {
     pub(crate) lazy: LazyTimes,
     /// Bytes of a cached file, if they are more than in the pool.
     pub(crate) pending_size: Option<u64>,
+    /// Something was overwritten in place on the data device and is not known to be durable: how many flushes had
+    /// failed before.
+    pub(crate) overwritten: Option<u64>,
 }
 
 /// Times that are newer than those on media.

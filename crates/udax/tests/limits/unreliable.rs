@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use udax::{DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, MountOptions, WriteFlags};
-use udax_disk::{MemoryMedium, Unreliable};
+use udax::{
+    DataSource, Dax, DaxMode, Disk, Error, File, Filesystem, FormatOptions, MountOptions, NewInode,
+    OpenFlags, WriteFlags,
+};
+use udax_disk::{Medium, MemoryMedium, Unreliable};
 use udax_pmem::Region;
 
 use crate::cached::bytes;
@@ -18,9 +22,14 @@ const BLOCKS: u64 = 64;
 
 /// A pool in memory with such a device, on which there are no other threads that make requests.
 fn pool() -> (Filesystem, Arc<Unreliable>) {
-    let medium = Arc::new(Unreliable::new(Arc::new(MemoryMedium::new(16 * MIB)), 5));
-    let disk = Arc::clone(&medium);
-    let source = DataSource::Disk(Arc::new(Disk::new(disk)));
+    let device = Arc::new(Unreliable::new(Arc::new(MemoryMedium::new(16 * MIB)), 5));
+    let medium = Arc::clone(&device);
+    (pool_on(medium), device)
+}
+
+/// A pool in memory with this device.
+fn pool_on(medium: Arc<dyn Medium>) -> Filesystem {
+    let source = DataSource::Disk(Arc::new(Disk::new(medium)));
     let region = Region::anonymous(16 * MIB, None).unwrap();
     let format = FormatOptions {
         data: Some(source.clone()),
@@ -33,11 +42,11 @@ fn pool() -> (Filesystem, Arc<Unreliable>) {
         data: Some(source),
         ..MountOptions::default()
     };
-    (Filesystem::open_region(region, &options).unwrap(), medium)
+    Filesystem::open_region(region, &options).unwrap()
 }
 
 /// A file of which every second block is on the device, and what it holds.
-fn file(fs: &Filesystem) -> (udax::File, Vec<u8>) {
+fn file(fs: &Filesystem) -> (File, Vec<u8>) {
     let file = open(fs, "/f");
     let mut whole = vec![0; usize::try_from(BLOCKS * BLOCK).unwrap()];
     for block in (1..BLOCKS).step_by(2) {
@@ -110,17 +119,46 @@ fn is_of_device(error: &Error) -> bool {
     matches!(error, Error::Disk(_) | Error::Cache(_))
 }
 
+fn open_direct(fs: &Filesystem) -> File {
+    let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::DIRECT;
+    fs.open_file("/f", flags, NewInode::with_permissions(0o600))
+        .unwrap()
+}
+
+/// Does something of this kind, the first six of which are writes; how much was written.
+fn act(
+    (fs, file, direct): (&Filesystem, &File, &File),
+    kind: u32,
+    (first, data): (u64, &[u8]),
+    expected: &mut Expected,
+) -> udax::Result<Option<usize>> {
+    let at = first * BLOCK;
+    match kind {
+        0..4 => file.write_at(data, at).map(Some),
+        4 => file
+            .write_with(data, at, WriteFlags::DSYNC)
+            .map(|done| Some(done.1)),
+        5 => direct.write_at(data, at).map(Some),
+        6 => file.sync().map(|()| None),
+        7 => fs.sync().map(|()| None),
+        8 => file.set_dax(Dax::On).map(|()| None),
+        9 => file.set_dax(Dax::Off).map(|()| None),
+        _ => {
+            file.dont_need(0, u64::MAX);
+            let mut to = vec![0; data.len()];
+            let door = if kind == 10 { file } else { direct };
+            let count = door.read_at(&mut to, at)?;
+            expected.read(first, &to[..count]);
+            Ok(None)
+        }
+    }
+}
+
 #[test]
 fn what_could_not_be_written_is_written_when_the_device_works_again() {
     let (fs, device) = pool();
     let (file, whole) = file(&fs);
-    let direct = fs
-        .open_file(
-            "/f",
-            udax::OpenFlags::READ | udax::OpenFlags::WRITE | udax::OpenFlags::DIRECT,
-            udax::NewInode::with_permissions(0o600),
-        )
-        .unwrap();
+    let direct = open_direct(&fs);
     let mut expected = Expected(
         whole
             .chunks_exact(4096)
@@ -134,39 +172,16 @@ fn what_could_not_be_written_is_written_when_the_device_works_again() {
         let first = random.random_range(0..BLOCKS);
         let count = random.random_range(1..=(BLOCKS - first).min(12));
         let data = bytes(count * BLOCK, 1000 + turn);
-        let at = first * BLOCK;
         let kind = random.random_range(0..12);
-        let result = match kind {
-            0..4 => file.write_at(&data, at).map(Some),
-            4 => file
-                .write_with(&data, at, WriteFlags::DSYNC)
-                .map(|done| Some(done.1)),
-            5 => direct.write_at(&data, at).map(Some),
-            6 => file.sync().map(|()| None),
-            7 => fs.sync().map(|()| None),
-            8 => file.set_dax(Dax::On).map(|()| None),
-            9 => file.set_dax(Dax::Off).map(|()| None),
-            _ => {
-                file.dont_need(0, u64::MAX);
-                let mut to = vec![0; data.len()];
-                let read = match kind {
-                    10 => file.read_at(&mut to, at),
-                    _ => direct.read_at(&mut to, at),
-                };
-                read.map(|count| {
-                    expected.read(first, &to[..count]);
-                    None
-                })
-            }
-        };
+        let result = act((&fs, &file, &direct), kind, (first, &data), &mut expected);
         match result {
-            Ok(None) => done += 1,
             Ok(Some(count)) => {
                 let (certain, rest) = data.split_at(count / 4096 * 4096);
                 expected.wrote(first, certain, true);
                 expected.wrote(first + u64::try_from(count).unwrap() / BLOCK, rest, false);
                 done += 1;
             }
+            Ok(None) => done += 1,
             Err(error) => {
                 assert!(is_of_device(&error), "{error:?}");
                 if kind < 6 {
@@ -187,4 +202,47 @@ fn what_could_not_be_written_is_written_when_the_device_works_again() {
     expected.read(0, &content(&file));
     drop((file, direct));
     fs.close().unwrap();
+}
+
+/// An operation of a file that needs its bytes to be durable.
+type Step = fn(&Filesystem, &File) -> udax::Result<()>;
+
+#[test]
+fn what_the_failed_flush_of_another_file_may_have_lost_is_refused_once() {
+    let steps: [(&str, Step); 4] = [
+        ("sync", |_, file| file.sync()),
+        ("write with DSYNC", |_, file| {
+            file.write_with(&[3; 4096], MIB, WriteFlags::DSYNC).map(drop)
+        }),
+        ("clone", |fs, file| {
+            file.clone_range(0, &open(fs, "/clone"), 0, MIB)
+        }),
+        ("collapse", |_, file| {
+            file.allocate(udax::AllocateMode::Collapse, 0, BLOCK)
+        }),
+    ];
+    for (name, step) in steps {
+        let medium = Arc::new(MemoryMedium::new(16 * MIB));
+        let device = Arc::clone(&medium);
+        let fs = pool_on(device);
+        let (file, other) = (open(&fs, "/f"), open(&fs, "/other"));
+        for file in [&file, &other] {
+            file.write_at(&bytes(2 * MIB, 1), 0).unwrap();
+            file.sync().unwrap();
+        }
+        // In place: written, and not flushed.
+        for file in [&file, &other] {
+            file.write_with(&bytes(MIB, 2), 0, WriteFlags::DONTCACHE).unwrap();
+        }
+        assert_eq!(fs.cache_statistics().dirty, 0);
+        medium.lose_flushes(1);
+        other.sync().unwrap_err();
+        file.dont_need(0, u64::MAX);
+        assert!(content(&file)[..4096] == bytes(MIB, 1)[..4096], "lost");
+        let refused = step(&fs, &file).unwrap_err();
+        assert_eq!(refused.errno(), Errno::EIO, "{name}: {refused}");
+        step(&fs, &file).unwrap();
+        drop((file, other));
+        fs.close().unwrap();
+    }
 }
