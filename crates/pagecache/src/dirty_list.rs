@@ -22,7 +22,8 @@ use crate::{Cache, Mapping, Owner};
 #[derive(Clone, Debug)]
 pub(crate) struct DirtyFile {
     pub(crate) owner: Arc<dyn Owner>,
-    since: Instant,
+    /// When it became dirty; none if it is to be written at once.
+    since: Option<Instant>,
     /// Its place in the list.
     number: u64,
 }
@@ -39,7 +40,7 @@ impl DirtyList {
         self.files.len()
     }
 
-    fn push(&mut self, owner: Arc<dyn Owner>, since: Instant) -> u64 {
+    fn push(&mut self, owner: Arc<dyn Owner>, since: Option<Instant>) -> u64 {
         self.last += 1;
         let number = self.last;
         let file = DirtyFile { owner, since, number };
@@ -58,14 +59,14 @@ impl DirtyList {
     /// A file was written: if it is still listed, what is dirty is so from now on, more or less.
     pub(crate) fn renew(&mut self, file: &DirtyFile) {
         if let Some(listed) = self.files.get_mut(&file.number) {
-            listed.since = Instant::now();
+            listed.since = Some(Instant::now());
         }
     }
 
-    /// All of them, or those that have been dirty for so long.
+    /// All of them, or those that have been dirty for so long or are to be written at once.
     pub(crate) fn dirty_for(&self, least: Duration) -> Vec<DirtyFile> {
         let now = Instant::now();
-        let is_old = |file: &&DirtyFile| now.duration_since(file.since) >= least;
+        let is_old = |file: &&DirtyFile| file.since.is_none_or(|since| now.duration_since(since) >= least);
         self.files.values().filter(is_old).cloned().collect()
     }
 }
@@ -82,10 +83,23 @@ impl Mapping {
         };
         let mut list = self.cache().dirty_files.lock();
         if self.listed.load(Ordering::Acquire) == 0 {
-            let number = list.push(Arc::clone(&owner), Instant::now());
+            let number = list.push(Arc::clone(&owner), Some(Instant::now()));
             self.listed.store(number, Ordering::Release);
         }
         drop(list);
+    }
+
+    /// Has a flusher write what of the file is dirty, soon. The kernel's `filemap_fdatawrite_range_kick`, but that it
+    /// is all of the file.
+    pub fn kick(&self) {
+        let is_listed = {
+            let mut list = self.cache().dirty_files.lock();
+            let listed = list.files.get_mut(&self.listed.load(Ordering::Acquire));
+            listed.map(|file| file.since = None).is_some()
+        };
+        if is_listed {
+            self.cache().alarm.ring();
+        }
     }
 
     /// Takes the file off the list if nothing of it is dirty or being written.

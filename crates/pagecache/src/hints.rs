@@ -97,9 +97,14 @@ impl fmt::Debug for Hints {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom), not(shuttle)))]
 mod tests {
+    use std::sync::{Arc, Weak};
+
     use super::*;
+    use crate::folio::Folio;
+    use crate::locked::LockedFolio;
+    use crate::{Cache, CacheError, CacheOptions, Control, Mapping, Owner, Reservations, Stability, Written};
 
     const HINT: Hint = Hint {
         bytes: 0x7f00_0000_2000,
@@ -120,6 +125,57 @@ mod tests {
         for file in [0, 1, 2, 4] {
             assert_eq!(hints.find(file, 8), None, "file {file}");
         }
+    }
+
+    /// A file that is not written back.
+    struct File(Arc<Mapping>);
+
+    impl Owner for File {
+        fn mapping(&self) -> &Arc<Mapping> {
+            &self.0
+        }
+
+        fn write_back(&self, _: Control) -> Result<Written, CacheError> {
+            Ok(Written::default())
+        }
+    }
+
+    fn check(mapping: &Mapping, folio: &Folio) {
+        for page in folio.range() {
+            let bytes = folio.bytes.address_of(folio.offset(page * PAGE), 1);
+            let hint = Hint {
+                bytes: bytes.addr().get(),
+                folio: std::ptr::from_ref(folio).addr(),
+            };
+            assert_eq!(mapping.cache().hints.find(7, page), Some(hint), "page {page}");
+        }
+    }
+
+    #[test]
+    fn folios_are_where_the_hints_say_also_when_others_have_taken_their_place() {
+        let options = CacheOptions {
+            bytes: 64 << 20,
+            ..CacheOptions::default()
+        };
+        let cache = Cache::new(&options, Reservations::default());
+        let file = Arc::new_cyclic(|weak: &Weak<File>| {
+            let owner: Weak<dyn Owner> = Weak::<File>::clone(weak);
+            File(Mapping::new(&cache, 7, owner, Stability::Loose))
+        });
+        let folio = file.0.add(4, 2).unwrap();
+        check(&file.0, &folio);
+        folio.pages.uptodate.set(0..4);
+        file.0.split(&folio).unwrap();
+        drop(folio);
+        let small = |page| file.0.folio(page).unwrap();
+        for page in 4..8 {
+            assert_eq!(small(page).order(), 0);
+            check(&file.0, &small(page));
+        }
+        assert!(file.0.collapse(4 * PAGE, 2));
+        let folio = LockedFolio::lock(file.0.folio(4).unwrap());
+        assert_eq!(folio.order(), 2);
+        check(&file.0, &folio);
     }
 
     #[test]

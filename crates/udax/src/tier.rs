@@ -120,8 +120,8 @@ impl Pool {
     /// Makes durable what was overwritten of a file on the data device.
     ///
     /// # Errors
-    /// `Disk`: it may be lost, as a flush has failed since it was written, whoever had asked for that. This is told once
-    /// by the file; every open file is told besides.
+    /// `Disk`: it may be lost, as a flush has failed since it was written, whoever had asked for that. This is told
+    /// once by the file; every open file is told besides.
     pub(crate) fn flush_overwritten(&self, state: &mut InodeState) -> Result<()> {
         let before = state.overwritten.take();
         match (&self.disk, before) {

@@ -1,9 +1,11 @@
 //! N 113 to 121: bytes that leave the cache as soon as they may. After Linux 6.14: the range of each write is written
-//! back when all of it is in the cache. In the place of a counter of such pages and of a kick to write them (117, 118),
-//! each write has its range written.
+//! back when all of it is in the cache. In the place of a counter of such pages (117), each write has its range written,
+//! or kicks a flusher if it may not wait (118).
+
+use std::time::Duration;
 
 use nix::errno::Errno;
-use udax_pagecache::{Access, Control, PAGE, ReadAhead, ReadFlags, WriteFlags};
+use udax_pagecache::{Access, CacheOptions, Control, Flusher, PAGE, ReadAhead, ReadFlags, WriteFlags};
 
 use crate::disk::{File, World, comes, len, page_of, until};
 
@@ -32,7 +34,7 @@ fn inv_113_what_is_dirty_or_written_again_before_it_would_go_stays_until_that_is
     file.disk.take(&run).unwrap();
     run.complete(Ok(()));
     assert!(file.mapping.is_cached(0) && file.mapping.is_dirty(0));
-    // Under way once more, as the end of the first write comes late: that is looked at under the folio's lock.
+    // Written once more, it goes.
     write_behind(&file, 0..PAGE);
     assert!(!file.mapping.is_cached(0));
     assert_eq!(file.disk.durable(), page_of(2));
@@ -151,6 +153,38 @@ fn inv_117_118_of_many_at_once_none_is_forgotten_and_all_counts_return_to_nothin
             "{writer}"
         );
     }
+}
+
+#[test]
+fn inv_118_no_kick_is_lost_however_many_come_at_once() {
+    // Else it would be written for other reasons.
+    let hour = Duration::from_secs(3600);
+    let options = CacheOptions {
+        interval: hour,
+        expire: hour,
+        ..CacheOptions::default()
+    };
+    let world = World::new(&options, 1 << 16);
+    let files: Vec<_> = (0..4).map(|_| world.file()).collect();
+    let flusher = Flusher::start(&world.cache).unwrap();
+    for round in 0..50 {
+        std::thread::scope(|scope| {
+            for file in &files {
+                scope.spawn(move || {
+                    write_uncached(file, round % 7 * PAGE, &page_of(1));
+                    file.mapping.kick();
+                });
+            }
+        });
+        for file in &files {
+            until("what was kicked is written and gone", || {
+                file.mapping.pages() == 0
+            });
+        }
+    }
+    // Of a file that is clean there is nothing to write.
+    files[0].mapping.kick();
+    drop(flusher);
 }
 
 #[test]

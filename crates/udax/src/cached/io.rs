@@ -178,8 +178,14 @@ impl File {
     /// may wait (else the flusher does it): it was throttled once for all of its pieces. What fails is told by the next
     /// sync; here, that it failed.
     fn write_behind(&self, state: &mut InodeState, bytes: Range<u64>, flags: WriteFlags) -> bool {
-        let is_wanted = flags.contains(WriteFlags::DONTCACHE) || self.pool().cache.is_over_dirty_limit();
-        if !is_wanted || flags.contains(WriteFlags::NOWAIT) {
+        let is_dropped = flags.contains(WriteFlags::DONTCACHE);
+        if flags.contains(WriteFlags::NOWAIT) {
+            if is_dropped && let Some(part) = self.inode().cached() {
+                part.mapping.kick();
+            }
+            return true;
+        }
+        if !is_dropped && !self.pool().cache.is_over_dirty_limit() {
             return true;
         }
         // Only now that the write is done with the extents.
