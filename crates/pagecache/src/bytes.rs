@@ -12,12 +12,6 @@ use std::sync::Arc;
 use crate::arena::Arena;
 use crate::page::{MAX_ORDER, PAGE, in_memory};
 
-/// Bytes of the processor's lines.
-const LINE: usize = 64;
-/// Bytes that are asked for early of those to be loaded, and to be stored: about what the processor can have under way
-/// while it waits for the folio. More would stand in the way of the copy (measured with `benches/hits.rs`).
-const PREFETCHED: (usize, usize) = (2048, 1024);
-
 /// Memory of a power of two of pages, aligned to its own size.
 ///
 /// # Invariants
@@ -144,26 +138,6 @@ impl Bytes {
     }
 }
 
-/// What is to be done with bytes that are fetched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Intent {
-    Load,
-    Store,
-}
-
-/// Has the processor fetch what a copy of `len` bytes from or to an address meets first. Any address will do.
-#[inline]
-pub(crate) fn prefetch(address: usize, len: usize, intent: Intent) {
-    let (most, fetch): (_, fn(*const u8)) = match intent {
-        Intent::Load => (PREFETCHED.0, raw::prefetch),
-        Intent::Store => (PREFETCHED.1, raw::prefetch_to_store),
-    };
-    let first = address - address % LINE;
-    for line in (first..address.saturating_add(len.min(most))).step_by(LINE) {
-        fetch(std::ptr::without_provenance(line));
-    }
-}
-
 impl Drop for Bytes {
     fn drop(&mut self) {
         self.arena.give_back(self.at(), self.order());
@@ -184,23 +158,6 @@ mod raw {
     //! compiler.
 
     use std::arch::asm;
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
-    /// Has the line fetched; any address will do.
-    #[inline]
-    pub(super) fn prefetch(at: *const u8) {
-        // SAFETY: a hint that faults on nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-
-    /// Has the line fetched, alone; any address will do.
-    #[inline]
-    pub(super) fn prefetch_to_store(at: *const u8) {
-        // The compiler's own makes a plain fetch of it where the target has no feature for this instruction, which
-        // processors without it take for none.
-        // SAFETY: a hint that faults on nothing.
-        unsafe { asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
-    }
 
     /// Copies bytes that others may store to or read.
     ///
@@ -240,12 +197,6 @@ mod raw {
 #[cfg(any(not(target_arch = "x86_64"), loom, shuttle))]
 mod raw {
     //! Byte by byte, volatile: for processors without string instructions, and for model checkers.
-
-    /// No hint.
-    pub(super) fn prefetch(_: *const u8) {}
-
-    /// No hint.
-    pub(super) fn prefetch_to_store(_: *const u8) {}
 
     /// As the other one.
     ///
@@ -287,15 +238,6 @@ mod tests {
         let mut out = [9; 5];
         bytes.copy_out(4094, &mut out);
         assert_eq!(out, [0, 1, 0, 3, 0]);
-    }
-
-    #[test]
-    fn any_address_can_be_fetched() {
-        // Whoever faults ends the process.
-        for address in [0, 1, 4096, usize::MAX / 2, usize::MAX - 63, usize::MAX] {
-            prefetch(address, 4096, Intent::Load);
-            prefetch(address, 4096, Intent::Store);
-        }
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) struct Hint {
 }
 
 impl Hints {
-    /// For a cache of so many pages: 16 bytes for each, of which memory is taken as they are used; none of them
-    /// if there is no memory.
+    /// For a cache of so many pages: 16 bytes for each, and for as many as make a power of two, of which memory is
+    /// taken as they are used (of large tables: the allocator maps those); none of them if there is no memory.
     pub(crate) fn new(pages: u64) -> Self {
         let len = in_memory(pages.next_power_of_two());
         let places = <[Place]>::new_box_zeroed_with_elems(len);

@@ -63,6 +63,7 @@ mod page;
 #[cfg(not(any(loom, shuttle)))]
 mod page_map;
 mod pin;
+mod prefetch;
 mod queue;
 mod read;
 mod read_ahead;

@@ -15,10 +15,10 @@ use udax_xarray::{Entry, Found, XArray};
 
 use crate::backing::give_back_reservations;
 use crate::bits::IsSet;
-use crate::bytes::{self, Intent};
 use crate::folio::{Folio, flag};
 use crate::locked::LockedFolio;
 use crate::page::{PAGE, in_memory, page_of};
+use crate::prefetch::{Intent, prefetch};
 use crate::{Cache, ErrSeq, FreeFolio, Owner, Stability};
 
 /// What the marks of the index stand for.
@@ -210,15 +210,15 @@ impl Mapping {
         }
     }
 
-    /// Has the processor fetch what a read of `len` bytes at `at` probably meets first. A caller asks for it once,
-    /// before it takes the locks that a read needs: then a hit need not wait for memory. Nothing but time depends on
-    /// it.
+    /// Has the processor fetch what a read of `len` bytes at `at` probably meets first: a folio, and up to 2 KiB of its
+    /// bytes. A caller asks for it once, before it takes the locks that a read needs: then a hit need not wait for
+    /// memory. Nothing but time depends on it.
     #[inline]
     pub fn prefetch(&self, at: u64, len: usize) {
         self.prefetch_for(at, len, Intent::Load);
     }
 
-    /// As [`Mapping::prefetch`], before a write.
+    /// As [`Mapping::prefetch`], before a write: up to 1 KiB.
     #[inline]
     pub fn prefetch_to_store(&self, at: u64, len: usize) {
         self.prefetch_for(at, len, Intent::Store);
@@ -227,9 +227,9 @@ impl Mapping {
     #[inline]
     fn prefetch_for(&self, at: u64, len: usize, intent: Intent) {
         if let Some(hint) = self.cache.hints.find(self.number, page_of(at)) {
-            bytes::prefetch(hint.folio, size_of::<Folio>(), intent);
+            prefetch(hint.folio, size_of::<Folio>(), intent);
             let within = in_memory(at % PAGE);
-            bytes::prefetch(hint.bytes + within, len.min(in_memory(PAGE) - within), intent);
+            prefetch(hint.bytes + within, len.min(in_memory(PAGE) - within), intent);
         }
     }
 

@@ -84,6 +84,33 @@ fn inv_92_the_second_of_two_full_passes_waits_for_what_the_first_writes() {
         run.complete(Ok(()));
         second.join().unwrap();
     });
+    // Both have marked two pages, and the first takes both marks away: the second finds nothing, and waits for both.
+    for page in [0, 2] {
+        file.write(page * PAGE, &page_of(1));
+    }
+    let mut first = file.mapping.pass(Control::full(), file.disk.size());
+    let mut second = file.mapping.pass(Control::full(), file.disk.size());
+    let runs = [first.next().unwrap(), first.next().unwrap()];
+    assert!(first.next().is_none() && second.next().is_none());
+    done.store(false, std::sync::atomic::Ordering::SeqCst);
+    let sleeper = Sleeper::default();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            sleeper.begins();
+            second.finish().unwrap();
+            file.mapping.wait_written(0..u64::MAX);
+            assert!(done.load(std::sync::atomic::Ordering::SeqCst), "it did not wait");
+        });
+        sleeper.until_asleep();
+        let [one, other] = runs;
+        file.disk.take(&one).unwrap();
+        one.complete(Ok(()));
+        file.disk.take(&other).unwrap();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        other.complete(Ok(()));
+        waiting.join().unwrap();
+    });
+    drop(first);
     // Stored to again when the medium has its bytes already: the second pass writes it too.
     file.write(0, &page_of(2));
     let mut first = file.mapping.pass(Control::full(), file.disk.size());
@@ -100,7 +127,7 @@ fn inv_92_the_second_of_two_full_passes_waits_for_what_the_first_writes() {
         run.complete(Ok(()));
         second.join().unwrap();
     });
-    assert_eq!(file.disk.durable(), page_of(3));
+    assert!(file.disk.durable().starts_with(&page_of(3)));
 }
 
 #[test]
@@ -404,7 +431,9 @@ fn inv_100_what_is_dirty_again_while_it_is_written_is_found_by_the_next_pass() {
         }
         drop(pass);
         assert_eq!(file.pass(background(0..1, 100)).unwrap().pages, 1);
-        assert_eq!(file.pass(background(0..1, 100)).unwrap().pages, 0);
+        // Its mark is gone with the flag.
+        let none = file.pass(background(0..1, 100)).unwrap();
+        assert_eq!((none.looked, none.pages), (0, 0));
     }
 }
 

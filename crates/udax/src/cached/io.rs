@@ -87,7 +87,10 @@ impl File {
     /// Has the processor fetch what a read of `len` bytes meets first in the cache, while it waits for its locks.
     #[inline]
     pub(crate) fn prefetch(&self, offset: u64, len: usize) {
-        if let Some(part) = self.inode().cached() {
+        if !self.is_direct()
+            && self.inode().is_cached()
+            && let Some(part) = self.inode().cached()
+        {
             part.mapping.prefetch(offset, len);
         }
     }
