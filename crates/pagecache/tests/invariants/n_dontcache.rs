@@ -1,6 +1,6 @@
 //! N 113 to 121: bytes that leave the cache as soon as they may. After Linux 6.14: the range of each write is written
-//! back when all of it is in the cache. In the place of a counter of such pages (117), each write has its range written,
-//! or kicks a flusher if it may not wait (118).
+//! back when all of it is in the cache. In the place of a counter of such pages (117), each write has its range
+//! written, or kicks a flusher if it may not wait (118).
 
 use std::time::Duration;
 
