@@ -2,8 +2,8 @@
 
 /// Bytes of the processor's lines.
 const LINE: usize = 64;
-/// Bytes that are asked for at once, of those to be loaded, and of those to be stored: about what the processor can
-/// have under way while it waits for a folio. More would stand in the way of the copy (measured with `benches/hits.rs`).
+/// Bytes that are asked for at once, of those to be loaded and of those to be stored: about what the processor can have
+/// under way while it waits for a folio. More would stand in the way of the copy (measured with `benches/hits.rs`).
 const MOST_LOADED: usize = 2048;
 const MOST_STORED: usize = 1024;
 
