@@ -8,11 +8,13 @@ use std::sync::Arc;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::seal::Seed;
 use udax_media::{ByteOffset, FormatError, Geometry, Place, Sequence};
+use udax_pmem::RegionError;
 use udax_sync::fault::{Fault, is_injected};
 
 use crate::chain::{Chain, ChainOf};
 use crate::head::{self, Deltas};
-use crate::lane::Half;
+use crate::lane::{GivenUp, Half, Lane};
+use crate::lost::{LostBlocks, is_free};
 use crate::touched::{Touched, complete};
 use crate::{Journal, JournalError};
 
@@ -25,6 +27,8 @@ pub(crate) struct Checkpointer {
     geometry: Arc<Geometry>,
     /// Of each lane's halves, how much earlier checkpoints have passed.
     passed: Vec<[Passed; 2]>,
+    /// Lost blocks without an owner that records after the published checkpoint may touch.
+    given_up: Vec<GivenUp>,
 }
 
 /// How much of one filling of a half is behind the published checkpoint.
@@ -41,6 +45,7 @@ impl Checkpointer {
             published,
             geometry,
             passed: Vec::new(),
+            given_up: Vec::new(),
         }
     }
 
@@ -65,7 +70,12 @@ impl Checkpointer {
 
     fn publish(&mut self, journal: &Journal, until: Sequence, is_clean: bool) -> Result<(), JournalError> {
         // Each lane's lock once, after `until` was read: all records up to it are applied (invariant 3).
-        let lanes: Vec<[Half; 2]> = journal.lanes().iter().map(|lane| lane.lock().halves()).collect();
+        let halves_of = |lane: &Lane| {
+            let mut state = lane.lock();
+            state.take_given_up(&mut self.given_up);
+            state.halves()
+        };
+        let lanes: Vec<[Half; 2]> = journal.lanes().iter().map(halves_of).collect();
         self.passed.resize(lanes.len(), [Passed::default(); 2]);
         let mut gathered = Gathered::default();
         for (index, halves) in lanes.into_iter().enumerate() {
@@ -80,7 +90,8 @@ impl Checkpointer {
         }
         let blocks = gathered.touched.into_blocks();
         if !blocks.is_empty() {
-            complete(journal.region(), self.seed, &blocks, Fault::UnflushedCheckpoint)?;
+            let lost = complete(journal.region(), self.seed, &blocks, Fault::UnflushedCheckpoint)?;
+            self.check_unowned(journal, &lost)?;
             if !is_injected(Fault::UnfencedCheckpoint) {
                 journal.region().fence()?;
             }
@@ -98,12 +109,26 @@ impl Checkpointer {
         };
         head::publish(journal.region(), self.seed, &next)?;
         self.published = next;
+        self.given_up.retain(|(sequence, _)| *sequence > until);
         tracing::debug!(sequence = until.raw(), blocks = blocks.len(), "checkpoint");
         Ok(())
     }
 }
 
 impl Checkpointer {
+    /// That nobody owns the blocks that could not be completed: what records say of them is needed no more.
+    fn check_unowned(&self, journal: &Journal, lost: &LostBlocks) -> Result<(), JournalError> {
+        for block in lost {
+            let is_given_up = self.given_up.iter().any(|(_, blocks)| blocks.contains(*block));
+            if !is_given_up && !is_free(journal.region(), &self.geometry, *block)? {
+                let at = block.offset().raw();
+                return Err(RegionError::Media { at }.into());
+            }
+            tracing::warn!(%block, "a lost block without an owner is left out of a checkpoint");
+        }
+        Ok(())
+    }
+
     fn passed_bytes(&self, lane: usize, side: usize, turn: u64) -> u64 {
         self.passed
             .get(lane)

@@ -360,6 +360,7 @@ impl Journal {
         let durable = stored.fence_unless(&self.region, Fault::UnfencedRecord)?;
         let sequence = self.apply_record(&durable, &state.geometry)?;
         state.append(padded, sequence);
+        state.give_up(sequence, &buffer.given_up);
         lane.count(&state, changes.free_blocks, changes.inodes);
         stop.done();
         Ok(Committed(sequence))

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use udax_media::{Geometry, Sequence, Superblock};
+use udax_media::{BlockRange, Geometry, Sequence, Superblock};
 use udax_sync::atomic::{AtomicI64, Ordering};
 use udax_sync::fault::{Fault, is_injected};
 use udax_sync::{CachePadded, Mutex, MutexGuard, Rank};
@@ -31,7 +31,12 @@ pub(crate) struct LaneState {
     half_bytes: u64,
     /// The layout that this lane's records are applied to.
     pub(crate) geometry: Arc<Geometry>,
+    /// Blocks that this lane's records have given up since the last checkpoint looked.
+    given_up: Vec<GivenUp>,
 }
+
+/// Lost blocks that nobody owns since the record of this number.
+pub(crate) type GivenUp = (Sequence, BlockRange);
 
 /// A half of a lane, from the side of its writer.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +96,18 @@ impl LaneState {
         active.last = sequence;
     }
 
+    /// The record has given up `blocks`.
+    #[inline]
+    pub(crate) fn give_up(&mut self, sequence: Sequence, blocks: &[BlockRange]) {
+        self.given_up
+            .extend(blocks.iter().map(|blocks| (sequence, *blocks)));
+    }
+
+    /// Moves what was given up to `to`.
+    pub(crate) fn take_given_up(&mut self, to: &mut Vec<GivenUp>) {
+        to.append(&mut self.given_up);
+    }
+
     /// Bytes of a half.
     pub(crate) fn half_bytes(&self) -> u64 {
         self.half_bytes
@@ -122,6 +139,7 @@ impl Lane {
             active: 0,
             half_bytes,
             geometry,
+            given_up: Vec::new(),
         };
         Self {
             number,

@@ -1,9 +1,12 @@
-//! Replaying records onto a medium that has lost some of the blocks they change.
+//! Records that change blocks which the medium has lost: what becomes of them.
 //!
 //! What a record changes in a lost block is lost with it, whether or not the record is applied; everything else that it
 //! changes is not. So recovery leaves lost blocks out, as if the block had been lost a moment later. Only blocks that
 //! the region knows as bad are: an access that failed for another reason may succeed the next time, and then nothing
 //! may be missing.
+//!
+//! A checkpoint leaves out only lost blocks that nobody owns any more: [`is_free`], or given up by a transaction. One
+//! that has an owner may be whole in the records, which the next open would store, so that no checkpoint may pass them.
 
 use std::collections::BTreeSet;
 
@@ -48,6 +51,16 @@ pub(crate) fn lost_block<T>(region: &Region, result: &Result<T, JournalError>) -
             Some(ByteOffset(*at).block())
         }
         _ => None,
+    }
+}
+
+/// Whether the record that freed `block` is durable: its bit is cleared only after that. Nobody can have got the block
+/// since, if a record after the last checkpoint touches it: it waits in the quarantine.
+pub(crate) fn is_free(region: &Region, geometry: &Geometry, block: BlockNo) -> Result<bool, JournalError> {
+    let blocks = BlockRange::new(block, 1);
+    match geometry.bit_words(blocks).next() {
+        Some(word) if !geometry.is_own(blocks) => Ok(region.read_u64(word.at.raw())? & word.mask == 0),
+        _ => Ok(false),
     }
 }
 

@@ -434,13 +434,14 @@ impl Scan {
         for operation in entries.iter().flat_map(|entry| &entry.operations) {
             apply_around(region, &geometry, operation, &mut lost)?;
         }
-        summary.recovery.lost_blocks = u64::try_from(lost.len()).unwrap_or(u64::MAX);
         let mut blocks = summary.touched.into_blocks();
         blocks.retain(|(block, _)| !lost.contains(block));
         if !blocks.is_empty() {
-            complete(region, superblock.seed(), &blocks, Fault::UnflushedReplay)?;
+            let met = complete(region, superblock.seed(), &blocks, Fault::UnflushedReplay)?;
+            lost.extend(met);
             region.fence()?;
         }
+        summary.recovery.lost_blocks = u64::try_from(lost.len()).unwrap_or(u64::MAX);
         // The fence that publishes the checkpoint serves this, too.
         mend_superblock(region, summary.recovery.superblock.as_ref().unwrap_or(superblock))?;
         let next = Checkpoint {

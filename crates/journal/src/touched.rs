@@ -7,6 +7,7 @@ use udax_pmem::Region;
 use udax_sync::fault::{Fault, is_injected};
 
 use crate::JournalError;
+use crate::lost::{LostBlocks, lost_block};
 
 /// Entries gathered before those of one block are merged: bounds memory by the blocks really touched.
 const MERGE_AT: usize = 1 << 16;
@@ -87,32 +88,50 @@ impl Touched {
     }
 }
 
-/// Seals each block and flushes its touched lines, unless that fault is injected. Durable after the next fence.
+/// Seals each block and flushes its touched lines, unless that fault is injected. Durable after the next fence. Gives
+/// the blocks that the medium has lost: those are left out.
 pub(crate) fn complete(
     region: &Region,
     seed: Seed,
     blocks: &[(BlockNo, u64)],
     unflushed: Fault,
+) -> Result<LostBlocks, JournalError> {
+    let mut lost = LostBlocks::new();
+    for (block, lines) in blocks {
+        let completed = complete_one(region, seed, (*block, *lines), unflushed);
+        match lost_block(region, &completed) {
+            Some(block) => {
+                lost.insert(block);
+            }
+            None => completed?,
+        }
+    }
+    Ok(lost)
+}
+
+fn complete_one(
+    region: &Region,
+    seed: Seed,
+    (block, lines): (BlockNo, u64),
+    unflushed: Fault,
 ) -> Result<(), JournalError> {
     let mut bytes = [0; BLOCK_SIZE];
-    for (block, lines) in blocks {
-        let start = block.offset().raw();
-        region.read(start, &mut bytes)?;
-        let sealed = seal_block(seed, &mut bytes, *lines);
-        let to_seal = match is_injected(Fault::UnsealedCheckpoint) {
-            true => 0,
-            false => sealed,
-        };
-        for line in set_bits(to_seal) {
-            // Only the checksum: the bytes around it may be changing.
-            let field = usize::try_from(line * LINE_BYTES + 4).unwrap_or(BLOCK_SIZE);
-            if let Some(checksum) = bytes.get(field..field + 4) {
-                region.store(start + line * LINE_BYTES + 4, checksum)?;
-            }
+    let start = block.offset().raw();
+    region.read(start, &mut bytes)?;
+    let sealed = seal_block(seed, &mut bytes, lines);
+    let to_seal = match is_injected(Fault::UnsealedCheckpoint) {
+        true => 0,
+        false => sealed,
+    };
+    for line in set_bits(to_seal) {
+        // Only the checksum: the bytes around it may be changing.
+        let field = usize::try_from(line * LINE_BYTES + 4).unwrap_or(BLOCK_SIZE);
+        if let Some(checksum) = bytes.get(field..field + 4) {
+            region.store(start + line * LINE_BYTES + 4, checksum)?;
         }
-        if !is_injected(unflushed) {
-            flush_lines(region, start, lines | sealed)?;
-        }
+    }
+    if !is_injected(unflushed) {
+        flush_lines(region, start, lines | sealed)?;
     }
     Ok(())
 }

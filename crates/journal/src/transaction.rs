@@ -21,6 +21,8 @@ pub(crate) struct Buffer {
     pub(crate) bytes: Vec<u8>,
     /// What the operations are, so that applying them decodes nothing.
     steps: Vec<Step>,
+    /// Lost blocks that the transaction takes from their owner without freeing them; not on media.
+    pub(crate) given_up: Vec<BlockRange>,
 }
 
 /// An operation in a [`Buffer`].
@@ -43,6 +45,7 @@ impl Buffer {
         buffer.bytes.clear();
         buffer.bytes.resize(HEADER_SIZE, 0);
         buffer.steps.clear();
+        buffer.given_up.clear();
         buffer
     }
 
@@ -182,6 +185,12 @@ impl<'j> Transaction<'j> {
             self.reaches_blocks(blocks);
             self.count_blocks(blocks, signed(blocks.count));
         }
+    }
+
+    /// Nobody will own `blocks` any more, but they stay allocated, because the medium has lost them. Changes nothing on
+    /// media: without it a checkpoint that is to complete earlier changes of these blocks would stop the journal.
+    pub fn give_up(&mut self, blocks: BlockRange) {
+        self.buffer.given_up.push(blocks);
     }
 
     /// Changes the number of inodes in use.

@@ -287,16 +287,64 @@ mod tests {
         assert_eq!(&found, b"somebody's");
     }
 
+    /// A chunk of inodes that nobody uses. The records that have changed it are not behind a checkpoint.
+    fn empty_chunk(fs: &Filesystem) -> BlockNo {
+        let name = |number: u32| format!("/{number}");
+        (0..200).for_each(|number| drop(open(fs, &name(number))));
+        let ino = fs.stat(name(100)).unwrap().ino;
+        let chunk = fs.pool().inode_table.locate(fs.pool(), ino).unwrap().block();
+        (0..200).for_each(|number| fs.unlink(name(number)).unwrap());
+        chunk
+    }
+
+    #[test]
+    fn metadata_that_is_lost_when_nobody_owns_it_any_more_leaves_the_pool_writable() {
+        for is_freed_first in [true, false] {
+            let fs = anonymous();
+            let pool = fs.pool();
+            let chunk = empty_chunk(&fs);
+            let lose = || pool.region.poison(chunk.offset().raw(), 1).unwrap();
+            if is_freed_first {
+                pool.inode_table.free_empty_chunks(pool).unwrap();
+                lose();
+            } else {
+                lose();
+                pool.inode_table.free_empty_chunks(pool).unwrap();
+            }
+            fs.sync().unwrap();
+            assert_eq!(fs.damage(), None);
+            assert_eq!(pool.space.is_free(chunk), is_freed_first);
+            // It is not given to anybody.
+            let file = open(&fs, "/all");
+            while file.append(&[7; 64 << 10]).is_ok() {}
+            let is_there = |extent: &crate::FileExtent| {
+                (extent.pool_offset..extent.pool_offset + extent.len).contains(&chunk.offset().raw())
+            };
+            assert!(!file.extents(0, 1000).unwrap().iter().any(is_there));
+            drop(file);
+            fs.sync().unwrap();
+            assert_eq!(
+                pool.bad_blocks.collect(pool).unwrap(),
+                [BlockRange::new(chunk, 1)]
+            );
+            fs.close().unwrap();
+        }
+    }
+
+    #[test]
+    fn metadata_that_is_lost_while_it_has_an_owner_makes_the_pool_read_only() {
+        let fs = anonymous();
+        let chunk = empty_chunk(&fs);
+        fs.pool().region.poison(chunk.offset().raw(), 1).unwrap();
+        assert!(fs.sync().is_err());
+        assert_eq!(fs.damage().unwrap().place, Place::Block(chunk));
+    }
+
     #[test]
     fn what_was_metadata_is_free_when_no_record_can_change_it_any_more() {
         let fs = anonymous();
         let pool = fs.pool();
-        let name = |number: u32| format!("/{number}");
-        (0..200).for_each(|number| drop(open(&fs, &name(number))));
-        let ino = fs.stat(name(100)).unwrap().ino;
-        let chunk = pool.inode_table.locate(pool, ino).unwrap().block();
-        (0..200).for_each(|number| fs.unlink(name(number)).unwrap());
-        // The records of all this are not behind a checkpoint.
+        let chunk = empty_chunk(&fs);
         pool.region.poison(chunk.offset().raw(), 1).unwrap();
         pool.inode_table.free_empty_chunks(pool).unwrap();
         assert_eq!(pool.reuse_bad_blocks().unwrap(), 1);

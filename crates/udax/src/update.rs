@@ -237,6 +237,7 @@ impl<'p> Update<'p> {
         Ok(())
     }
 
+        self.transaction.give_up(blocks);
     /// Lists blocks that are bad, were free and have been taken.
     pub(crate) fn retire_free(&mut self, blocks: BlockRange) {
         self.transaction.allocate_unwritten(blocks);
