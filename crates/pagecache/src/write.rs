@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use udax_sync::atomic::Ordering;
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::backing::Reserving;
 use crate::folio::{Folio, flag};
@@ -107,19 +108,28 @@ impl Writing<'_> {
     /// Copies what a folio takes of the range to pages that are dirty already, and gives its end; none if anything else
     /// is to be done or waited for first. Its lock is enough, as nothing is brought, reserved or noted; no count of it
     /// is taken: one that leaves the index meanwhile stays until the look is over.
+    ///
+    /// With the folio locked a dirty page says that the folio has not left the file, as one that leaves gives its dirty
+    /// pages up; and that nobody was lent its bytes as stable: a write takes all dirty pages of a folio. In a stable
+    /// mapping only pins, beside which nothing is lent so, and a failure that ends the write make some dirty meanwhile.
     fn overwrite(&self, folio: &Folio, bytes: &Range<u64>, from: &[u8]) -> Option<u64> {
         let part = overlap(bytes, &folio.byte_range());
         let (at, len) = (folio.offset(part.start), in_memory(part.end - part.start));
         let is_within = self.mapping.end.load(Ordering::Acquire) >= part.end;
         let pages = folio.inner(&pages_touched(&part));
-        if !is_within || !folio.pages.dirty.all(pages.clone()) {
+        let is_dirty = || folio.pages.dirty.all(pages.clone()) || is_injected(Fault::OverwriteClean);
+        if !(is_within || is_injected(Fault::OverwriteBehind)) || !is_dirty() {
             return None;
         }
-        let _locked = BrieflyLocked::try_new(folio)?;
-        if folio.has(flag::REMOVED | flag::WRITEBACK) || !folio.pages.dirty.all(pages) {
+        let locked = match is_injected(Fault::OverwriteUnlocked) {
+            true => None,
+            false => Some(BrieflyLocked::try_new(folio)?),
+        };
+        if !is_dirty() && !is_injected(Fault::OverwriteUnseen) {
             return None;
         }
-        if !self.flags.contains(WriteFlags::DONTCACHE) {
+        debug_assert!(locked.is_none() || !folio.has(flag::REMOVED));
+        if !self.flags.contains(WriteFlags::DONTCACHE) && !is_injected(Fault::OverwriteDropped) {
             folio.clear(flag::DROPBEHIND);
         }
         folio.touch();

@@ -3,11 +3,13 @@
 //! ```text
 //! RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/shuttle cargo test -p udax-pagecache --test shuttle
 //! ```
-//! `UDAX_SCHEDULES=100000` tries so many of each instead of a few.
+//! `UDAX_SCHEDULES=100000` tries so many of each instead of a few. Each test has a process of its own, as some switch a
+//! protection off for good: nextest does that.
 #![cfg(shuttle)]
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
@@ -17,6 +19,7 @@ use udax_pagecache::{
     Access, Backing, BackingError, Cache, CacheError, CacheOptions, Control, Flush, Mapping, Owner, PAGE,
     ReadAhead, ReadFlags, ReadRun, Reservations, Reserving, Stability, Until, WriteFlags, WriteRun, Written,
 };
+use udax_sync::fault::{Fault, inject};
 use udax_sync::thread::{self, JoinHandle};
 use udax_sync::{Mutex, Rank};
 
@@ -24,15 +27,35 @@ const SCHEDULES: usize = 300;
 
 fn explore(scenario: fn()) {
     let schedules = std::env::var("UDAX_SCHEDULES").map_or(SCHEDULES, |value| value.parse().unwrap());
+    Runner::new(RandomScheduler::new_from_seed(20, schedules), config()).run(scenario);
+    Runner::new(PctScheduler::new_from_seed(20, 3, schedules), config()).run(scenario);
+}
+
+/// For what one thread does alone, of which there is one schedule.
+fn alone(scenario: fn()) {
+    Runner::new(RandomScheduler::new_from_seed(20, 1), config()).run(scenario);
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = 1 << 20;
-    Runner::new(RandomScheduler::new_from_seed(20, schedules), config.clone()).run(scenario);
-    Runner::new(PctScheduler::new_from_seed(20, 3, schedules), config).run(scenario);
+    config
+}
+
+/// Without this protection one of the schedules fails, with it none.
+fn is_needed(fault: Fault, try_all: fn(fn()), scenario: fn()) {
+    try_all(scenario);
+    inject(fault).unwrap();
+    let tried = catch_unwind(|| try_all(scenario));
+    assert!(tried.is_err(), "{} was not found", fault.name());
 }
 
 /// A file of eight pages, each of its blocks reserved for until it is written.
 struct File {
     mapping: Arc<Mapping>,
+    /// As its owner tells it.
+    size: u64,
+    is_stable: bool,
     bytes: Mutex<(Vec<u8>, [bool; 8])>,
 }
 
@@ -54,7 +77,7 @@ fn index(at: u64) -> usize {
 
 impl Backing for Lent<'_> {
     fn size(&self) -> u64 {
-        8 * PAGE
+        self.0.size
     }
 
     fn read(&mut self, mut run: ReadRun) -> Result<(), BackingError> {
@@ -94,6 +117,13 @@ impl Backing for Lent<'_> {
                 piece.with(|bytes| state.0[at..at + piece.len].copy_from_slice(bytes));
             }
         }
+        if self.0.is_stable && !self.0.mapping.is_pinned() {
+            let lent: Vec<_> = run.pieces().map(|piece| piece.bytes().into_owned()).collect();
+            thread::yield_now();
+            for (piece, before) in run.pieces().zip(lent) {
+                assert!(*piece.bytes() == before, "lent bytes change");
+            }
+        }
         // Others run while it is under way.
         thread::yield_now();
         run.complete(Ok(()));
@@ -103,6 +133,10 @@ impl Backing for Lent<'_> {
 
 impl File {
     fn new(stability: Stability) -> Arc<Self> {
+        Self::of_size(stability, 8 * PAGE)
+    }
+
+    fn of_size(stability: Stability, size: u64) -> Arc<Self> {
         let options = CacheOptions {
             bytes: 1024 * PAGE,
             dirty_bytes: 512 * PAGE,
@@ -113,15 +147,21 @@ impl File {
             let owner: Weak<dyn Owner> = Weak::<Self>::clone(weak);
             Self {
                 mapping: Mapping::new(&cache, 1, owner, stability),
+                size,
+                is_stable: stability == Stability::Stable,
                 bytes: Mutex::new(Rank::Allocator, (vec![0; 8 * 4096], [false; 8])),
             }
         })
     }
 
     fn write(&self, page: u64, byte: u8) {
+        self.write_at(page * PAGE + 8, byte);
+    }
+
+    fn write_at(&self, at: u64, byte: u8) {
         let written = self
             .mapping
-            .write(&mut Lent(self), page * PAGE + 8, &[byte; 8], WriteFlags::empty());
+            .write(&mut Lent(self), at, &[byte; 8], WriteFlags::empty());
         assert_eq!(written.unwrap(), 8);
     }
 
@@ -173,29 +213,28 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 
 #[test]
 fn writers_and_syncs_of_one_page_lose_neither_bytes_nor_wakes() {
-    for scenario in [|| scenario(Stability::Stable), || scenario(Stability::Loose)] {
-        explore(scenario);
-    }
+    explore(|| writers_and_syncs(Stability::Stable));
+    explore(|| writers_and_syncs(Stability::Loose));
+}
 
-    fn scenario(stability: Stability) {
-        let file = File::new(stability);
-        let writer = spawn(&file, |file| {
-            for byte in 1..4 {
-                file.write(0, byte);
-                assert_eq!(file.read(0), byte);
-            }
-            file.sync();
-            assert_eq!(file.durable(0), 3);
-        });
-        let other = spawn(&file, |file| {
-            file.write(1, 9);
-            file.sync();
-            assert_eq!(file.durable(1), 9);
-        });
-        let syncer = spawn(&file, |file| file.sync());
-        join([writer, other, syncer]);
-        file.finish();
-    }
+fn writers_and_syncs(stability: Stability) {
+    let file = File::new(stability);
+    let writer = spawn(&file, |file| {
+        for byte in 1..4 {
+            file.write(0, byte);
+            assert_eq!(file.read(0), byte);
+        }
+        file.sync();
+        assert_eq!(file.durable(0), 3);
+    });
+    let other = spawn(&file, |file| {
+        file.write(1, 9);
+        file.sync();
+        assert_eq!(file.durable(1), 9);
+    });
+    let syncer = spawn(&file, |file| file.sync());
+    join([writer, other, syncer]);
+    file.finish();
 }
 
 #[test]
@@ -296,6 +335,78 @@ fn uncached_pages_go_unless_they_are_needed_again() {
         join([again]);
         file.sync();
         assert!([1, 2].contains(&file.durable(0)));
+        file.finish();
+    });
+}
+
+#[test]
+fn pages_that_a_sync_has_made_clean_are_dirty_after_a_write() {
+    is_needed(Fault::OverwriteClean, alone, || {
+        let file = File::new(Stability::Loose);
+        file.write(0, 1);
+        file.sync();
+        file.write(0, 2);
+        file.sync();
+        assert_eq!(file.durable(0), 2);
+        file.finish();
+    });
+}
+
+#[test]
+fn pages_that_become_clean_between_two_looks_are_not_taken_for_dirty_ones() {
+    is_needed(Fault::OverwriteUnseen, explore, || {
+        writers_and_syncs(Stability::Loose)
+    });
+}
+
+#[test]
+fn pages_whose_write_begins_while_bytes_are_stored_are_not_taken_for_dirty_ones() {
+    is_needed(Fault::OverwriteUnlocked, explore, || {
+        write_beside_a_sync(Stability::Loose);
+    });
+}
+
+#[test]
+fn lent_bytes_of_a_stable_file_stay_as_they_are() {
+    is_needed(Fault::OverwriteUnlocked, explore, || {
+        write_beside_a_sync(Stability::Stable);
+    });
+}
+
+fn write_beside_a_sync(stability: Stability) {
+    let file = File::new(stability);
+    file.write(0, 1);
+    let writer = spawn(&file, |file| file.write(0, 2));
+    let syncer = spawn(&file, |file| file.sync());
+    join([writer, syncer]);
+    file.sync();
+    assert_eq!(file.durable(0), 2);
+    file.finish();
+}
+
+#[test]
+fn bytes_behind_the_end_are_kept_before_the_file_is_told_its_size() {
+    is_needed(Fault::OverwriteBehind, alone, || {
+        let file = File::of_size(Stability::Loose, 0);
+        file.write_at(0, 1);
+        file.write_at(8, 2);
+        file.sync();
+        assert_eq!(file.durable(0), 2);
+        file.finish();
+    });
+}
+
+#[test]
+fn what_is_written_again_without_dontcache_stays_in_the_cache() {
+    is_needed(Fault::OverwriteDropped, alone, || {
+        let file = File::new(Stability::Loose);
+        let mut lent = Lent(&file);
+        file.mapping
+            .write(&mut lent, 0, &[1; 16], WriteFlags::DONTCACHE)
+            .unwrap();
+        file.write(0, 2);
+        file.mapping.write_behind(&mut lent, 0..PAGE).unwrap();
+        assert_eq!((file.durable(0), file.mapping.pages()), (2, 1));
         file.finish();
     });
 }

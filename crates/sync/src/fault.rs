@@ -1,7 +1,8 @@
 //! Protections that a test build can switch off, to prove that the tests that watch over them would see it.
 //!
 //! Without `--cfg udax_faults` nothing can be switched off: [`is_injected`] is a constant, and costs nothing. With it,
-//! each [`Fault`] is a bit that tests and tools set for the whole process. `ci/faults` runs what must find them.
+//! each [`Fault`] is a bit that tests and tools set for the whole process. `ci/faults` runs what must find them. So it
+//! is under shuttle (`ci/shuttle`), for what only some schedules show.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg udax_faults" CARGO_TARGET_DIR=target/faults cargo test -p udax-test-stress --test faults
@@ -59,6 +60,19 @@ faults! {
         UnflushedDeviceSync = "unflushed-device-sync",
         /// What was overwritten on the data device is not flushed before its blocks are given to another file.
         UnflushedSettle = "unflushed-settle",
+    }
+    /// Those that schedules of the page cache find: each is a look less when bytes are stored to pages that are dirty.
+    OVERWRITE {
+        /// It is not looked whether the pages are dirty.
+        OverwriteClean = "overwrite-clean",
+        /// It is not looked again with the folio locked whether the pages are dirty.
+        OverwriteUnseen = "overwrite-unseen",
+        /// The folio is not locked.
+        OverwriteUnlocked = "overwrite-unlocked",
+        /// It is not looked whether the bytes end behind all that was written before.
+        OverwriteBehind = "overwrite-behind",
+        /// The folio leaves the cache when it is clean, although the write did not ask for that.
+        OverwriteDropped = "overwrite-dropped",
     }
     /// Those that the crash tests find.
     CRASH {
@@ -181,10 +195,12 @@ impl std::fmt::Display for NotBuilt {
 
 impl std::error::Error for NotBuilt {}
 
-#[cfg(all(udax_faults, not(any(loom, shuttle))))]
+#[cfg(any(shuttle, all(udax_faults, not(loom))))]
 mod injected {
+    // Not shuttle's: whether a fault is injected is no part of a schedule.
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::{Fault, NotBuilt};
-    use crate::atomic::{AtomicU64, Ordering};
 
     /// A bit for each fault. Relaxed: a fault is injected before the threads that it is for start.
     static INJECTED: AtomicU64 = AtomicU64::new(0);
@@ -211,7 +227,7 @@ mod injected {
     }
 }
 
-#[cfg(not(all(udax_faults, not(any(loom, shuttle)))))]
+#[cfg(not(any(shuttle, all(udax_faults, not(loom)))))]
 mod injected {
     use super::{Fault, NotBuilt};
 
@@ -238,7 +254,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_found_by_its_name() {
-        let lists = [Fault::DMA, Fault::DEVICE, Fault::CRASH];
+        let lists = [Fault::DMA, Fault::DEVICE, Fault::OVERWRITE, Fault::CRASH];
         assert_eq!(Fault::ALL.len(), lists.map(<[Fault]>::len).iter().sum());
         assert!(Fault::ALL.len() <= 64, "a fault is a bit of a word");
         for fault in Fault::ALL {
