@@ -102,6 +102,8 @@ faults! {
         ShortReplay = "short-replay",
         /// A freed metadata block is used again before a checkpoint has passed its last record.
         EarlyReuse = "early-reuse",
+        /// Freed blocks of data are available before the record that frees them is durable.
+        EarlyDataReuse = "early-data-reuse",
         /// New data is published without the fence that makes it durable.
         UnfencedData = "unfenced-data",
         /// New data is stored through the cache and not flushed.

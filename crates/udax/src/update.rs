@@ -29,6 +29,9 @@ use crate::tree::{NodeSource, NodeStore};
 /// What nodes are called where they are lost.
 const NODE: &str = "a node of a tree";
 
+/// How often others may go on between the two steps that [`Fault::EarlyDataReuse`] has in the wrong order.
+const WINDOW: u32 = 2000;
+
 /// A node and its bytes as they will be.
 type Image = (BlockNo, Box<[u8; BLOCK_SIZE]>);
 
@@ -234,10 +237,10 @@ impl<'p> Update<'p> {
     fn retire(&mut self, blocks: BlockRange) -> Result<()> {
         let at = check_unfreed(&self.retired, blocks)?;
         self.retired.insert(at, blocks);
+        self.transaction.give_up(blocks);
         Ok(())
     }
 
-        self.transaction.give_up(blocks);
     /// Lists blocks that are bad, were free and have been taken.
     pub(crate) fn retire_free(&mut self, blocks: BlockRange) {
         self.transaction.allocate_unwritten(blocks);
@@ -322,6 +325,11 @@ impl<'p> Update<'p> {
         // It may have freed a node.
         if let Some(failure) = self.failure {
             return Err(failure);
+        }
+        if is_injected(Fault::EarlyDataReuse) {
+            self.blocks.give_data_back();
+            // Others run on another processor, or have this one for a moment.
+            (0..WINDOW).for_each(|_| udax_sync::thread::yield_now());
         }
         let committed = self.pool.note_journal(self.transaction.commit())?;
         if let Some(shares) = self.shares {
@@ -410,9 +418,7 @@ impl Blocks<'_> {
         for blocks in self.freed_data.iter().chain(&self.freed_metadata) {
             self.pool.verified.remove(*blocks);
         }
-        for blocks in self.freed_data.drain(..) {
-            self.pool.give_back(blocks);
-        }
+        self.give_data_back();
         for blocks in self.freed_metadata.drain(..) {
             if is_injected(Fault::EarlyReuse) {
                 self.pool.give_back(blocks);
@@ -421,6 +427,12 @@ impl Blocks<'_> {
             self.pool
                 .space
                 .quarantine(committed, blocks, self.pool.journal.checkpointed());
+        }
+    }
+
+    fn give_data_back(&mut self) {
+        for blocks in self.freed_data.drain(..) {
+            self.pool.give_back(blocks);
         }
     }
 }

@@ -26,6 +26,9 @@ const DEVICE_EVERY: usize = 2;
 /// After so many actions comes one of several records.
 const TASK_EVERY: usize = 3;
 
+/// After so many actions come threads that use each other's blocks.
+const REUSE_EVERY: usize = 20;
+
 /// What is gone through to find a fault.
 pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     let grow = || Workload::Grow(vec![0, 1]);
@@ -41,6 +44,12 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     for (index, workload) in sequences(single, seed).into_iter().enumerate() {
         if index.is_multiple_of(GROW_EVERY) {
             workloads.extend([summed(grow()), grow()]);
+        }
+        if index.is_multiple_of(REUSE_EVERY) {
+            workloads.push(Workload::Reuse {
+                threads: 2,
+                rounds: 12,
+            });
         }
         if index.is_multiple_of(DEVICE_EVERY) {
             workloads.push(tiered(workload.clone()));

@@ -40,7 +40,7 @@ enum Task {
     /// Go through these workloads.
     Explore {
         /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`,
-        /// `load/THREADS/RECORDS`, `many/TASK`; before them `cached/`, `sums/` or `tiered/`.
+        /// `load/THREADS/RECORDS`, `reuse/THREADS/ROUNDS`, `many/TASK`; before them `cached/`, `sums/` or `tiered/`.
         #[arg(required = true)]
         workloads: Vec<Workload>,
         #[command(flatten)]
@@ -231,6 +231,10 @@ fn all(seed: u64) -> Vec<Workload> {
     workloads.push(Workload::Load {
         threads: 2,
         records: 350,
+    });
+    workloads.push(Workload::Reuse {
+        threads: 2,
+        rounds: 60,
     });
     let mut triples = of(3, Some(20_000)).into_iter();
     for (index, pair) in (0_u64..).zip(of(2, None)) {

@@ -32,6 +32,8 @@ const ROOMY: u64 = 64 << 20;
 const SMALL_DEVICE: u64 = 1 << 20;
 /// The same, where files have many blocks.
 const LARGER_DEVICE: u64 = 8 << 20;
+/// What a file has that is written and cut: a large part of what the filling leaves.
+const REUSED: usize = 12 * 4096;
 /// Of a data device, so that the filling leaves some dozens of blocks.
 const FILLED_DEVICE: u64 = FILLING + 48 * 4096;
 
@@ -76,6 +78,14 @@ pub enum Workload {
         threads: u64,
         /// How many records each of them makes.
         records: u64,
+    },
+    /// Threads that each write a file and cut it to nothing so many times, on a pool that is almost full: the blocks
+    /// that one has freed are the next that another gets. `reuse/THREADS/ROUNDS`.
+    Reuse {
+        /// How many threads.
+        threads: u64,
+        /// How many times each of them does it.
+        rounds: u64,
     },
     /// These actions, on a pool that grows before the last of them: `grow/create,append`.
     Grow(Vec<usize>),
@@ -253,6 +263,13 @@ impl Workload {
                 recording.stride = LANES_STRIDE;
                 Ok(recording)
             }
+            Self::Reuse { threads, rounds } => {
+                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling())?;
+                let scripts = (0..*threads)
+                    .map(|thread| written_and_cut(thread, *rounds))
+                    .collect();
+                side_by_side(base, scripts, setting.dax)
+            }
             _ => bail!("{self} has no seed"),
         }
     }
@@ -290,7 +307,7 @@ impl Workload {
     pub fn is_deterministic(&self) -> bool {
         match self {
             Self::Summed(inner) | Self::Cached(inner) | Self::Tiered(inner) => inner.is_deterministic(),
-            Self::Threads { .. } | Self::Load { .. } => false,
+            Self::Threads { .. } | Self::Load { .. } | Self::Reuse { .. } => false,
             _ => true,
         }
     }
@@ -308,6 +325,7 @@ impl Workload {
             Self::Full { .. } => "full".to_owned(),
             Self::Lanes { .. } => "lanes".to_owned(),
             Self::Load { .. } => "load".to_owned(),
+            Self::Reuse { .. } => "reuse".to_owned(),
             Self::Grow(_) => "grow".to_owned(),
             Self::Many(_) => "many".to_owned(),
             Self::Summed(inner) => format!("sums/{}", inner.kind()),
@@ -384,6 +402,38 @@ fn large_record(path: &str, seed: u64) -> Act {
     })
 }
 
+/// Writes a file, and cuts it to nothing, again and again. No two writes store the same words.
+fn written_and_cut(thread: u64, rounds: u64) -> Script {
+    let path = || Text::from(&b"f"[..]);
+    let round = |round| {
+        let data = Data {
+            seed: 7_000_000 + thread * 10_000 + round,
+            len: REUSED,
+        };
+        [
+            Operation::Open {
+                slot: 0,
+                path: path(),
+                flags: OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
+                new: NewInode {
+                    permissions: 0o600,
+                    owner: Owner::default(),
+                },
+            },
+            Operation::File {
+                slot: 0,
+                what: FileOperation::Write { offset: 0, data },
+            },
+            Operation::Close { slot: 0 },
+            Operation::Node {
+                path: path(),
+                what: NodeOperation::Truncate { size: 0 },
+            },
+        ]
+    };
+    Script::Fixed((0..rounds).flat_map(round).map(Act::Operation).collect())
+}
+
 /// A file that leaves few blocks to others.
 fn filling() -> Vec<Operation> {
     let file = |what| Operation::File { slot: 0, what };
@@ -434,6 +484,7 @@ impl fmt::Display for Workload {
             Self::Full { seed, operations } => write!(f, "full/{seed}/{operations}"),
             Self::Lanes { records } => write!(f, "lanes/{records}"),
             Self::Load { threads, records } => write!(f, "load/{threads}/{records}"),
+            Self::Reuse { threads, rounds } => write!(f, "reuse/{threads}/{rounds}"),
             Self::Grow(actions) => write!(f, "grow/{}", names(actions)),
             Self::Many(index) => write!(f, "many/{}", task_list()[*index].name),
             Self::Summed(inner) => write!(f, "sums/{inner}"),
@@ -514,6 +565,10 @@ fn numbered(kind: &str, name: &str, numbers: &[u64]) -> anyhow::Result<Workload>
             threads: *threads,
             records: *records,
         }),
+        ("reuse", [threads, rounds]) if (1..=64).contains(threads) => Ok(Workload::Reuse {
+            threads: *threads,
+            rounds: *rounds,
+        }),
         ("random", [seed, count]) => Ok(Workload::Random {
             seed: *seed,
             operations: operations(*count)?,
@@ -526,10 +581,11 @@ fn numbered(kind: &str, name: &str, numbers: &[u64]) -> anyhow::Result<Workload>
         ("full" | "random", _) => bail!("'{name}' is not {kind}/SEED/OPERATIONS"),
         ("lanes", _) => bail!("'{name}' is not lanes/RECORDS"),
         ("load", _) => bail!("'{name}' is not load/THREADS/RECORDS with 1 to 64 threads"),
+        ("reuse", _) => bail!("'{name}' is not reuse/THREADS/ROUNDS with 1 to 64 threads"),
         ("threads", _) => bail!("'{name}' is not threads/SEED/THREADS/OPERATIONS with 1 to 64 threads"),
         _ => bail!(
-            "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, many, random, sums, \
-             threads, tiered"
+            "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, many, random, reuse, \
+             sums, threads, tiered"
         ),
     }
 }

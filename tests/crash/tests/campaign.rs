@@ -101,10 +101,15 @@ fn others(
         threads: 2,
         records: 350,
     };
+    let reuse = Workload::Reuse {
+        threads: 2,
+        rounds: 10,
+    };
     let grown = |actions: &[usize]| Workload::Grow(actions.to_vec());
     let mut workloads = vec![
         Workload::Lanes { records: 600 },
         load,
+        reuse,
         grown(&[0, 1]),
         summed(grown(&[0, 20])),
         tiered(random.clone()),
