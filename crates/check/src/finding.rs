@@ -77,6 +77,8 @@ pub(crate) struct Plan {
     pub(crate) rebuild_table: bool,
     /// Chunks that names lead to and the inode table does not have.
     pub(crate) missing_chunks: BTreeSet<u64>,
+    /// Chunks that names lead to, to an inode that is not in use.
+    pub(crate) dangling_chunks: BTreeSet<u64>,
     /// Chunks to put into the inode table, which lie in the pool; the rest can be known only then.
     pub(crate) restore_chunks: BTreeMap<u64, BlockNo>,
     /// Chunks to leave out of the inode table.
@@ -207,6 +209,7 @@ impl Findings {
         }
         self.plan.rebuild_table |= other.plan.rebuild_table;
         self.plan.missing_chunks.extend(other.plan.missing_chunks);
+        self.plan.dangling_chunks.extend(other.plan.dangling_chunks);
         self.plan.restore_chunks.extend(other.plan.restore_chunks);
         self.plan.drop_chunks.extend(other.plan.drop_chunks);
         self.plan.make_root |= other.plan.make_root;

@@ -174,10 +174,13 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
     } else {
         findings.merge(scanner.scan_inodes());
         let of_directories = scanner.scan_directories();
-        if let Some(missing) = scanner.find_missing_chunks(&of_directories.plan.missing_chunks) {
-            findings.merge(missing);
+        let of_missing = scanner.find_missing_chunks(&of_directories.plan.missing_chunks);
+        let is_restored = !of_missing.plan.restore_chunks.is_empty();
+        findings.merge(of_missing);
+        if is_restored {
             return scanner.finish(findings, totals, bad_blocks);
         }
+        findings.merge(scanner.find_empty_chunks(&of_directories.plan.dangling_chunks));
         findings.merge(of_directories);
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));

@@ -184,11 +184,27 @@ impl Mender<'_, '_> {
     pub(super) fn drop_chunks(&mut self, dropped: &BTreeSet<u64>) -> Result<(), Failure> {
         let known = self.scan.table.chunks.iter().copied();
         let mut chunks: Chunks = known.filter(|(chunk, _)| !dropped.contains(chunk)).collect();
-        self.ensure_chunk_zero(&mut chunks)?;
+        self.ensure_chunk_zero(&mut chunks, dropped)?;
         self.write_table(&chunks)
     }
 
-    fn ensure_chunk_zero(&mut self, chunks: &mut Chunks) -> Result<(), Failure> {
+    /// Puts chunk 0 into `chunks`: the one that lies in a block that nobody owns, or only one of the `dropped`; else an
+    /// empty one.
+    fn ensure_chunk_zero(&mut self, chunks: &mut Chunks, dropped: &BTreeSet<u64>) -> Result<(), Failure> {
+        if chunks.contains_key(&0) {
+            return Ok(());
+        }
+        let found = chunks::find(&self.pool, chunks).remove(&0).filter(|block| {
+            let all = &self.scan.table.chunks;
+            let is_dropped = all
+                .iter()
+                .any(|(chunk, of)| of == block && dropped.contains(chunk));
+            is_dropped || self.scan.ownership.bits(*block) & 1 == 0
+        });
+        if let Some(block) = found {
+            self.claim_all(&Chunks::from([(0, block)]), &self.scan.ownership);
+            chunks.insert(0, block);
+        }
         if let Entry::Vacant(vacant) = chunks.entry(0) {
             let block = self.space.take().ok_or(Failure::NoSpace)?;
             self.log.store_new(block, &[0; BLOCK_SIZE])?;
@@ -201,7 +217,7 @@ impl Mender<'_, '_> {
     pub(super) fn make_root(&mut self) -> Result<(), Failure> {
         let Some(chunk) = self.scan.table.chunk_of(inode::ROOT) else {
             let mut chunks: Chunks = self.scan.table.chunks.iter().copied().collect();
-            self.ensure_chunk_zero(&mut chunks)?;
+            self.ensure_chunk_zero(&mut chunks, &BTreeSet::new())?;
             return self.write_table(&chunks);
         };
         let mut root = empty_directory(inode::ROOT, ROOT_PERMISSIONS, self.pool.superblock.created);

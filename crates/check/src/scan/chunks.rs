@@ -7,10 +7,12 @@
 use std::collections::btree_map::BTreeMap;
 use std::collections::{BTreeSet, HashSet};
 
+use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
 use udax_media::{BlockNo, InodeNo, Place, bitmap};
 
 use super::Scanner;
+use super::pool_trees::inodes_of_chunk;
 use crate::finding::{Finding, Findings};
 use crate::pool::Pool;
 use crate::source::Block;
@@ -108,15 +110,27 @@ fn as_chunk(pool: &Pool<'_>, bytes: &Block) -> Option<(u64, usize)> {
     Some((chunk?, inodes))
 }
 
+/// Whether the block is not that of `chunk`, but something else: no slot claims to be one of its inodes, used or free,
+/// and some are not as new ones are.
+pub(super) fn is_foreign(chunk: u64, bytes: &Block) -> bool {
+    let first = chunk.saturating_mul(inode::CHUNK_INODES);
+    let is_own = |(ino, slot): (u64, &[u8; INODE_SIZE])| {
+        let number = slot.get(INO_OFFSET..).and_then(|rest| rest.first_chunk::<8>());
+        slot.starts_with(&inode::MAGIC.to_le_bytes()) && number == Some(&ino.to_le_bytes())
+    };
+    let mut slots = (first..).zip(bytes.as_chunks::<INODE_SIZE>().0);
+    bytes.iter().any(|byte| *byte != 0) && !slots.any(is_own)
+}
+
 impl Scanner<'_> {
-    /// Of the chunks that names lead to and the table does not have, those that lie in the pool, marked in use and
-    /// owned by nobody: `Some` when they are to be put back before anything else is judged.
-    pub(super) fn find_missing_chunks(&self, missing: &BTreeSet<u64>) -> Option<Findings> {
+    /// What is to say of the chunks that names lead to and the table does not have. Where some lie in the pool, marked
+    /// in use and owned by nobody, those only: they are to be put back before anything else is judged.
+    pub(super) fn find_missing_chunks(&self, missing: &BTreeSet<u64>) -> Findings {
+        let mut findings = Findings::default();
         if missing.is_empty() {
-            return None;
+            return findings;
         }
         let known: Chunks = self.table.chunks.iter().copied().collect();
-        let mut findings = Findings::default();
         for (chunk, ((is_marked, _), block)) in best_of(&self.pool, &known) {
             let is_owned = self.ownership.bits(block) & 1 != 0;
             if !missing.contains(&chunk) || !is_marked || is_owned || !self.has_inode(chunk, block) {
@@ -130,7 +144,30 @@ impl Scanner<'_> {
             ));
             findings.plan.restore_chunks.insert(chunk, block);
         }
-        (!findings.list.is_empty()).then_some(findings)
+        if findings.plan.restore_chunks.is_empty() {
+            missing.iter().for_each(|chunk| findings.add(lost_chunk(*chunk)));
+        }
+        findings
+    }
+
+    /// Of the chunks that names lead to, those that are all zeros, as if they had never had an inode: names that lead
+    /// there need not be all that did. Chunk 0 always has one.
+    pub(super) fn find_empty_chunks(&self, dangling: &BTreeSet<u64>) -> Findings {
+        let mut findings = Findings::default();
+        for (chunk, block) in &self.table.chunks {
+            let is_empty = || {
+                self.pool
+                    .read(*block)
+                    .is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+            };
+            if (*chunk == 0 || dangling.contains(chunk)) && is_empty() {
+                let what = format!("inode chunk {chunk} is all zeros, but it had inodes");
+                let mut finding = Finding::of_pool(Place::Block(*block), what, "their names removed");
+                finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(*chunk)));
+                findings.add(finding);
+            }
+        }
+        findings
     }
 
     fn has_inode(&self, chunk: u64, block: BlockNo) -> bool {
@@ -141,4 +178,14 @@ impl Scanner<'_> {
         let mut numbers = (first..first + inode::CHUNK_INODES).map(InodeNo);
         numbers.any(|ino| matches!(self.pool.slot(&bytes, ino), Ok(InodeSlot::Used(_))))
     }
+}
+
+/// What is to say of a chunk that is nowhere: names that lead to its inodes need not be all that led there.
+fn lost_chunk(chunk: u64) -> Finding {
+    let what = format!(
+        "inode chunk {chunk} is neither in the inode table nor in the pool, but names lead to its inodes"
+    );
+    let mut finding = Finding::of_pool(Place::Block(ROOTS), what, "their names removed");
+    finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(chunk)));
+    finding
 }

@@ -154,7 +154,10 @@ impl Names<'_> {
     fn dangling(&mut self, dentry: &Dentry<'_>) -> String {
         let (chunk, _) = inode::chunk_and_slot(dentry.ino);
         let at = match self.table.chunk_of(dentry.ino) {
-            Some(block) => format!("it is free in its chunk, block {block}"),
+            Some(block) => {
+                self.accounting.findings.plan.dangling_chunks.insert(chunk);
+                format!("it is free in its chunk, block {block}")
+            }
             None => {
                 if chunk <= inode::MAX_CHUNK {
                     self.accounting.findings.plan.missing_chunks.insert(chunk);

@@ -6,6 +6,7 @@ use udax_media::{BlockNo, BlockRange, InodeNo, Place};
 use udax_sync::atomic::Ordering;
 
 use super::bad_blocks::note_lost_data;
+use super::chunks::is_foreign;
 use super::pool_trees::inodes_of_chunk;
 use super::sums::compare_data;
 use super::{Info, Scanner};
@@ -80,7 +81,7 @@ impl Scanner<'_> {
         let slots: Vec<_> = (first..first + CHUNK_INODES)
             .map(|ino| (InodeNo(ino), self.pool.slot(&bytes, InodeNo(ino))))
             .collect();
-        if slots.iter().all(|(_, slot)| slot.is_err()) {
+        if slots.iter().all(|(_, slot)| slot.is_err()) || is_foreign(chunk, &bytes) {
             let why = "none of its slots is an inode".to_owned();
             return self.drop_chunk(index, findings, why);
         }
@@ -117,7 +118,10 @@ impl Scanner<'_> {
         }
         let what = format!("inode chunk {chunk} is unreadable: {why}");
         let mut finding = Finding::of_pool(Place::Block(block), what, "chunk taken out of the inode table");
-        finding.lost = Some(inodes_of_chunk(chunk));
+        finding.lost = Some(format!(
+            "{}, unless the chunk lies elsewhere",
+            inodes_of_chunk(chunk)
+        ));
         findings.add(finding);
         findings.plan.drop_chunks.insert(chunk);
     }

@@ -1,5 +1,6 @@
 //! An inode table that lacks a chunk, as an older version of it does, and chunks whose block looks like something else.
 
+use udax_check::Report;
 use udax_media::geometry::ROOTS;
 use udax_media::node::{self, SLOT_SIZE, SLOTS_START, TreeRoot};
 use udax_media::{BLOCK_SIZE, BlockNo, Superblock, seal};
@@ -38,6 +39,20 @@ fn remove_slot(region: &Region, superblock: &Superblock, leaf: BlockNo, slot: us
     region.store(leaf.offset().raw(), &bytes).unwrap();
 }
 
+/// The block of the chunk whose slot is at `slot` of `leaf`.
+fn block_of_chunk(region: &Region, leaf: BlockNo, slot: usize) -> BlockNo {
+    let bytes = read(region, leaf);
+    let at = usize::from(u16::from_le_bytes([bytes[slot + 8], bytes[slot + 9]]));
+    BlockNo(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()))
+}
+
+fn tells_loss(report: &Report, what: &str) -> bool {
+    report
+        .problems
+        .iter()
+        .any(|problem| problem.lost.as_deref() == Some(what))
+}
+
 #[test]
 fn chunk_that_names_lead_to_is_put_back_into_the_table() {
     let (image, region, leaf, slot) = two_chunks(1);
@@ -62,9 +77,7 @@ fn chunk_that_names_lead_to_is_put_back_into_the_table() {
 #[test]
 fn chunk_that_is_not_there_costs_its_names() {
     let (image, region, leaf, slot) = two_chunks(1);
-    let bytes = read(&region, leaf);
-    let at = usize::from(u16::from_le_bytes([bytes[slot + 8], bytes[slot + 9]]));
-    let chunk = BlockNo(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
+    let chunk = block_of_chunk(&region, leaf, slot);
     remove_slot(&region, &image.superblock, leaf, slot);
     region.store(chunk.offset().raw(), &[0; BLOCK_SIZE]).unwrap();
     let report = run(&region, true);
@@ -74,15 +87,17 @@ fn chunk_that_is_not_there_costs_its_names() {
         is_told("which is not in use: chunk 1 is not in the inode table"),
         "{report:#?}"
     );
+    assert!(
+        tells_loss(&report, "inodes 16 to 31, if they were in use"),
+        "{report:#?}"
+    );
     assert_eq!(run(&region, false).problems, []);
 }
 
 #[test]
 fn inode_beside_what_looks_like_a_node_is_sealed() {
     let (image, region, leaf, slot) = two_chunks(0);
-    let bytes = read(&region, leaf);
-    let at = usize::from(u16::from_le_bytes([bytes[slot + 8], bytes[slot + 9]]));
-    let chunk = BlockNo(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
+    let chunk = block_of_chunk(&region, leaf, slot);
     let contents = read_contents(&region, &image.superblock);
     region
         .store(chunk.offset().raw(), &node::MAGIC.to_le_bytes())
@@ -97,4 +112,55 @@ fn inode_beside_what_looks_like_a_node_is_sealed() {
             .iter()
             .all(|(ino, content)| *ino == 1 || left.get(ino) == Some(content))
     );
+}
+
+#[test]
+fn a_chunk_whose_block_holds_something_else_is_lost_as_a_whole() {
+    let (image, region, leaf, slot) = two_chunks(1);
+    let chunk = block_of_chunk(&region, leaf, slot);
+    // Most slots of a node with few entries look like those of inodes that never were.
+    region.store(chunk.offset().raw(), &read(&region, leaf)).unwrap();
+    let report = run(&region, true);
+    assert_eq!(report.exit_code(), 1, "{report:#?}");
+    assert!(
+        tells_loss(&report, "inodes 16 to 31, unless the chunk lies elsewhere"),
+        "{report:#?}"
+    );
+    assert_eq!(run(&region, false).problems, []);
+    let left = read_contents(&region, &image.superblock);
+    assert!(left.keys().all(|ino| *ino < 16), "{left:#?}");
+}
+
+#[test]
+fn chunks_that_changed_places_are_found_again() {
+    let (image, region, leaf, slot) = two_chunks(0);
+    let other = (SLOTS_START..)
+        .step_by(SLOT_SIZE)
+        .take(2)
+        .find(|at| *at != slot)
+        .unwrap();
+    let [zero, one] = [slot, other].map(|slot| block_of_chunk(&region, leaf, slot));
+    let contents = read_contents(&region, &image.superblock);
+    let bytes = [zero, one].map(|block| read(&region, block));
+    region.store(zero.offset().raw(), &bytes[1]).unwrap();
+    region.store(one.offset().raw(), &bytes[0]).unwrap();
+    assert_eq!(run(&region, true).exit_code(), 1);
+    assert_eq!(run(&region, false).problems, []);
+    assert_eq!(read_contents(&region, &image.superblock), contents);
+}
+
+#[test]
+fn a_chunk_of_zeros_that_names_lead_to_is_told_as_a_whole() {
+    for (number, lost) in [
+        (0, "inodes 0 to 15, if they were in use"),
+        (1, "inodes 16 to 31, if they were in use"),
+    ] {
+        let (_, region, leaf, slot) = two_chunks(number);
+        let chunk = block_of_chunk(&region, leaf, slot);
+        region.store(chunk.offset().raw(), &[0; BLOCK_SIZE]).unwrap();
+        let report = run(&region, true);
+        assert_eq!(report.exit_code(), 1, "{report:#?}");
+        assert!(tells_loss(&report, lost), "{report:#?}");
+        assert_eq!(run(&region, false).problems, []);
+    }
 }
