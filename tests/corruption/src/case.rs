@@ -11,6 +11,7 @@ use udax_pmem::{Region, RegionOptions};
 
 use crate::damage::Damage;
 use crate::image::Scratch;
+use crate::naming::{differences, is_named};
 use crate::place::{Places, Role};
 use crate::sample::{Ending, Sample};
 use crate::tree::{Allowance, State, Tree, compare};
@@ -66,6 +67,10 @@ pub struct Bench<'s> {
 #[derive(Debug)]
 struct Expectation {
     cost: Allowance,
+    /// What of that may be other than before although nothing was found: no checksum can tell.
+    unnoticed: Allowance,
+    /// What records may cost, where some are damaged.
+    of_records: Allowance,
     /// The check may find nothing though something is different.
     may_go_unnoticed: bool,
     /// Records are damaged: any earlier state may be what is left.
@@ -141,6 +146,9 @@ impl Bench<'_> {
 
     fn expect(&self, damage: Damage) -> Expectation {
         let mut cost = Allowance::default();
+        let mut unnoticed = Allowance::default();
+        let mut of_records = Allowance::default();
+        let mut is_sealed = false;
         let mut may_go_unnoticed = damage.is_older();
         let mut blocks = Vec::new();
         let mut hits_records = false;
@@ -152,23 +160,39 @@ impl Bench<'_> {
                 // A sum block that was right once is sealed, and its sums are those of other data.
                 cost.may_be_refused |= self.places.roles.get(&block) == Some(&Role::Sums);
                 cost.merge(self.places.cost(block, &bytes, at.clone()));
+                unnoticed.merge(cost.clone());
             }
             if self.places.is_sealed_by_replay(self.sample, block, at) {
                 may_go_unnoticed = true;
-                cost.merge(self.places.cost_of_sealed(block));
+                is_sealed = true;
+                let sealed = self.places.cost_of_sealed(block);
+                unnoticed.merge(sealed.clone());
+                cost.merge(sealed);
             }
             let is_lane = self.places.roles.get(&block) == Some(&Role::Lane);
             if is_lane && self.sample.ending != Ending::Clean {
                 hits_records = true;
-                cost.merge(self.places.cost_of_records(self.sample));
-                may_go_unnoticed |=
-                    damage.is_older() || self.places.is_end_of_records(block, &damage.touched());
+                of_records = self.places.cost_of_records(self.sample);
+                cost.merge(of_records.clone());
+                if damage.is_older() || self.places.is_end_of_records(block, &damage.touched()) {
+                    may_go_unnoticed = true;
+                    unnoticed.merge(of_records.clone());
+                }
             }
             blocks.push(block);
         }
         cost.may_be_older |= may_go_unnoticed;
+        if is_sealed {
+            // Records have changed what lies there now, whatever it was, and sealed it.
+            for (block, _) in damage.changes(self.sample) {
+                let now = self.places.bytes(self.sample, block);
+                unnoticed.merge(self.places.cost(block, now, damage.touched()));
+            }
+        }
         Expectation {
             cost,
+            unnoticed,
+            of_records,
             may_go_unnoticed,
             hits_records,
             blocks,
@@ -264,20 +288,28 @@ impl Bench<'_> {
         let found = Tree::read(&fs);
         let judged = self.judge_tree(&found, expected, State::Sound);
         let is_same = judged.with_context(|| format!("mended: {}", shown(&report)))?;
-        if !is_same {
-            let is_told = report.problems.iter().any(|problem| problem.lost.is_some());
-            anyhow::ensure!(
-                is_told || expected.may_go_unnoticed,
-                "a loss is not told: {}",
-                shown(&report)
-            );
-        }
+        self.is_named(&report, &found, expected)?;
         self.use_and_check(fs).context("mended")?;
         Ok(if is_same {
             Outcome::Mended
         } else {
             Outcome::MendedWithLoss
         })
+    }
+
+    /// Each thing that is other than before is named by a problem, or its loss could not be found.
+    fn is_named(&self, report: &Report, found: &Tree, expected: &Expectation) -> anyhow::Result<()> {
+        let tells_of_records = report.problems.iter().any(tells_of_records);
+        for difference in differences(&self.sample.tree, found) {
+            anyhow::ensure!(
+                is_named(report, &difference)
+                    || expected.unnoticed.covers(&difference)
+                    || tells_of_records && expected.of_records.covers(&difference),
+                "{difference} is lost or changed, and no problem names it: {}",
+                shown(report)
+            );
+        }
+        Ok(())
     }
 
     /// Whether nothing is different; an error when more is than the damage may cost.
@@ -324,6 +356,12 @@ fn shown(report: &Report) -> String {
     } else {
         first
     }
+}
+
+/// Whether the problem says that what one or all records had changed is lost.
+fn tells_of_records(problem: &Problem) -> bool {
+    let lost = problem.lost.as_deref().unwrap_or_default();
+    lost == "what this record had changed" || lost == "what had been changed since the last checkpoint"
 }
 
 fn hits_all_superblocks(expected: &Expectation) -> bool {

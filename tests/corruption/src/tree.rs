@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use udax::{FileKind, Filesystem, NewInode, OpenFlags, Owner, Stat, Timestamp};
+use udax::{Checksums, Dax, FileKind, Filesystem, NewInode, OpenFlags, Owner, Stat, Timestamp};
 use udax_media::BLOCK_SIZE;
 
 /// The most names that are followed, so that a circle of directories ends.
@@ -29,10 +29,20 @@ pub struct Attributes {
     pub permissions: u32,
     /// Owner.
     pub owner: (u32, u32),
+    /// Names.
+    pub nlink: u32,
     /// Bytes; 0 for a directory, whose size follows from its names.
     pub size: u64,
-    /// Last change of the content; of a directory the mending may set it.
+    /// Last change of the content.
     pub mtime: Timestamp,
+    /// Last change.
+    pub ctime: Timestamp,
+    /// Creation.
+    pub btime: Timestamp,
+    /// What is written to it gets checksums.
+    pub checksums: Checksums,
+    /// The DAX flag.
+    pub dax: Dax,
     /// Device.
     pub rdev: u64,
 }
@@ -157,7 +167,12 @@ fn attributes(stat: &Stat) -> Attributes {
         permissions: stat.permissions,
         owner: (stat.uid, stat.gid),
         size: if is_directory { 0 } else { stat.size },
+        nlink: stat.nlink,
         mtime: stat.mtime,
+        ctime: stat.ctime,
+        btime: stat.btime,
+        checksums: stat.checksums,
+        dax: stat.dax,
         rdev: stat.rdev,
     }
 }
@@ -202,7 +217,8 @@ pub enum Names {
 }
 
 impl Names {
-    fn allow(&self, name: &[u8]) -> bool {
+    /// Whether `name` may be lost.
+    pub fn allow(&self, name: &[u8]) -> bool {
         match self {
             Self::All | Self::One => true,
             Self::These(names) => names.contains(name),
@@ -247,7 +263,8 @@ impl Allowance {
         self.may_be_refused |= other.may_be_refused;
     }
 
-    fn name(&self, directory: u64, name: &[u8]) -> bool {
+    /// Whether the name in the directory may be lost.
+    pub fn name(&self, directory: u64, name: &[u8]) -> bool {
         self.inodes.contains(&directory)
             || self
                 .names
@@ -356,8 +373,9 @@ fn compare_nodes(
     state: State,
 ) -> Result<(), String> {
     let (mut one, mut other) = (expected.attributes, found.attributes);
-    if one.kind == FileKind::Directory {
-        (one.mtime, other.mtime) = (Timestamp::default(), Timestamp::default());
+    if state == State::Sound {
+        // It follows from the names that are left; whether the report names it, `naming` judges.
+        (one.nlink, other.nlink) = (0, 0);
     }
     if one != other {
         return Err(format!("inode {ino} is {other:?}, not {one:?}"));
