@@ -150,6 +150,11 @@ pub(crate) fn read_checkpoints(region: &Region, superblock: &Superblock) -> Chec
             finding.lost = Some("what had been changed since the last checkpoint".to_owned());
             findings.push(finding);
         }
+        Some(newest) if newest.is_half_mended => {
+            let what = "a repair was interrupted: the pool is half mended".to_owned();
+            let at = newest.offset_in(CHECKPOINTS[0]);
+            findings.push(Finding::of_pool(Place::Byte(at), what, "repair finished"));
+        }
         Some(newest) if newest.is_clean => {
             for slot in &slots {
                 let Some(what) = slot.deviation(&newest, &slots) else {

@@ -106,6 +106,7 @@ impl Checkpointer {
             free_blocks: counters.free_blocks,
             inodes: counters.inodes,
             is_clean,
+            is_half_mended: false,
         };
         head::publish(journal.region(), self.seed, &next)?;
         self.published = next;

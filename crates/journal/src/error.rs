@@ -1,7 +1,7 @@
 //! Why the journal refuses or fails.
 
 use udax_disk::DiskError;
-use udax_media::FormatError;
+use udax_media::{ByteOffset, FormatError};
 use udax_pmem::RegionError;
 
 /// Why a transaction, a checkpoint or a recovery failed.
@@ -36,6 +36,15 @@ pub enum JournalError {
     /// The pool was not closed cleanly: its journal must be replayed, which a read-only open cannot.
     #[error("the pool was not closed cleanly; open it for writing once, so that its journal is replayed")]
     Unclean,
+    /// A repair was interrupted: names may lead to what is free, and what is made in the pool would be shown in their
+    /// place.
+    #[error(
+        "checkpoint at {at}: a repair of the pool was interrupted; finish it with fsck before anything else"
+    )]
+    HalfMended {
+        /// Where the checkpoint is that says so.
+        at: ByteOffset,
+    },
     /// An earlier failure left the journal unusable: nothing more is written.
     #[error("the journal has stopped after a media error")]
     Stopped,

@@ -94,6 +94,16 @@ pub fn read_checkpoint(region: &Region, superblock: &Superblock) -> Result<Check
     }
 }
 
+/// Nothing is to be done with a pool whose repair was interrupted but to repair it.
+pub(crate) fn refuse_half_mended(checkpoint: &Checkpoint) -> Result<(), JournalError> {
+    match checkpoint.is_half_mended {
+        true => Err(JournalError::HalfMended {
+            at: checkpoint.offset_in(CHECKPOINTS[0]),
+        }),
+        false => Ok(()),
+    }
+}
+
 fn read_slot(
     region: &Region,
     superblock: &Superblock,

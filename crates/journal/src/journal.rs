@@ -88,6 +88,7 @@ impl Journal {
             free_blocks: counters.free_blocks,
             inodes: counters.inodes,
             is_clean: true,
+            is_half_mended: false,
         };
         head::publish(region, superblock.seed(), &first)
     }
@@ -96,8 +97,9 @@ impl Journal {
     /// with a new nonce.
     ///
     /// # Errors
-    /// [`JournalError::Format`]: no valid checkpoint, or a record that cannot be. [`JournalError::Region`]: the medium
-    /// failed. In both cases another open may be tried: what is half-replayed will be replayed again.
+    /// [`JournalError::HalfMended`]: a repair was interrupted, and has to be finished. [`JournalError::Format`]: no
+    /// valid checkpoint, or a record that cannot be. [`JournalError::Region`]: the medium failed. In these two cases
+    /// another open may be tried: what is half-replayed will be replayed again.
     ///
     /// # Durability
     /// All that was replayed is durable in place.
@@ -109,12 +111,14 @@ impl Journal {
     /// Opens the journal of a pool that is only read: nothing is written, and nothing may be committed.
     ///
     /// # Errors
-    /// [`JournalError::Unclean`] when there may be records to replay; else as [`Journal::open`].
+    /// [`JournalError::Unclean`] when there may be records to replay; else, and of a half mended pool, as
+    /// [`Journal::open`].
     pub fn open_read_only(
         region: Arc<Region>,
         superblock: &Superblock,
     ) -> Result<(Self, Recovery), JournalError> {
         let checkpoint = head::read_checkpoint(&region, superblock)?;
+        head::refuse_half_mended(&checkpoint)?;
         if !checkpoint.is_clean {
             return Err(JournalError::Unclean);
         }

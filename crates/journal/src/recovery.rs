@@ -63,7 +63,7 @@ enum OnDamage {
 
 /// Replays the records after the last checkpoint onto a region without opening it for writing further; fsck's door.
 /// The same code as [`Journal::open`](crate::Journal::open), but damaged records are left out. After it the pool is at
-/// a new checkpoint; a clean pool is left as it is.
+/// a new checkpoint, half mended if it was or a record was left out; a clean pool is left as it is.
 ///
 /// # Errors
 /// As [`Journal::open`](crate::Journal::open).
@@ -82,7 +82,9 @@ pub fn recover(region: &Region, superblock: &Superblock) -> Result<Recovery, Jou
 
 /// As [`recover`], but a clean pool, too, gets a new checkpoint that is not clean, for an open journal.
 pub(crate) fn open(region: &Region, superblock: &Superblock) -> Result<(Checkpoint, Recovery), JournalError> {
-    let (next, recovery) = Scan::read(region, superblock)?.replay(region, superblock, OnDamage::Refuse)?;
+    let scan = Scan::read(region, superblock)?;
+    head::refuse_half_mended(&scan.checkpoint)?;
+    let (next, recovery) = scan.replay(region, superblock, OnDamage::Refuse)?;
     head::publish(region, superblock.seed(), &next)?;
     if recovery.records > 0 {
         tracing::info!(
@@ -451,6 +453,8 @@ impl Scan {
             free_blocks: counters.free_blocks,
             inodes: counters.inodes,
             is_clean: false,
+            // What was left out may be what others rely on.
+            is_half_mended: self.checkpoint.is_half_mended || !summary.recovery.damaged.is_empty(),
         };
         Ok((next, summary.recovery))
     }

@@ -14,6 +14,9 @@ use crate::seal::{self, Prefix, Seed};
 /// `uCKP`
 pub const MAGIC: u32 = u32::from_le_bytes(*b"uCKP");
 
+/// In the place of *clean*, while a pool is repaired.
+const HALF_MENDED: u32 = 2;
+
 /// A checkpoint slot as it is on media: one line.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -30,7 +33,7 @@ pub struct RawCheckpoint {
     pub free_blocks: U64,
     /// Inodes in use, as of the sequence.
     pub inodes: U64,
-    /// 1 when the pool was closed cleanly: no record follows.
+    /// 1 when the pool was closed cleanly: no record follows. 2 when a repair is under way.
     pub clean: U32,
     /// Zero.
     pub reserved: [u8; 12],
@@ -52,6 +55,9 @@ pub struct Checkpoint {
     pub inodes: u64,
     /// Whether the pool was closed cleanly: no record follows.
     pub is_clean: bool,
+    /// Whether a repair has begun and not ended: names may lead to what is free, so that nothing may be made in the
+    /// pool. Then it is not clean.
+    pub is_half_mended: bool,
 }
 
 impl Checkpoint {
@@ -72,7 +78,10 @@ impl Checkpoint {
             nonce: U64::new(self.nonce),
             free_blocks: U64::new(self.free_blocks),
             inodes: U64::new(self.inodes),
-            clean: U32::new(u32::from(self.is_clean)),
+            clean: U32::new(match (self.is_half_mended, self.is_clean) {
+                (true, _) => HALF_MENDED,
+                (false, is_clean) => u32::from(is_clean),
+            }),
             reserved: [0; 12],
         };
         let mut bytes: [u8; LINE_SIZE] = zerocopy::transmute!(raw);
@@ -102,7 +111,7 @@ impl Checkpoint {
                 value: raw.free_blocks.get(),
             });
         }
-        if raw.clean.get() > 1 {
+        if raw.clean.get() > HALF_MENDED {
             return Err(FormatError::Field {
                 what: WHAT,
                 place,
@@ -117,6 +126,7 @@ impl Checkpoint {
             free_blocks: raw.free_blocks.get(),
             inodes: raw.inodes.get(),
             is_clean: raw.clean.get() == 1,
+            is_half_mended: raw.clean.get() == HALF_MENDED,
         })
     }
 }

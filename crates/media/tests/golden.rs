@@ -83,6 +83,7 @@ fn checkpoint_has_its_golden_bytes() {
         free_blocks: 0x5000,
         inodes: 0x60,
         is_clean: true,
+        is_half_mended: false,
     };
     assert_golden(&checkpoint.encode(seed()), include_str!("golden/checkpoint.txt"));
 }

@@ -187,6 +187,7 @@ fn checkpoint_comes_back_and_bad_ones_are_refused() {
         free_blocks: BLOCKS,
         inodes: u64::MAX,
         is_clean: true,
+        is_half_mended: false,
     };
     let at = checkpoint.offset_in(geometry::CHECKPOINTS[1]);
     assert_eq!(at, ByteOffset(510 * 4096 + 64));
@@ -195,6 +196,13 @@ fn checkpoint_comes_back_and_bad_ones_are_refused() {
         Checkpoint::decode(seed(), &bytes, at, BLOCKS).unwrap(),
         checkpoint
     );
+    let half_mended = Checkpoint {
+        is_clean: false,
+        is_half_mended: true,
+        ..checkpoint
+    };
+    let decoded = Checkpoint::decode(seed(), &half_mended.encode(seed()), at, BLOCKS);
+    assert_eq!(decoded.unwrap(), half_mended);
     assert!(Checkpoint::decode(seed(), &bytes, at, BLOCKS - 1).is_err());
     assert!(Checkpoint::decode(seed().with(1), &bytes, at, BLOCKS).is_err());
     for index in 0..bytes.len() {

@@ -249,7 +249,10 @@ impl Error {
             Self::NoSuchRange => Errno::ENXIO,
             Self::AttributeTooLarge { .. } => Errno::E2BIG,
             Self::Busy(_) => Errno::EBUSY,
-            Self::Corrupt(_) | Self::NotPool(_) | Self::Inconsistent { .. } => Errno::EUCLEAN,
+            Self::Corrupt(_)
+            | Self::NotPool(_)
+            | Self::Inconsistent { .. }
+            | Self::Journal(JournalError::HalfMended { .. }) => Errno::EUCLEAN,
             Self::NotBlank { .. } | Self::DeviceNotBlank { .. } => Errno::EEXIST,
             Self::Stale(_) => Errno::ESTALE,
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,

@@ -3,6 +3,9 @@
 //! A step is a journal record in the first lane: durable with one fence, then applied in place, sealed and passed by
 //! a checkpoint. A crash before the fence leaves the pool as it was; after it, the journal's replay completes the step.
 //! Lane records of earlier steps are behind the checkpoint, so every step may use the start of the lane.
+//!
+//! From before the first step until the closing checkpoint all checkpoints say that the pool is half mended: a mount
+//! refuses it. Between two steps names may lead to inodes that are free, and a new file there would have their names.
 
 use std::collections::BTreeMap;
 
@@ -70,6 +73,7 @@ impl<'r> Log<'r> {
                 free_blocks: 0,
                 inodes: 0,
                 is_clean: false,
+                is_half_mended: true,
             }),
             lost_copy: None,
         };
@@ -84,17 +88,18 @@ impl<'r> Log<'r> {
         &self.checkpoint
     }
 
-    /// Makes every record in the lanes void, by a checkpoint with a new nonce.
+    /// Makes every record in the lanes void, by a checkpoint with a new nonce. The pool is half mended then.
     pub(super) fn empty_journal(&mut self) -> Result<(), CheckError> {
         let (nonce, _) = uuid::Uuid::new_v4().as_u64_pair();
         self.checkpoint.nonce = nonce;
+        self.checkpoint.is_half_mended = true;
         self.publish(false)
     }
 
     /// Carries `writes` out, together or not at all. Durable on return.
     pub(super) fn commit(&mut self, writes: &[Write]) -> Result<(), CheckError> {
-        if self.checkpoint.is_clean {
-            // Nothing is replayed after a clean checkpoint, and a crash may come in the middle.
+        if !self.checkpoint.is_half_mended {
+            // Also, nothing is replayed after a clean checkpoint, and a crash may come in the middle.
             self.empty_journal()?;
         }
         let mut record = vec![0; HEADER_SIZE];
@@ -195,6 +200,7 @@ impl<'r> Log<'r> {
     pub(super) fn close(&mut self, free_blocks: u64, inodes: u64) -> Result<(), CheckError> {
         self.checkpoint.free_blocks = free_blocks;
         self.checkpoint.inodes = inodes;
+        self.checkpoint.is_half_mended = false;
         self.publish(false)?;
         self.publish(true)
     }

@@ -1,6 +1,9 @@
 //! A repair that a power failure interrupts leaves a pool that another repair finishes.
 
-use udax_crash::{Domain, Image as Bytes, Medium};
+use std::sync::Arc;
+
+use udax_crash::{Cut, Domain, Image as Bytes, Medium, Pick};
+use udax_journal::{Journal, JournalError};
 use udax_pmem::{OwnedEvent, Region};
 
 use crate::image::{Image, Owner, read_contents, rich};
@@ -25,6 +28,40 @@ fn damaged() -> (Image, u64) {
     names.insert(key + (5 << 50), entry);
     image.allocate(9);
     (image, lonely)
+}
+
+#[test]
+fn between_its_steps_a_repair_leaves_a_pool_that_is_not_opened() {
+    let (mut image, _) = damaged();
+    let base = Bytes::of(&image.write()).unwrap();
+    let (region, trace) = base.recorded().unwrap();
+    assert_eq!(run_alone(&region, true).exit_code(), 1);
+    let mut medium = Medium::new(Domain::Flush, base.clone());
+    let (mut refused, mut opened) = (0, Vec::new());
+    for (number, event) in trace.take().iter().enumerate() {
+        let picks: &[Pick] = match event.event {
+            OwnedEvent::Fence => &[Pick::Least, Pick::Most],
+            _ => &[],
+        };
+        for pick in picks {
+            let region = medium.image(&Cut::now(*pick)).region().unwrap();
+            let problems = run_alone(&region, false).problems;
+            let is_told = problems
+                .iter()
+                .any(|problem| problem.what.contains("a repair was interrupted"));
+            match Journal::open(Arc::new(region), &image.superblock) {
+                Err(JournalError::HalfMended { .. }) if is_told => refused += 1,
+                Ok(_) if !is_told => opened.push((number, problems.len())),
+                Ok(_) => panic!("event {number}: opened although {problems:#?}"),
+                Err(error) => panic!("event {number}: {error}, {problems:#?}"),
+            }
+        }
+        medium.step(event);
+    }
+    assert!(refused > 10, "{refused} images");
+    // Before the first step, and at the end.
+    let (first, last) = (opened.first().unwrap(), opened.last().unwrap());
+    assert!(first.1 > 0 && last.1 == 0 && opened.len() < 8, "{opened:?}");
 }
 
 /// Mends `base`, lets power fail just before each fence of that, mends what is left, and shows it to `judge`; how many

@@ -695,6 +695,7 @@ fn a_journal_that_the_medium_has_lost_is_emptied() {
         free_blocks: 0,
         inodes: 0,
         is_clean: false,
+        is_half_mended: false,
     };
     for copy in CHECKPOINTS {
         let slot = open.encode(image.superblock.seed());

@@ -527,6 +527,7 @@ impl Image {
                 free_blocks,
                 inodes,
                 is_clean: number == 5,
+                is_half_mended: false,
             };
             for copy in CHECKPOINTS {
                 region
