@@ -175,12 +175,13 @@ pub(crate) fn scan(pool: &Pool<'_>, counters: Option<Counters>, progress: &dyn P
         findings.merge(scanner.scan_inodes());
         let of_directories = scanner.scan_directories();
         let of_missing = scanner.find_missing_chunks(&of_directories.plan.missing_chunks);
-        let is_restored = !of_missing.plan.restore_chunks.is_empty();
+        let of_empty = scanner.find_empty_chunks(&of_directories.plan.dangling_chunks);
         findings.merge(of_missing);
+        findings.merge(of_empty);
+        let is_restored = !findings.plan.restore_chunks.is_empty();
         if is_restored {
             return scanner.finish(findings, totals, bad_blocks);
         }
-        findings.merge(scanner.find_empty_chunks(&of_directories.plan.dangling_chunks));
         findings.merge(of_directories);
         findings.merge(scanner.scan_links(trees.orphans_are_damaged));
         findings.merge(scanner.compare_owners(&trees.roots, &trees.shared));

@@ -130,12 +130,7 @@ impl Scanner<'_> {
         if missing.is_empty() {
             return findings;
         }
-        let known: Chunks = self.table.chunks.iter().copied().collect();
-        for (chunk, ((is_marked, _), block)) in best_of(&self.pool, &known) {
-            let is_owned = self.ownership.bits(block) & 1 != 0;
-            if !missing.contains(&chunk) || !is_marked || is_owned || !self.has_inode(chunk, block) {
-                continue;
-            }
+        for (chunk, block) in self.find_unowned(missing) {
             let what = format!("inode chunk {chunk} is not in the inode table, but names lead to its inodes");
             findings.add(Finding::of_pool(
                 Place::Block(block),
@@ -154,20 +149,49 @@ impl Scanner<'_> {
     /// there need not be all that did. Chunk 0 always has one.
     pub(super) fn find_empty_chunks(&self, dangling: &BTreeSet<u64>) -> Findings {
         let mut findings = Findings::default();
-        for (chunk, block) in &self.table.chunks {
-            let is_empty = || {
-                self.pool
-                    .read(*block)
-                    .is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
-            };
-            if (*chunk == 0 || dangling.contains(chunk)) && is_empty() {
-                let what = format!("inode chunk {chunk} is all zeros, but it had inodes");
-                let mut finding = Finding::of_pool(Place::Block(*block), what, "their names removed");
-                finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(*chunk)));
-                findings.add(finding);
-            }
+        let is_empty = |block: BlockNo| {
+            let bytes = self.pool.read(block);
+            bytes.is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+        };
+        let chunks = self.table.chunks.iter().copied();
+        let empty: Chunks = chunks
+            .filter(|(chunk, block)| (*chunk == 0 || dangling.contains(chunk)) && is_empty(*block))
+            .collect();
+        if empty.is_empty() {
+            return findings;
+        }
+        for (chunk, block) in self.find_unowned(&empty.keys().copied().collect()) {
+            let what = format!("inode chunk {chunk} is here, and not where the inode table says");
+            findings.add(Finding::of_pool(
+                Place::Block(block),
+                what,
+                "chunk put back into the inode table",
+            ));
+            findings.plan.restore_chunks.insert(chunk, block);
+        }
+        if !findings.plan.restore_chunks.is_empty() {
+            return findings;
+        }
+        for (chunk, block) in empty {
+            let what = format!("inode chunk {chunk} is all zeros, but it had inodes");
+            let mut finding = Finding::of_pool(Place::Block(block), what, "their names removed");
+            finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(chunk)));
+            findings.add(finding);
         }
         findings
+    }
+
+    /// Those of the chunks that lie in a block which is marked in use, and which nobody owns.
+    fn find_unowned(&self, wanted: &BTreeSet<u64>) -> Chunks {
+        let all = self.table.chunks.iter().copied();
+        let known: Chunks = all.filter(|(chunk, _)| !wanted.contains(chunk)).collect();
+        let found = best_of(&self.pool, &known).into_iter();
+        let is_it = |chunk: u64, block: BlockNo| {
+            let is_owned = self.ownership.bits(block) & 1 != 0;
+            wanted.contains(&chunk) && !is_owned && self.has_inode(chunk, block)
+        };
+        let unowned = found.filter(|(chunk, ((is_marked, _), block))| *is_marked && is_it(*chunk, *block));
+        unowned.map(|(chunk, (_, block))| (chunk, block)).collect()
     }
 
     fn has_inode(&self, chunk: u64, block: BlockNo) -> bool {

@@ -164,3 +164,23 @@ fn a_chunk_of_zeros_that_names_lead_to_is_told_as_a_whole() {
         assert_eq!(run(&region, false).problems, []);
     }
 }
+
+#[test]
+fn a_chunk_that_the_table_has_in_an_empty_block_is_found_again() {
+    let (image, region, leaf, slot) = two_chunks(1);
+    let contents = read_contents(&region, &image.superblock);
+    let mut bytes = read(&region, leaf);
+    let at = usize::from(u16::from_le_bytes([bytes[slot + 8], bytes[slot + 9]]));
+    let empty = image.superblock.total_blocks() - 1;
+    bytes[at..at + 8].copy_from_slice(&empty.to_le_bytes());
+    seal::seal(image.superblock.seed(), &mut bytes);
+    region.store(leaf.offset().raw(), &bytes).unwrap();
+    let report = run(&region, true);
+    assert_eq!(report.exit_code(), 1, "{report:#?}");
+    assert!(
+        report.problems.iter().all(|problem| problem.lost.is_none()),
+        "{report:#?}"
+    );
+    assert_eq!(run(&region, false).problems, []);
+    assert_eq!(read_contents(&region, &image.superblock), contents);
+}
