@@ -1,7 +1,6 @@
 //! One damage, judged.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 
 use anyhow::Context;
 use udax::{Filesystem, MountOptions, NewInode, OpenFlags, Owner, RenameMode, XattrMode};
@@ -65,8 +64,8 @@ pub struct Bench<'s> {
 
 /// What follows from where the damage is.
 #[derive(Debug)]
-struct Expectation {
-    cost: Allowance,
+pub(crate) struct Expectation {
+    pub(crate) cost: Allowance,
     /// What of that may be other than before although nothing was found: no checksum can tell.
     unnoticed: Allowance,
     /// What records may cost, where some are damaged.
@@ -126,7 +125,7 @@ impl Bench<'_> {
     }
 
     /// The pool after a repair that ends with one of these exit codes: nothing is left to mend, and it opens.
-    fn mended(&self, codes: RangeInclusive<u8>) -> anyhow::Result<(Report, Filesystem)> {
+    pub(crate) fn mended(&self, codes: RangeInclusive<u8>) -> anyhow::Result<(Report, Filesystem)> {
         let report = self.check(true).context("mending")?;
         anyhow::ensure!(
             codes.contains(&report.exit_code()),
@@ -140,11 +139,21 @@ impl Bench<'_> {
             shown(&again),
             shown(&report)
         );
-        let fs = open(self.scratch.path(), false).context("opening the mended pool")?;
+        let fs = self.open(false).context("opening the mended pool")?;
         Ok((report, fs))
     }
 
-    fn expect(&self, damage: Damage) -> Expectation {
+    fn open(&self, private: bool) -> udax::Result<Filesystem> {
+        let options = MountOptions {
+            private,
+            no_atime: true,
+            ..MountOptions::default()
+        };
+        Filesystem::open(self.scratch.path(), &options)
+    }
+
+    /// What follows from where `damage` is.
+    pub(crate) fn expect(&self, damage: Damage) -> Expectation {
         let mut cost = Allowance::default();
         let mut unnoticed = Allowance::default();
         let mut of_records = Allowance::default();
@@ -218,8 +227,9 @@ impl Bench<'_> {
 
     /// The check found nothing: then nothing is different, or no checksum can tell.
     fn judge_unfound(&self, expected: &Expectation) -> anyhow::Result<Outcome> {
-        let fs =
-            open(self.scratch.path(), false).context("nothing was found, but the pool cannot be opened")?;
+        let fs = self
+            .open(false)
+            .context("nothing was found, but the pool cannot be opened")?;
         let found = Tree::read(&fs);
         let nothing = Allowance::default();
         let same = compare(&self.sample.tree, &found, &nothing, State::Sound);
@@ -267,19 +277,24 @@ impl Bench<'_> {
 
     /// Opened as it is, without changing the file, it gives right bytes or errors, and can be used without a panic.
     fn judge_damaged(&self, expected: &Expectation) -> anyhow::Result<()> {
-        let Ok(fs) = open(self.scratch.path(), true) else {
+        let Ok(fs) = self.open(true) else {
             return Ok(());
         };
-        let found = Tree::read(&fs);
-        if expected.may_go_unnoticed || expected.hits_records {
-            self.judge_tree(&found, expected, State::Damaged)?;
-        } else {
-            compare(&self.sample.tree, &found, &Allowance::default(), State::Damaged)
-                .map_err(anyhow::Error::msg)?;
-        }
+        self.judge_opened(&Tree::read(&fs), expected)?;
         // Errors are right answers; a panic is not.
         let _ = use_pool(&fs);
         let _ = fs.close();
+        Ok(())
+    }
+
+    /// What an opened pool shows that is damaged, or half mended: right bytes or errors.
+    pub(crate) fn judge_opened(&self, found: &Tree, expected: &Expectation) -> anyhow::Result<()> {
+        if expected.may_go_unnoticed || expected.hits_records {
+            self.judge_tree(found, expected, State::Damaged)?;
+        } else {
+            compare(&self.sample.tree, found, &Allowance::default(), State::Damaged)
+                .map_err(anyhow::Error::msg)?;
+        }
         Ok(())
     }
 
@@ -313,7 +328,12 @@ impl Bench<'_> {
     }
 
     /// Whether nothing is different; an error when more is than the damage may cost.
-    fn judge_tree(&self, found: &Tree, expected: &Expectation, state: State) -> anyhow::Result<bool> {
+    pub(crate) fn judge_tree(
+        &self,
+        found: &Tree,
+        expected: &Expectation,
+        state: State,
+    ) -> anyhow::Result<bool> {
         if expected.hits_records {
             let nothing = Allowance::default();
             for earlier in &self.sample.states {
@@ -367,15 +387,6 @@ fn tells_of_records(problem: &Problem) -> bool {
 fn hits_all_superblocks(expected: &Expectation) -> bool {
     let mut superblocks = udax_media::geometry::SUPERBLOCKS.iter();
     superblocks.all(|block| expected.blocks.contains(&block.raw()))
-}
-
-fn open(path: &Path, private: bool) -> udax::Result<Filesystem> {
-    let options = MountOptions {
-        private,
-        no_atime: true,
-        ..MountOptions::default()
-    };
-    Filesystem::open(path, &options)
 }
 
 /// Makes, changes and removes something of every kind. What need not be there may be missing.

@@ -146,6 +146,17 @@ impl Damage {
         }
     }
 
+    /// The block that it is in; of two, the first.
+    pub fn block(&self) -> u64 {
+        match *self {
+            Self::Flip(block, ..)
+            | Self::Swap(block, _)
+            | Self::Fill(block, _)
+            | Self::Older(block, _)
+            | Self::Torn(block, ..) => block,
+        }
+    }
+
     /// The bytes of a changed block that may be other than before.
     pub fn touched(&self) -> Range<usize> {
         match *self {

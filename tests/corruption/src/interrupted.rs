@@ -1,15 +1,32 @@
-//! Power failures while a damaged pool is mended: mending what is left gives what mending would have given.
+//! Power failures while a damaged pool is mended: mending what is left gives what mending would have given. Mounted
+//! instead, it is refused with a place, or gives right bytes or errors, and can be mended after that.
 
 use std::sync::Arc;
 
 use anyhow::Context;
+use udax::{Filesystem, MountOptions};
 use udax_check::{CheckOptions, Silent, check};
 use udax_crash::{Cut, Domain, Medium};
+use udax_journal::JournalError;
 use udax_pmem::{OwnedEvent, Region, RegionOptions, TraceRecorder, Traced};
 
-use crate::case::Bench;
+use crate::case::{Bench, Expectation, use_pool};
 use crate::damage::Damage;
 use crate::image::Image;
+use crate::place::Role;
+use crate::tree::{State, Tree, compare};
+
+/// What [`use_pool`] changes or makes in the root directory and elsewhere.
+const USED: &[&[u8]] = &[
+    b"used",
+    b"islands",
+    b"origin",
+    b"attributes",
+    b"last",
+    b"copy",
+    b"inline",
+    b"hard",
+];
 
 impl Bench<'_> {
     /// Mends what `damage` does, lets power fail just before each fence of that, and judges at most `images` images of
@@ -28,9 +45,14 @@ impl Bench<'_> {
                     let image = medium.image(&cut);
                     let mut bytes = vec![0; usize::try_from(image.len())?];
                     image.read(0, &mut bytes);
-                    self.scratch.load(&Image::new(bytes))?;
+                    let left = Image::new(bytes);
+                    self.scratch.load(&left)?;
                     self.judge_mended_again(damage).with_context(|| {
                         format!("power failed before event {number} of the repair, {cut}")
+                    })?;
+                    self.scratch.load(&left)?;
+                    self.judge_mounted(damage).with_context(|| {
+                        format!("power failed before event {number} of the repair, {cut}, and it was mounted")
                     })?;
                     judged += 1;
                 }
@@ -45,6 +67,62 @@ impl Bench<'_> {
             "a repair that has returned is not durable"
         );
         Ok(judged)
+    }
+
+    /// Judges what a repair left that was interrupted, opened read-only, then used, then mended.
+    fn judge_mounted(&self, damage: Damage) -> anyhow::Result<()> {
+        let expected = self.expect(damage);
+        let read_only = MountOptions {
+            read_only: true,
+            ..MountOptions::default()
+        };
+        match Filesystem::open(self.scratch.path(), &read_only) {
+            Ok(fs) => {
+                self.judge_left(&Tree::read(&fs), &expected)
+                    .context("read-only")?;
+                fs.close()?;
+            }
+            // Records are not replayed without a change.
+            Err(udax::Error::Journal(JournalError::Unclean)) => {}
+            Err(error) => is_placed(error).context("read-only")?,
+        }
+        let fs = match Filesystem::open(self.scratch.path(), &MountOptions::default()) {
+            Ok(fs) => fs,
+            Err(error) => return is_placed(error),
+        };
+        self.judge_left(&Tree::read(&fs), &expected)?;
+        // Errors are right answers; other bytes than before are not.
+        let _ = use_pool(&fs);
+        let after = Tree::read(&fs).without(USED);
+        let _ = fs.close();
+        let before = self.sample.tree.clone().without(USED);
+        if !self.hides_loss(damage) {
+            let compared = |state| compare(&before, &after, &expected.cost, state);
+            compared(State::Damaged)
+                .or_else(|_| compared(State::Sound))
+                .map_err(anyhow::Error::msg)
+                .context("used")?;
+        }
+        self.mended(0..=1).context("used")?;
+        Ok(())
+    }
+
+    /// Before its first step the pool is damaged, after the last it is mended; between them it is not opened.
+    fn judge_left(&self, found: &Tree, expected: &Expectation) -> anyhow::Result<()> {
+        let Err(as_damaged) = self.judge_opened(found, expected) else {
+            return Ok(());
+        };
+        let judged = self.judge_tree(found, expected, State::Sound);
+        judged
+            .map(|_| ())
+            .with_context(|| format!("neither damaged ({as_damaged}) nor mended"))
+    }
+
+    /// Whether the damage is an inode chunk of zeros: that is one whose inodes were never used, and new ones may be
+    /// made in it before a check.
+    fn hides_loss(&self, damage: Damage) -> bool {
+        let is_chunk = |block| matches!(self.places.roles.get(&block), Some(Role::Chunk(_)));
+        matches!(damage, Damage::Fill(block, 0) if is_chunk(block))
     }
 
     fn recorded_repair(&self) -> anyhow::Result<(udax_crash::Image, Vec<Traced>)> {
@@ -63,4 +141,17 @@ impl Bench<'_> {
         check(&region, &options, &Silent).context("mending")?;
         Ok((base, trace.take()))
     }
+}
+
+/// The error says where what is wrong is.
+fn is_placed(error: udax::Error) -> anyhow::Result<()> {
+    let is_placed = matches!(
+        error,
+        udax::Error::Corrupt(_)
+            | udax::Error::Inconsistent { .. }
+            | udax::Error::Region(_)
+            | udax::Error::Journal(JournalError::HalfMended { .. })
+    );
+    anyhow::ensure!(is_placed, "refused without a place: {error}");
+    Ok(())
 }

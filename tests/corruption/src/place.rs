@@ -98,6 +98,19 @@ impl Places {
         })
     }
 
+    /// Of which structure the block is: what it is for, whatever inode it belongs to, and in the second segment or not.
+    pub fn structure(&self, block: u64) -> (Option<Role>, bool) {
+        let role = self.roles.get(&block).map(|role| match *role {
+            Role::Chunk(_) => Role::Chunk(0),
+            Role::Node(kind, _) => Role::Node(kind, 0),
+            Role::XattrValue(_) => Role::XattrValue(0),
+            Role::Target(_) => Role::Target(0),
+            role => role,
+        });
+        let first = self.superblock.segments.first();
+        (role, first.is_some_and(|first| block >= first.blocks.end().raw()))
+    }
+
     /// Whether the replay seals this byte's unit again, so that its damage is not found by the checksum.
     pub fn is_sealed_by_replay(&self, sample: &Sample, block: u64, at: Range<usize>) -> bool {
         let Some(after) = self.replayed.get(&block) else {

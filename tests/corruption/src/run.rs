@@ -31,7 +31,8 @@ pub struct Plan {
     pub kinds: Vec<Kind>,
     /// How the pools were left.
     pub endings: Vec<Ending>,
-    /// At most so many cases of each kind and ending, spread evenly; all when `None`.
+    /// At most so many cases of each kind and ending, of each structure as many as of another as far as it has some;
+    /// all when `None`.
     pub limit: Option<usize>,
     /// Where the choice and the values of flipped bytes come from.
     pub seed: u64,
@@ -170,12 +171,27 @@ fn jobs(samples: &Samples, plan: &Plan) -> Vec<Job> {
             let mut all = cases(*kind, sample, places, plan.seed);
             if let Some(limit) = plan.limit {
                 all.shuffle(&mut SmallRng::seed_from_u64(plan.seed));
+                spread(&mut all, |damage| places.structure(damage.block()));
                 all.truncate(limit);
             }
             jobs.extend(all.into_iter().map(|damage| (*ending, *kind, damage)));
         }
     }
     jobs
+}
+
+/// Orders `all` so that each of the groups has its turn: the few cases of a rare structure come as early as those of a
+/// frequent one.
+fn spread<T, K: Ord>(all: &mut Vec<T>, group: impl Fn(&T) -> K) {
+    let mut counts: BTreeMap<K, usize> = BTreeMap::new();
+    let mut numbered: Vec<(usize, T)> = Vec::with_capacity(all.len());
+    for one in all.drain(..) {
+        let count = counts.entry(group(&one)).or_default();
+        numbered.push((*count, one));
+        *count += 1;
+    }
+    numbered.sort_by_key(|(number, _)| *number);
+    all.extend(numbered.into_iter().map(|(_, one)| one));
 }
 
 /// How many cases `plan` has of each ending and kind.

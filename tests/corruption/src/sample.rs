@@ -13,6 +13,7 @@ use udax::{
 };
 use udax_check::{CheckOptions, Silent};
 use udax_media::geometry::SUPERBLOCKS;
+use udax_media::{BLOCK_BYTES, Superblock};
 use udax_pmem::{Region, RegionOptions};
 
 use crate::image::{Image, Scratch};
@@ -21,7 +22,12 @@ use crate::tree::{Allowance, State, Tree, compare};
 
 /// The identity of all samples.
 pub const UUID: uuid::Uuid = uuid::Uuid::from_u128(0x6461_6d61_6765);
-const POOL_BYTES: usize = 16 << 20;
+const POOL_BYTES: usize = 20 << 20;
+/// What the pool is made with: it grows by the rest, so that it has two segments.
+const FIRST_BYTES: u64 = 16 << 20;
+/// Blocks that the medium has lost before the pool is used: those that the allocator meets are listed as bad.
+const LOST: std::ops::Range<u64> = 320..1200;
+const LOST_EVERY: usize = 40;
 const CREATE: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE).union(OpenFlags::CREATE);
 const NEW: NewInode = NewInode {
     permissions: 0o644,
@@ -81,6 +87,9 @@ pub fn make() -> anyhow::Result<Vec<Sample>> {
     let len = u64::try_from(POOL_BYTES)?;
     let region = Region::anonymous(len, Some(shadow.clone()))?;
     format(&region)?;
+    for block in LOST.step_by(LOST_EVERY) {
+        region.poison(block * BLOCK_BYTES, BLOCK_BYTES)?;
+    }
     let options = MountOptions {
         no_atime: true,
         ..MountOptions::default()
@@ -145,6 +154,9 @@ impl Sample {
         )?;
         anyhow::ensure!(report.problems.is_empty(), "{:#?}", report.problems);
         anyhow::ensure!(report.orphans == 1, "{} orphans", report.orphans);
+        anyhow::ensure!(report.bad_blocks > 0, "no bad block is listed");
+        let superblock = Superblock::decode(self.image.block(0), 0, region.len())?;
+        anyhow::ensure!(superblock.segments.len() == 2, "the pool has not grown");
         drop(region);
         let fs = Filesystem::open(scratch.path(), &MountOptions::default())?;
         let found = Tree::read(&fs);
@@ -159,6 +171,7 @@ impl Sample {
 /// A new pool whose directories have their names in the same order each time.
 fn format(region: &Region) -> anyhow::Result<()> {
     let options = FormatOptions {
+        size: Some(FIRST_BYTES),
         label: "damage".to_owned(),
         uuid: Some(UUID),
         data_checksums: true,
@@ -249,6 +262,7 @@ fn fill(fs: &Filesystem) -> anyhow::Result<()> {
 }
 
 fn change(fs: &Filesystem) -> anyhow::Result<()> {
+    fs.grow(u64::try_from(POOL_BYTES)?)?;
     for number in (0..MANY).step_by(7) {
         fs.unlink(name(number))?;
     }

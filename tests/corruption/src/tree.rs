@@ -101,6 +101,33 @@ impl Tree {
         self.errors.is_empty() && self.nodes.values().all(is_whole)
     }
 
+    /// Without what has one of these names, what is below it, and the times of directories: who uses the pool changes
+    /// those.
+    pub fn without(mut self, names: &[&[u8]]) -> Self {
+        let is_one = |name: &Vec<u8>| names.contains(&name.as_slice());
+        let mut gone: BTreeSet<u64> = BTreeSet::new();
+        let named = |names: &BTreeMap<(u64, Vec<u8>), u64>, gone: &BTreeSet<u64>| -> BTreeSet<u64> {
+            let found = names
+                .iter()
+                .filter(|((of, name), _)| gone.contains(of) || is_one(name));
+            found.map(|(_, ino)| *ino).collect()
+        };
+        for _ in 0..MAX_DEPTH {
+            gone.extend(named(&self.names, &gone));
+        }
+        self.names
+            .retain(|(of, _), ino| !gone.contains(of) && !gone.contains(ino));
+        self.nodes.retain(|ino, _| !gone.contains(ino));
+        self.errors.retain(|ino, _| !gone.contains(ino));
+        for node in self.nodes.values_mut() {
+            let of = &mut node.attributes;
+            if of.kind == FileKind::Directory {
+                (of.nlink, of.mtime, of.ctime) = (0, Timestamp::default(), Timestamp::default());
+            }
+        }
+        self
+    }
+
     fn visit(&mut self, fs: &Filesystem, path: &[u8], stat: &Stat, depth: usize) {
         let ino = stat.ino.raw();
         if self.nodes.contains_key(&ino) {
