@@ -1,7 +1,7 @@
 //! How errors are told: one line that names the file, what failed, why, and what to do.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -59,7 +59,23 @@ pub(crate) fn of_pool<E>(pool: &Path, what: &str, why: E) -> anyhow::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    anyhow::Error::new(why).context(format!("{}: {what}", crate::name::shown(pool)))
+    let shown = crate::name::shown(pool);
+    if what == OPEN && is_data_device(pool) {
+        return anyhow::anyhow!(
+            "{shown}: is the data device of a pool, without which it is nothing: name the pool, on persistent memory"
+        );
+    }
+    anyhow::Error::new(why).context(format!("{shown}: {what}"))
+}
+
+/// What cannot be done with a pool that cannot be opened.
+pub(crate) const OPEN: &str = "cannot open";
+
+/// Whether the file or device is the data device of a pool.
+fn is_data_device(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"uDEV"
 }
 
 /// The causes of `error` in one line, without repetitions, and what to do.
@@ -99,6 +115,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>> {
     if let Some(error) = cause.downcast_ref::<udax::Error>() {
         return match error {
+            udax::Error::NoSpace { on_device: true, .. } => Some(
+                "remove files without the DAX flag, or move some to the pool with 'udax tier --to dax'; a data device \
+                 cannot grow"
+                    .into(),
+            ),
             udax::Error::NoSpace { .. } => {
                 Some("remove files, or make the pool larger with 'udax grow'".into())
             }
@@ -262,7 +283,7 @@ mod tests {
             path: "/p".to_owned(),
             holder: " by process 7 (x)".to_owned(),
         };
-        let error = of_pool(Path::new("/p"), "cannot open", udax::Error::Region(why));
+        let error = of_pool(Path::new("/p"), OPEN, udax::Error::Region(why));
         assert_eq!(
             line(&error),
             "/p: cannot open: in use by process 7 (x); close it there, or wait until it is closed"
@@ -276,7 +297,7 @@ mod tests {
             what: "open",
             source: io::Error::from(io::ErrorKind::NotFound),
         };
-        let text = line(&of_pool(Path::new("/p"), "cannot open", why));
+        let text = line(&of_pool(Path::new("/p"), OPEN, why));
         assert_eq!(text.matches("entity not found").count(), 1, "{text}");
         assert!(text.ends_with("with 'udax mkfs'"), "{text}");
     }
@@ -287,11 +308,7 @@ mod tests {
             set: "incompat",
             bits: 4,
         };
-        let text = line(&of_pool(
-            Path::new("/p"),
-            "cannot open",
-            udax::Error::Corrupt(why),
-        ));
+        let text = line(&of_pool(Path::new("/p"), OPEN, udax::Error::Corrupt(why)));
         assert_eq!(text.matches("unknown incompat").count(), 1, "{text}");
         assert_eq!(text.matches("run fsck").count(), 1, "{text}");
     }

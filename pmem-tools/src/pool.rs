@@ -55,7 +55,7 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
     };
     match try_open(pool, &options) {
         Err(udax::Error::Journal(JournalError::Unclean)) => {}
-        opened => return opened.map_err(|error| failure::of_pool(pool, "cannot open", error)),
+        opened => return opened.map_err(|error| failure::of_pool(pool, failure::OPEN, error)),
     }
     let options = MountOptions {
         read_only: false,
@@ -78,7 +78,7 @@ pub(crate) fn open_for_reading(pool: &Path) -> anyhow::Result<Filesystem> {
 }
 
 fn open(pool: &Path, options: &MountOptions) -> anyhow::Result<Filesystem> {
-    try_open(pool, options).map_err(|error| failure::of_pool(pool, "cannot open", error))
+    try_open(pool, options).map_err(|error| failure::of_pool(pool, failure::OPEN, error))
 }
 
 /// Opens `pool`, for a caller that tells errors itself.
@@ -91,7 +91,7 @@ pub(crate) fn try_open(pool: &Path, options: &MountOptions) -> udax::Result<File
 pub(crate) fn open_region(pool: &Path, options: &RegionOptions) -> anyhow::Result<Region> {
     let is_busy = |error: &RegionError| matches!(error, RegionError::Busy { .. });
     let opened = once_closed(pool, is_busy, || Region::open(pool, options.clone()));
-    opened.map_err(|error| failure::of_pool(pool, "cannot open", error))
+    opened.map_err(|error| failure::of_pool(pool, failure::OPEN, error))
 }
 
 /// What `open` gives, once the process of a mount that has just ended is through with the pool: umount(8) does not wait

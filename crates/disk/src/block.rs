@@ -1,8 +1,8 @@
 //! A block device or file, opened for direct reads and writes: [`BlockMedium`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,10 @@ impl BlockMedium {
             },
             _ => DiskError::open(path, "open", error),
         })?;
+        if is_writer && is_device && is_read_only(&metadata) {
+            // The kernel opens it all the same, and refuses the first write.
+            return Err(DiskError::open(path, "open", Errno::EROFS));
+        }
         let bytes = logical_block(&file, is_device);
         if is_direct && bytes > BLOCK {
             return Err(DiskError::LargeBlocks {
@@ -135,6 +139,14 @@ impl BlockMedium {
             tracing::warn!(path = %self.path.display(), %error, "no io_uring: one request at a time");
         }
     }
+}
+
+/// Whether the kernel takes no writes for a block device: sysfs(5), `ro`. Where it does not say, it may take them.
+fn is_read_only(device: &Metadata) -> bool {
+    let number = device.rdev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let said = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"));
+    said.is_ok_and(|said| said.trim() == "1")
 }
 
 /// What requests must be multiples of; 512 where nobody says.

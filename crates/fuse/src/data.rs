@@ -31,6 +31,20 @@ pub(crate) struct Side {
     pub(crate) offset: u64,
 }
 
+/// Reads all of `to`, but for what is behind the end of the file. What cannot be read in the middle is an error of the
+/// whole request: the kernel takes a short answer for the end of the file, and asks for its pages one by one after an
+/// error.
+fn read_wholly(file: &File, to: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + u64::try_from(done).unwrap_or(0))? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
+}
+
 impl Server {
     /// Reads, and gives what was read to `send`.
     pub(crate) fn read(
@@ -45,10 +59,7 @@ impl Server {
                 buffer.resize(size, 0);
             }
             let room = buffer.get_mut(..size).unwrap_or_default();
-            let read = crate::refusal::caught("read", || {
-                let file = self.file(handle)?;
-                Ok(file.read_at(room, offset)?)
-            });
+            let read = crate::refusal::caught("read", || read_wholly(&*self.file(handle)?, room, offset));
             send(read.map(|count| room.get(..count).unwrap_or_default()));
         });
     }

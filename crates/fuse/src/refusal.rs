@@ -110,7 +110,14 @@ mod tests {
             (udax::Error::NotFound, Errno::ENOENT),
             (udax::Error::NotSupported("test"), Errno::EOPNOTSUPP),
             (udax::Error::ReadOnly, Errno::EROFS),
-            (udax::Error::NoSpace { needed: 1, free: 0 }, Errno::ENOSPC),
+            (
+                udax::Error::NoSpace {
+                    needed: 1,
+                    free: 0,
+                    on_device: false,
+                },
+                Errno::ENOSPC,
+            ),
         ] {
             assert_eq!(Refusal::from(error).0.code(), errno.code());
         }

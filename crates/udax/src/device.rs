@@ -2,15 +2,16 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use udax_disk::{Access, BlockMedium, Disk, DiskError, Medium, Overlay};
-use udax_media::device::{DataDevice, DeviceHeader};
+use udax_media::device::{DataDevice, DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, Superblock};
 
 use crate::error::{Error, Result};
-use crate::options::{DataSource, DaxMode, MountOptions};
+use crate::options::{DataSource, DaxMode, FormatOptions, MountOptions};
 use crate::signature;
 
 /// A device that a pool is about to be made with.
@@ -30,6 +31,12 @@ impl NewDevice {
                 (Arc::new(Disk::new(Arc::new(medium))), lasting_path(path))
             }
         };
+        if !(MIN_DEVICE_BYTES..=MAX_DEVICE_BYTES).contains(&disk.len()) {
+            return Err(Error::DeviceSize {
+                path: PathBuf::from(OsStr::from_bytes(&path)),
+                bytes: disk.len(),
+            });
+        }
         if !force {
             signature::check_blank_disk(&disk, Path::new(OsStr::from_bytes(&path)))?;
         }
@@ -38,6 +45,22 @@ impl NewDevice {
             uuid: uuid::Uuid::new_v4(),
             path,
         })
+    }
+
+    /// The one that a pool at `path` is to be made with, if it is to have one.
+    ///
+    /// # Errors
+    /// As [`NewDevice::open`]; `Invalid` if it is the pool itself.
+    pub(crate) fn of_format(path: &Path, options: &FormatOptions) -> Result<Option<Self>> {
+        let Some(source) = &options.data else {
+            return Ok(None);
+        };
+        if let DataSource::Path(device) = source
+            && is_same_file(device, path)
+        {
+            return Err(Error::Invalid("the data device is the pool itself"));
+        }
+        Ok(Some(Self::open(source, options.force)?))
     }
 
     pub(crate) fn blocks(&self) -> u64 {
@@ -56,6 +79,19 @@ impl NewDevice {
         self.disk.write(last, header.encode(1).as_slice())?;
         Ok(self.disk.flush()?)
     }
+}
+
+/// Whether both paths lead to one file or device.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        // A device has other nodes elsewhere.
+        Some(match found.rdev() {
+            0 => (found.dev(), found.ino()),
+            device => (device, 0),
+        })
+    };
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// A path as the pool keeps it: links stay, as those in `/dev/disk` name a device that has another number tomorrow.

@@ -33,12 +33,14 @@ pub enum Error {
     #[error("directory not empty")]
     NotEmpty,
     /// `ENOSPC`: no free blocks; nothing was changed.
-    #[error("no space left in the pool: {needed} blocks needed, {free} free")]
+    #[error("no space left {}: {needed} blocks needed, {free} free", place(*on_device))]
     NoSpace {
         /// Blocks that the operation needed.
         needed: u64,
         /// Blocks that were free.
         free: u64,
+        /// It is the data device that is full.
+        on_device: bool,
     },
     /// `ENAMETOOLONG`: a name of more than 255 bytes or a path or target of more than 4095.
     #[error("name or path of {length} bytes is too long (limit {limit})")]
@@ -188,12 +190,20 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// `ENODEV`: the pool's data device is not there, or what is there is not it.
-    #[error("data device {}: {why}; if it is elsewhere, a mount with data=PATH says so, and the pool keeps it", path.display())]
+    #[error("data device {}: {why}; if it is elsewhere, a mount that writes and has data=PATH says so, and the pool keeps it", path.display())]
     NotDevice {
         /// Where it was looked for.
         path: std::path::PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// `EINVAL`: what is to be a data device is too small or too large.
+    #[error("data device {}: it has {bytes} bytes; 1 MiB to 1 PiB are possible", path.display())]
+    DeviceSize {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What it has.
+        bytes: u64,
     },
     /// The journal failed.
     #[error(transparent)]
@@ -219,6 +229,13 @@ impl From<TooLong> for Error {
     /// Only attributes have values of any length.
     fn from(TooLong(length): TooLong) -> Self {
         Self::AttributeTooLarge { length }
+    }
+}
+
+fn place(on_device: bool) -> &'static str {
+    match on_device {
+        true => "on the data device",
+        false => "in the pool",
     }
 }
 
@@ -258,6 +275,7 @@ impl Error {
             Self::Region(RegionError::Busy { .. }) => Errno::EBUSY,
             Self::Disk(error) => error.errno(),
             Self::NotDevice { .. } => Errno::ENODEV,
+            Self::DeviceSize { .. } => Errno::EINVAL,
             Self::Region(_)
             | Self::Journal(_)
             | Self::LostData { .. }

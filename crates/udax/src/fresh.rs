@@ -98,10 +98,11 @@ impl NodeStore for FreshNodes<'_> {
     }
 
     fn allocate(&mut self) -> Result<BlockNo> {
-        let run = self
-            .free
-            .last_mut()
-            .ok_or(Error::NoSpace { needed: 1, free: 0 })?;
+        let run = self.free.last_mut().ok_or(Error::NoSpace {
+            needed: 1,
+            free: 0,
+            on_device: false,
+        })?;
         let block = run.start;
         *run = BlockRange::new(BlockNo(block.raw() + 1), run.count - 1);
         if run.count == 0 {

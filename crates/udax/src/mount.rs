@@ -48,11 +48,16 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
             signature::check_blank(&region)?;
         }
     }
+    // Before a file is made or resized.
+    let device = NewDevice::of_format(path, options)?;
+    if let Some(size) = options.size {
+        plan(size / BLOCK_BYTES * BLOCK_BYTES, options, device.as_ref())?;
+    }
     let region = match options.size {
         Some(size) => Region::create(path, size / BLOCK_BYTES * BLOCK_BYTES, region_options)?,
         None => Region::open(path, region_options)?,
     };
-    let made = format_region(&region, options);
+    let made = format_with(&region, options, device);
     if let (Err(_), Some(new)) = (&made, region.new_path()) {
         // The error that is told is the first one.
         let _ = std::fs::remove_file(new);
@@ -62,11 +67,15 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
 
 /// Makes a pool in `region`, of the whole of it unless the options say less.
 pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
-    let bytes = options.size.unwrap_or(region.len()).min(region.len());
     let device = match &options.data {
         Some(source) => Some(NewDevice::open(source, options.force)?),
         None => None,
     };
+    format_with(region, options, device)
+}
+
+fn format_with(region: &Region, options: &FormatOptions, device: Option<NewDevice>) -> Result<Superblock> {
+    let bytes = options.size.unwrap_or(region.len()).min(region.len());
     let superblock = plan(bytes, options, device.as_ref())?;
     let geometry = Geometry::new(&superblock);
     replace_lost(region, &geometry)?;

@@ -375,7 +375,11 @@ fn search<S: NodeSource<Error = Error>>(
         from = key + 1;
     }
     if free > keys.last {
-        return Err(Error::NoSpace { needed: 1, free: 0 });
+        return Err(Error::NoSpace {
+            needed: 1,
+            free: 0,
+            on_device: false,
+        });
     }
     Ok(Err(free))
 }

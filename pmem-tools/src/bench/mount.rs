@@ -30,7 +30,7 @@ pub(super) fn measure(pool: &Path, files: u64) -> Result<Mounted> {
     for _ in 0..MOUNTS {
         let started = Instant::now();
         let filesystem = Filesystem::open(pool, &MountOptions::default())
-            .map_err(|error| failure::of_pool(pool, "cannot open", error))?;
+            .map_err(|error| failure::of_pool(pool, failure::OPEN, error))?;
         times.push(started.elapsed());
         ensure!(filesystem.recovery().was_clean, "the pool was not closed cleanly");
         filesystem.close()?;

@@ -58,7 +58,7 @@ pub(super) fn measure(pool: &Path) -> Result<Vec<Cost>> {
         ..MountOptions::default()
     };
     let filesystem =
-        Filesystem::open(pool, &options).map_err(|error| failure::of_pool(pool, "cannot open", error))?;
+        Filesystem::open(pool, &options).map_err(|error| failure::of_pool(pool, failure::OPEN, error))?;
     let new = NewInode::with_permissions(0o755);
     filesystem.create_dir(DIRECTORY, new)?;
     let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;

@@ -140,7 +140,7 @@ impl Run {
 
     fn open(&self, options: &MountOptions) -> Result<Filesystem> {
         Filesystem::open(self.pool.path(), options)
-            .map_err(|error| failure::of_pool(self.pool.path(), "cannot open", error))
+            .map_err(|error| failure::of_pool(self.pool.path(), failure::OPEN, error))
     }
 
     fn put(&mut self) -> Result<()> {

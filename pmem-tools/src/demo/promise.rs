@@ -38,7 +38,7 @@ impl DemoWriter {
     /// Runs the command.
     pub(crate) fn run(self, output: &mut Output) -> Result<ExitCode> {
         let filesystem = Filesystem::open(&self.pool, &MountOptions::default())
-            .map_err(|error| failure::of_pool(&self.pool, "cannot open", error))?;
+            .map_err(|error| failure::of_pool(&self.pool, failure::OPEN, error))?;
         filesystem.create_dir(DIRECTORY, NewInode::with_permissions(0o755))?;
         for number in 0..MAX_FILES {
             let flags = OpenFlags::WRITE | OpenFlags::TEMPORARY;

@@ -66,6 +66,10 @@ pub(super) fn serve(
     };
     let served = mount_and_serve(&filesystem, (pool, directory), view);
     let closed = pool::close(pool, filesystem);
+    if let Err(error) = &closed {
+        // Who has unmounted it is not told: this is all that says what became of it.
+        tracing::error!(pool = %pool.display(), error = failure::line(error), "what was not synced may be lost");
+    }
     served?;
     closed?;
     tracing::info!(pool = %pool.display(), "closed");
@@ -167,6 +171,6 @@ fn open(pool: &Path, options: &Options) -> anyhow::Result<Filesystem> {
                 crate::name::shown(pool)
             );
         }
-        failure::of_pool(pool, "cannot open", error)
+        failure::of_pool(pool, failure::OPEN, error)
     })
 }

@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FallocateFlags, OFlags};
+use udax::{DataSource, Disk};
+use udax_disk::MemoryMedium;
 
 use crate::place::Place;
 
@@ -294,4 +297,55 @@ fn locks_of_files_exclude_each_other() {
     assert!(rustix::fs::fcntl_lock(&first, whole).is_err());
     drop(second);
     rustix::fs::fcntl_lock(&first, whole).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_never_the_end_of_the_file() {
+    const PAGE: u64 = 4096;
+    let medium = Arc::new(MemoryMedium::new(64 << 20));
+    let device = Arc::clone(&medium);
+    let source = DataSource::Disk(Arc::new(Disk::new(device)));
+    let Some(place) = Place::with_device("dax=inode", 32 << 20, Some(source)) else {
+        return;
+    };
+    let whole: Vec<u8> = (0..4 << 20).map(|at: u32| at.to_le_bytes()[1] ^ 0x5A).collect();
+    fs::write(place.path("f"), &whole).unwrap();
+    File::open(place.path("f")).unwrap().sync_all().unwrap();
+    // Of what is nowhere cached, blocks in the middle are lost.
+    let beneath =
+        place
+            .filesystem()
+            .open_file("/f", udax::OpenFlags::READ, udax::NewInode::with_permissions(0));
+    let beneath = beneath.unwrap();
+    beneath.dont_need(0, u64::MAX);
+    let start = beneath.extents(0, 1).unwrap()[0].pool_offset - (1 << 52);
+    for lost in [100, 101, 700] {
+        medium.lose(start + lost * PAGE..start + (lost + 1) * PAGE);
+    }
+    let is_lost = |page: u64| [100, 101, 700].contains(&page);
+    place.drop_kernel_cache("f");
+    let error = fs::read(place.path("f")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    for size in [4096, 128 << 10, 1 << 20] {
+        place.drop_kernel_cache("f");
+        beneath.dont_need(0, u64::MAX);
+        let file = File::open(place.path("f")).unwrap();
+        let mut bytes = vec![0; size];
+        for at in (0..whole.len()).step_by(size) {
+            let pages = u64::try_from(at).unwrap() / PAGE..u64::try_from(at + size).unwrap() / PAGE;
+            match file.read_at(&mut bytes, u64::try_from(at).unwrap()) {
+                // As much as is before the first lost page.
+                Ok(count) => {
+                    let good = pages.clone().take_while(|page| !is_lost(*page)).count();
+                    assert_eq!(count, good * 4096, "{size} bytes at {at}");
+                    assert!(bytes[..count] == whole[at..at + count], "{size} bytes at {at}");
+                }
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+                    assert!(is_lost(pages.start), "{size} bytes at {at}");
+                }
+            }
+        }
+    }
+    assert_eq!(fs::metadata(place.path("f")).unwrap().len(), 4 << 20);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use udax::{Filesystem, FormatOptions, MountOptions};
+use udax::{DataSource, Filesystem, FormatOptions, MountOptions};
 use udax_fuse::{Invalidator, Meters, Mount, Options, Stopper};
 use udax_sync::thread::{self, JoinHandle};
 
@@ -43,12 +43,18 @@ impl Place {
 
     /// As `new`, with mount options and a size.
     pub(super) fn with_options(options: &str, bytes: u64) -> Option<Self> {
+        Self::with_device(options, bytes, None)
+    }
+
+    /// As `with_options`, with a data device.
+    pub(super) fn with_device(options: &str, bytes: u64, data: Option<DataSource>) -> Option<Self> {
         if !can_mount() {
             return None;
         }
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let format = FormatOptions {
             size: Some(bytes),
+            data: data.clone(),
             ..FormatOptions::default()
         };
         Filesystem::format(&directory.path().join("pool"), &format).unwrap();
@@ -56,10 +62,10 @@ impl Place {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(directory.path(), open).unwrap();
         std::fs::create_dir(directory.path().join("mnt")).unwrap();
-        Some(Self::serve(directory, options))
+        Some(Self::serve(directory, options, data))
     }
 
-    fn serve(directory: tempfile::TempDir, options: &str) -> Self {
+    fn serve(directory: tempfile::TempDir, options: &str, data: Option<DataSource>) -> Self {
         let options = Options::parse([options]).unwrap();
         let pool = directory.path().join("pool");
         let mount_options = MountOptions {
@@ -68,6 +74,7 @@ impl Place {
             no_directory_atime: options.no_directory_atime,
             dax: options.dax,
             cache_bytes: options.cache_bytes,
+            data,
             ..MountOptions::default()
         };
         let filesystem = Filesystem::open(&pool, &mount_options).unwrap();
@@ -128,6 +135,12 @@ impl Place {
         self.filesystem.as_ref().unwrap()
     }
 
+    /// Has the kernel forget what it has cached of a file and was written.
+    pub(super) fn drop_kernel_cache(&self, name: &str) {
+        let file = std::fs::File::open(self.path(name)).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+
     /// What tells the kernel of changes beside the mount.
     pub(super) fn invalidator(&self) -> &Invalidator {
         &self.invalidator
@@ -137,7 +150,7 @@ impl Place {
     pub(super) fn remount(mut self, options: &str) -> Self {
         self.stop();
         let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
-        Self::serve(directory, options)
+        Self::serve(directory, options, None)
     }
 
     /// Runs a shell's command on the mount as user and group 1000; gives whether it succeeded.

@@ -123,7 +123,11 @@ impl<'s> Beneath<'s> {
         let free = self.pool.cached_space().available();
         match has_room() {
             true => Ok(()),
-            false => Err(Error::NoSpace { needed, free }),
+            false => Err(Error::NoSpace {
+                needed,
+                free,
+                on_device: self.pool.device_space.is_some(),
+            }),
         }
     }
 
@@ -150,7 +154,11 @@ impl<'s> Beneath<'s> {
             self.pool.reclaim_space()?;
             if !take() {
                 let free = self.pool.cached_space().available();
-                return Err(Error::NoSpace { needed, free });
+                return Err(Error::NoSpace {
+                    needed,
+                    free,
+                    on_device: self.pool.device_space.is_some(),
+                });
             }
         }
         self.needed(pages, |pages| reserving.took(pages))?;

@@ -293,9 +293,17 @@ impl InodeTable {
         if found.is_empty() {
             found = match self.make_chunks(pool, &mut state, NEW_CHUNKS) {
                 Err(Error::NoSpace { .. }) => match self.make_chunks(pool, &mut state, 1) {
-                    Err(Error::NoSpace { needed, free }) => self
+                    Err(Error::NoSpace {
+                        needed,
+                        free,
+                        on_device,
+                    }) => self
                         .steal()
-                        .ok_or(Error::NoSpace { needed, free })
+                        .ok_or(Error::NoSpace {
+                            needed,
+                            free,
+                            on_device,
+                        })
                         .map(|ino| vec![ino])?,
                     other => other?,
                 },
@@ -389,7 +397,11 @@ impl InodeTable {
         let freed = state.freed.iter().rev().copied();
         let mut numbers: SmallVec<[u64; 4]> = freed.chain(state.next_chunk..END).take(count).collect();
         if numbers.len() < count {
-            return Err(Error::NoSpace { needed: 1, free: 0 });
+            return Err(Error::NoSpace {
+                needed: 1,
+                free: 0,
+                on_device: false,
+            });
         }
         numbers.sort_unstable();
         Ok(numbers)

@@ -214,7 +214,11 @@ impl LookUp {
             return Err(Error::Exists);
         }
         if self.free > self.last {
-            return Err(Error::NoSpace { needed: 1, free: 0 });
+            return Err(Error::NoSpace {
+                needed: 1,
+                free: 0,
+                on_device: false,
+            });
         }
         Ok(self.free)
     }

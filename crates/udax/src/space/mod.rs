@@ -443,12 +443,19 @@ impl Space {
         passed.into_iter().for_each(|range| self.give_back(range));
     }
 
+    #[cold]
+    fn no_space(&self, request: Request, free: u64) -> Error {
+        let group = self.geometry.read().group(0);
+        Error::NoSpace {
+            needed: request.count,
+            free,
+            on_device: group.is_some_and(|group| group.covers.start.is_on_device()),
+        }
+    }
+
     fn debit(&self, request: Request) -> Result<()> {
         if refusal::is_refused() {
-            return Err(Error::NoSpace {
-                needed: request.count,
-                free: 0,
-            });
+            return Err(self.no_space(request, 0));
         }
         let is_ordinary = match request.priority {
             Priority::Ordinary => true,
@@ -458,10 +465,7 @@ impl Space {
         loop {
             let kept = if is_ordinary { self.kept() } else { 0 };
             if available < kept.saturating_add(request.count) {
-                return Err(Error::NoSpace {
-                    needed: request.count,
-                    free: available.saturating_sub(kept),
-                });
+                return Err(self.no_space(request, available.saturating_sub(kept)));
             }
             match self.available.compare_exchange_weak(
                 available,
@@ -521,10 +525,7 @@ impl Space {
             // Others took the runs in the meantime; what is there now is shorter.
             longest = next.min(longest - 1);
         }
-        Err(Error::NoSpace {
-            needed: request.count,
-            free: 0,
-        })
+        Err(self.no_space(request, 0))
     }
 
     /// All groups from `seen` to before `index` were full.
