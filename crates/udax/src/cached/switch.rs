@@ -31,8 +31,9 @@ impl File {
     /// # Errors
     /// `BadHandle` for a file that is not open for writing; `NotSupported` for other kinds than files and directories;
     /// `ReadOnly`; by the handle's mode, `Dax` for pins in the way; what hinders the write-back. Then nothing has
-    /// changed, but in a pool with a data device: there a part may have moved, and the flag, which says where new blocks
-    /// go, is cleared before the first and set after the last. So it is also with `NoSpace`, where there is no room.
+    /// changed, but in a pool with a data device: there a part may have moved, and the flag, which says where new
+    /// blocks go, is cleared before the first and set after the last. So it is also with `NoSpace`, where there is no
+    /// room.
     ///
     /// # Durability
     /// The flag is durable on return, and so is all that was in the cache.
