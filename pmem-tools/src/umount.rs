@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use clap::Args;
 use udax_fuse::{Lazy, MountError, Mounted};
 use udax_sync::thread;
 
+use crate::live::find::{self, Found};
+
 /// How long closing a pool may take: a checkpoint of a full journal, on the slowest medium.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same without anything to finish.
@@ -18,6 +20,8 @@ const READER_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// Unmount a pool, and wait until it is closed, unless it is mounted elsewhere too (mount --bind)
+///
+/// What is not synced is written before; if it cannot be, the pool stays mounted.
 ///
 /// Exit status: 0 unmounted, 1 wrong command line, 32 still mounted.
 #[derive(Args, Debug)]
@@ -52,6 +56,15 @@ impl Unmount {
             bail!("{shown}: what is mounted there is no pool; use umount(8)");
         }
         let lazy = if self.lazy { Lazy::Yes } else { Lazy::No };
+        if lazy == Lazy::No
+            && !mount.is_read_only
+            && let Err(why) = sync(&directory)
+        {
+            bail!(
+                "{shown}: not unmounted, as not all can be written: {why}; mend that, or give --lazy, which loses what \
+                 cannot be written"
+            );
+        }
         udax_fuse::unmount_directory(&directory, lazy).map_err(|error| {
             let is_busy =
                 matches!(&error, MountError::Unmount { why, .. } if why.kind() == ErrorKind::ResourceBusy);
@@ -71,6 +84,19 @@ impl Unmount {
             wait_until_closed(&mount)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Has everything of a mount written; why it cannot be. Of who does not answer nothing is known.
+fn sync(directory: &Path) -> Result<(), String> {
+    let Ok(opened) = File::open(directory) else {
+        return Ok(());
+    };
+    // What programs have stored to mappings, the kernel has.
+    let _ = rustix::fs::syncfs(&opened);
+    match find::find(directory) {
+        Ok(Found::Live(connection)) => connection.sync().unwrap_or(Ok(())),
+        Ok(Found::Nobody) | Err(_) => Ok(()),
     }
 }
 

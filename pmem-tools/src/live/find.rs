@@ -18,12 +18,15 @@ use udax_sync::thread;
 
 use super::scrubbing::{REQUEST, Report, Word};
 use super::snapshot::{Identity, Snapshot};
+use super::syncing::{self, Answer};
 use super::{runtime, source};
 
 /// How long an answer may take: a daemon makes one in a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a snapshot, at most: a user's process is not believed more than that by root's.
 const MAX_BYTES: usize = 4 << 20;
+/// How long writing all that is dirty may take.
+const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of what a scrub found, at most.
 const MAX_REPORT_BYTES: usize = 256 << 20;
 
@@ -205,6 +208,19 @@ impl Connection {
                 Word::Failed(why) => bail!(why),
             }
         }
+    }
+
+    /// Has the process write everything; gives why it cannot.
+    ///
+    /// # Errors
+    /// It has ended, does not answer, or is of another version.
+    pub(crate) fn sync(mut self) -> io::Result<Result<(), String>> {
+        self.stream.get_mut().write_all(&[syncing::REQUEST])?;
+        let by = Instant::now() + SYNC_PATIENCE;
+        Ok(match self.read_line(MAX_BYTES, Some(by))? {
+            Answer::Done => Ok(()),
+            Answer::Failed(why) => Err(why),
+        })
     }
 
     fn read(&mut self) -> io::Result<Snapshot> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::scrubbing::{REQUEST, Scrubs};
-use super::{Background, Source, runtime, send_line, wait_readable};
+use super::scrubbing::{self, Scrubs};
+use super::{Background, Source, runtime, send_line, syncing, wait_readable};
 
 /// Who looks at once, at most: each has a file of the daemon's.
 const MAX_CLIENTS: usize = 16;
@@ -115,7 +115,7 @@ fn greet(mut client: UnixStream, source: &Source, clients: usize) -> Option<Unix
     Some(client)
 }
 
-/// One snapshot for each byte that it has sent, or a scrub.
+/// One snapshot for each byte that it has sent, or a sync, or a scrub.
 ///
 /// # Errors
 /// It is no client any more: it has gone, or a scrub has its connection.
@@ -125,7 +125,8 @@ fn answer(client: &mut UnixStream, source: &Source, scrubs: &mut Scrubs) -> io::
     let asked = asked.get(..count).unwrap_or_default();
     match asked.first() {
         None => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Some(&REQUEST) => {
+        Some(&syncing::REQUEST) => return syncing::answer(client, source.filesystem()),
+        Some(&scrubbing::REQUEST) => {
             scrubs.start(client.try_clone()?, asked, source.filesystem());
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,13 +1,17 @@
-//! Making pools with data devices that cannot be: what is there stays as it is.
+//! Data devices that cannot be used, and that cannot be written: what is there stays as it is, and is told.
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails the test")]
 
 #[expect(dead_code, reason = "other tests use the rest")]
 mod command;
+#[expect(dead_code, reason = "other tests use the rest")]
+mod mounted;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
 use command::Place;
+use mounted::{FAILED, Mounts};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 const MIB: u64 = 1 << 20;
 
@@ -61,4 +65,49 @@ fn a_data_device_that_is_given_as_a_pool_is_told_as_what_it_is() {
             .run([command, what])
             .fails_with(&["is the data device of a pool"]);
     }
+}
+
+/// A small filesystem in memory, gone at the end.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_pool_that_cannot_be_written_stays_mounted_and_nothing_is_lost() {
+    let Some(mounts) = Mounts::new() else { return };
+    let small = mounts.place.path("small");
+    fs::create_dir(&small).unwrap();
+    mount("none", &small, "tmpfs", MountFlags::empty(), Some(c"size=12m")).unwrap();
+    let small = Small(small);
+    // Of which most is nowhere yet.
+    let device = File::create(small.0.join("device")).unwrap();
+    device.set_len(64 * MIB).unwrap();
+    let make = ["mkfs", "--force", "--data", "small/device", "pool"];
+    mounts.place.run(make).success();
+    mounts.mount("dax=inode").success();
+    fs::write(mounts.path("before"), vec![1; 1 << 20]).unwrap();
+    let filler = small.0.join("filler");
+    let mut filling = File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut filling, &[0; 1 << 16]).is_ok() {}
+    let bytes = vec![2; 4 << 20];
+    fs::write(mounts.path("f"), &bytes).unwrap();
+    let refused = mounts.umount();
+    refused.status(FAILED);
+    assert!(
+        refused.stderr().contains("not all can be written"),
+        "{}",
+        refused.stderr()
+    );
+    assert!(mounts.line().is_some());
+    fs::remove_file(&filler).unwrap();
+    drop(filling);
+    mounts.umount().success();
+    mounts.mount("dax=inode").success();
+    assert!(fs::read(mounts.path("f")).unwrap() == bytes);
+    assert!(fs::read(mounts.path("before")).unwrap() == vec![1; 1 << 20]);
+    mounts.umount().success();
 }
