@@ -190,7 +190,10 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// `ENODEV`: the pool's data device is not there, or what is there is not it.
-    #[error("data device {}: {why}; if it is elsewhere, a mount that writes and has data=PATH says so, and the pool keeps it", path.display())]
+    #[error(
+        "data device {}: {why}; if it is elsewhere, a mount that writes and has data=PATH says so, and the pool keeps it",
+        path.display()
+    )]
     NotDevice {
         /// Where it was looked for.
         path: std::path::PathBuf,

@@ -8,8 +8,8 @@
 //! # The socket
 //! A Unix stream socket, `PID.sock`, in a directory that only its user can enter ([`runtime`]). Whoever connects gets
 //! one snapshot, a line of JSON; for each further byte that is sent, one more. So nothing is read or sent that nobody
-//! looks at. A line that asks for a scrub ([`scrubbing`]) has the connection to itself from then on; one byte asks for a
-//! sync ([`syncing`]). Decision 0017 says why a socket.
+//! looks at. A line that asks for a scrub ([`scrubbing`]) has the connection to itself from then on; one byte asks for
+//! a sync ([`syncing`]). Decision 0017 says why a socket.
 //!
 //! # Threads
 //! One serves the socket, one metrics, one scrubs when somebody asks for that; each ends when what it belongs to is
