@@ -191,7 +191,7 @@ pub enum Error {
     Disk(#[from] DiskError),
     /// `ENODEV`: the pool's data device is not there, or what is there is not it.
     #[error(
-        "data device {}: {why}; if it is elsewhere, a mount that writes and has data=PATH says so, and the pool keeps it",
+        "data device {}: {why}; if it is elsewhere, a mount with data=PATH that writes says so, and the pool keeps it",
         path.display()
     )]
     NotDevice {
