@@ -60,7 +60,7 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let shown = crate::name::shown(pool);
-    if what == OPEN && is_data_device(pool) {
+    if [OPEN, CHECK].contains(&what) && is_data_device(pool) {
         return anyhow::anyhow!(
             "{shown}: is the data device of a pool, without which it is nothing: name the pool, on persistent memory"
         );
@@ -68,8 +68,9 @@ where
     anyhow::Error::new(why).context(format!("{shown}: {what}"))
 }
 
-/// What cannot be done with a pool that cannot be opened.
+/// What cannot be done with something that is no pool.
 pub(crate) const OPEN: &str = "cannot open";
+pub(crate) const CHECK: &str = "cannot check";
 
 /// Whether the file or device is the data device of a pool.
 fn is_data_device(path: &Path) -> bool {

@@ -119,7 +119,7 @@ impl Fsck {
         };
         let report = udax_check::check(&region, &options, &progress);
         progress.finish();
-        let report = report.map_err(|error| failure::of_pool(&self.pool, "cannot check", error))?;
+        let report = report.map_err(|error| failure::of_pool(&self.pool, failure::CHECK, error))?;
         let status = status(&report);
         let device = device(&region);
         if self.format.is_json() {
