@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use udax_sync::atomic::Ordering;
+use udax_sync::atomic::{AtomicU64, Ordering};
 
 use crate::mapping::mark;
+use crate::page::in_file;
 use crate::{Cache, Mapping, Owner};
 
 /// A file with dirty pages.
@@ -33,6 +34,8 @@ pub(crate) struct DirtyFile {
 pub(crate) struct DirtyList {
     files: BTreeMap<u64, DirtyFile>,
     last: u64,
+    /// How many there are, for who keeps something for each.
+    count: Arc<AtomicU64>,
 }
 
 impl DirtyList {
@@ -45,7 +48,18 @@ impl DirtyList {
         let number = self.last;
         let file = DirtyFile { owner, since, number };
         self.files.insert(number, file);
+        self.recount();
         number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<DirtyFile> {
+        let removed = self.files.remove(&number);
+        self.recount();
+        removed
+    }
+
+    fn recount(&self) {
+        self.count.store(in_file(self.files.len()), Ordering::Release);
     }
 
     /// The file that is the longest dirty, which from now on is the last in turn.
@@ -114,7 +128,7 @@ impl Mapping {
         let removed = {
             let mut list = self.cache().dirty_files.lock();
             let number = self.listed.swap(0, Ordering::AcqRel);
-            list.files.remove(&number)
+            list.remove(number)
         };
         if self.dirty_pages() > 0 || self.index.has_mark(mark::WRITEBACK) {
             self.list_dirty();
@@ -126,11 +140,21 @@ impl Mapping {
 impl Cache {
     /// Forgets which files are dirty, which keeps them in memory: somebody else has written them, or nobody will.
     pub fn forget_dirty(&self) {
-        let files = std::mem::take(&mut self.dirty_files.lock().files);
+        let files = {
+            let mut list = self.dirty_files.lock();
+            let files = std::mem::take(&mut list.files);
+            list.recount();
+            files
+        };
         for file in files.values() {
             file.owner.mapping().listed.store(0, Ordering::Release);
         }
         drop(files);
+    }
+
+    /// The count of files that have dirty pages, or had some a moment ago: for a backing that keeps something for each.
+    pub fn dirty_files(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dirty_files.lock().count)
     }
 
     /// Files that are on the list.

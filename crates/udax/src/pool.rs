@@ -28,7 +28,7 @@ use crate::namespace::cache::DentryCache;
 use crate::options::MountOptions;
 use crate::orphans::Orphans;
 use crate::shares::Shares;
-use crate::space::Space;
+use crate::space::{Dirty, Space};
 use crate::sums::SumBlocks;
 use crate::verified::VerifiedBlocks;
 
@@ -159,7 +159,10 @@ impl Pool {
             rename: Mutex::new(Rank::Rename, ()),
             is_closed: AtomicBool::new(false),
         };
-        pool.space.keep_nodes_for(pool.cache.reservations().count());
+        pool.space.keep_nodes_for(Dirty {
+            pages: pool.cache.reservations().count(),
+            files: pool.cache.dirty_files(),
+        });
         pool.inode_table.start(&pool)?;
         Ok(pool)
     }

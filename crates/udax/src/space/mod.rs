@@ -44,8 +44,10 @@ const RESERVE_DIVISOR: u64 = 64;
 const RESERVE_BLOCKS: u64 = 256;
 
 /// Blocks of the pool that stay free for nodes of trees when dirty pages are written: one for so many pages, which is
-/// more than a tree of extents of one page each needs.
+/// more than a tree of extents of one page each needs, and so many for each file, which may get a tree, or another
+/// level of it.
 const PAGES_PER_NODE: u64 = 64;
+const NODES_PER_FILE: u64 = 2;
 
 /// Who asks for blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,12 +115,31 @@ pub(crate) struct Space {
     /// Blocks that were reserved and are about to be taken: nobody else gets them.
     converting: AtomicU64,
     reserve: AtomicU64,
-    /// Dirty pages for which a block is reserved, here or on the data device.
-    reserved_pages: OnceLock<Arc<AtomicU64>>,
+    /// What will need nodes of trees when it is written back.
+    dirty: OnceLock<Dirty>,
     quarantine: Mutex<Quarantine>,
     quarantine_seen: AtomicU64,
     /// Bad blocks that were free: held, and to be listed.
     aside: Mutex<Vec<BlockRange>>,
+}
+
+/// What of the page cache is to be written back, as it is counted there.
+#[derive(Debug)]
+pub(crate) struct Dirty {
+    /// Dirty pages for which a block is reserved, here or on the data device.
+    pub(crate) pages: Arc<AtomicU64>,
+    /// Files with dirty pages.
+    pub(crate) files: Arc<AtomicU64>,
+}
+
+impl Dirty {
+    /// Blocks for the nodes of trees that are needed, when `pages` more are reserved for a file.
+    fn nodes(&self, pages: u64) -> u64 {
+        let reserved = self.pages.load(Ordering::Acquire) + pages;
+        let files = self.files.load(Ordering::Acquire) + u64::from(pages > 0);
+        // However they lie, a page needs no more than one.
+        (reserved / PAGES_PER_NODE + NODES_PER_FILE * files).min(reserved)
+    }
 }
 
 /// Reserved blocks that are about to be taken. Dropped, those that are not said to be used are reserved again: what was
@@ -190,7 +211,7 @@ impl Space {
             available: Arc::new(AtomicU64::new(free_blocks)),
             converting: AtomicU64::new(0),
             reserve: AtomicU64::new(0),
-            reserved_pages: OnceLock::new(),
+            dirty: OnceLock::new(),
             quarantine: Mutex::new(Rank::Quarantine, Quarantine::default()),
             quarantine_seen: AtomicU64::new(0),
             aside: Mutex::new(Rank::Leaf, Vec::new()),
@@ -263,13 +284,8 @@ impl Space {
 
     /// As [`Space::kept`], when there are so many more reserved pages.
     pub(crate) fn kept_with(&self, pages: u64) -> u64 {
-        let reserved = self
-            .reserved_pages
-            .get()
-            .map_or(0, |reserved| reserved.load(Ordering::Acquire) + pages);
-        self.reserve.load(Ordering::Relaxed)
-            + self.converting.load(Ordering::Acquire)
-            + reserved / PAGES_PER_NODE
+        let nodes = self.dirty.get().map_or(0, |dirty| dirty.nodes(pages));
+        self.reserve.load(Ordering::Relaxed) + self.converting.load(Ordering::Acquire) + nodes
     }
 
     /// Whether ordinary requests may take `blocks`, when there are so many more reserved pages.
@@ -277,9 +293,9 @@ impl Space {
         self.available.load(Ordering::Acquire) >= self.kept_with(pages).saturating_add(blocks)
     }
 
-    /// From now on keeps blocks for the nodes that these pages need, which are counted there.
-    pub(crate) fn keep_nodes_for(&self, reserved: Arc<AtomicU64>) {
-        self.reserved_pages.get_or_init(|| reserved);
+    /// From now on keeps blocks for the nodes that this needs.
+    pub(crate) fn keep_nodes_for(&self, dirty: Dirty) {
+        self.dirty.get_or_init(|| dirty);
     }
 
     /// Makes reserved blocks available to requests that may use the reserve, and to nobody else, as long as what this

@@ -534,6 +534,38 @@ fn what_a_cached_file_still_has_in_the_pool_is_fenced() {
 }
 
 #[test]
+fn blocks_for_the_trees_of_many_files_of_few_pages_are_kept() {
+    let tiered = Tiered::new(32 * MIB, 64 * MIB);
+    let fs = tiered.open();
+    let files: Vec<File> = (0..500).map(|number| open(&fs, &format!("/{number}"))).collect();
+    let filler = open(&fs, "/filler");
+    filler.set_dax(Dax::On).unwrap();
+    while filler.write_at(&[1; 4096], filler.stat().unwrap().size).is_ok() {}
+    // Room for the trees of some of them.
+    let full = filler.stat().unwrap().size;
+    filler.truncate(full - 200 * 4096).unwrap();
+    fs.sync().unwrap();
+    let (mut taken, mut refused) = (0, 0);
+    for page in 0..12 {
+        for file in &files {
+            match file.write_at(&[2; 4096], page * 5 * 4096) {
+                Ok(_) => taken += 1,
+                Err(Error::NoSpace { .. }) => refused += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    assert!(taken > 300 && refused > 300, "{taken} taken, {refused} refused");
+    for (number, file) in files.iter().enumerate() {
+        let synced = file.sync();
+        assert!(synced.is_ok(), "file {number}: {synced:?}");
+    }
+    drop((files, filler));
+    fs.close().unwrap();
+    check(&tiered.path());
+}
+
+#[test]
 fn an_uncached_write_is_durable_only_with_dsync() {
     let tiered = Tiered::new(32 * MIB, 32 * MIB);
     let fs = tiered.open();
