@@ -76,7 +76,7 @@ pub(crate) const CHECK: &str = "cannot check";
 fn is_data_device(path: &Path) -> bool {
     let mut magic = [0; 4];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && magic == *b"uDEV"
+    read.is_ok() && magic == udax_media::device::MAGIC.to_le_bytes()
 }
 
 /// The causes of `error` in one line, without repetitions, and what to do.

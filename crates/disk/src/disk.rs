@@ -257,8 +257,8 @@ impl Disk {
     /// As [`Disk::flush`], of what was written since there had been so many [`Disk::failures`].
     ///
     /// # Errors
-    /// `Failed`: also if another one's flush has failed since. It was to make the same writes durable, which this one
-    /// need not find any more: a device that fails a flush may have dropped what it had not stored.
+    /// `Failed`; `FlushedBefore` if another one's flush has failed since. It was to make the same writes durable, which
+    /// this one need not find any more: a device that fails a flush may have dropped what it had not stored.
     ///
     /// # Locks
     /// `Disk`.

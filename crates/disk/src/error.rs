@@ -59,6 +59,15 @@ pub enum DiskError {
 }
 
 impl DiskError {
+    /// As a device says it that has lost what it was asked for: what media for tests say.
+    pub(crate) fn lost(what: &'static str, at: u64) -> Self {
+        Self::Failed {
+            what,
+            at,
+            source: Errno::EIO.into(),
+        }
+    }
+
     pub(crate) fn open(path: &Path, what: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Open {
             path: path.to_owned(),

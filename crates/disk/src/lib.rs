@@ -6,7 +6,8 @@
 //! and then.
 //!
 //! # Invariants
-//! - What [`Disk::write`] has written is durable when a [`Disk::flush`] that began afterwards has returned. Not before.
+//! - What [`Disk::write`] has written is durable when a [`Disk::flush`] that began afterwards has returned, if none has
+//!   failed in between ([`Disk::flush_since`]). Not before.
 //! - A request that failed tells where; nothing is said of the bytes of a failed write.
 //! - Who writes a part of a block excludes others from that block: it is read, changed and written.
 //!

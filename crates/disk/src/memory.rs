@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use udax_sync::{Mutex, Rank};
 
 use crate::{DiskError, Medium, Write};
@@ -149,7 +147,7 @@ impl Medium for MemoryMedium {
             .iter()
             .find(|lost| lost.start < end && at < lost.end)
         {
-            return Err(failed("read", lost.start.max(at)));
+            return Err(DiskError::lost("read", lost.start.max(at)));
         }
         for (index, part) in to.chunks_mut(SECTOR).enumerate() {
             let sector = in_memory(at) / SECTOR + index;
@@ -158,7 +156,7 @@ impl Medium for MemoryMedium {
                 None => content
                     .durable
                     .get(sector * SECTOR..(sector + 1) * SECTOR)
-                    .ok_or_else(|| failed("read", at))?,
+                    .ok_or_else(|| DiskError::lost("read", at))?,
             };
             part.copy_from_slice(from.get(..part.len()).unwrap_or_default());
         }
@@ -171,7 +169,7 @@ impl Medium for MemoryMedium {
             let mut content = self.content.lock();
             if content.failing_writes > 0 {
                 content.failing_writes -= 1;
-                return Err(failed("write", write.at));
+                return Err(DiskError::lost("write", write.at));
             }
             content
                 .unreadable
@@ -194,7 +192,7 @@ impl Medium for MemoryMedium {
             if content.is_losing {
                 content.pending.clear();
             }
-            return Err(failed("flush", 0));
+            return Err(DiskError::lost("flush", 0));
         }
         for (sector, bytes) in std::mem::take(&mut content.pending) {
             if let Some(to) = content.durable.get_mut(sector * SECTOR..(sector + 1) * SECTOR) {
@@ -204,14 +202,6 @@ impl Medium for MemoryMedium {
         drop(content);
         self.tell(Step::Flush);
         Ok(())
-    }
-}
-
-fn failed(what: &'static str, at: u64) -> DiskError {
-    DiskError::Failed {
-        what,
-        at,
-        source: io::Error::from(Errno::EIO),
     }
 }
 

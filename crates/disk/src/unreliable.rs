@@ -1,9 +1,7 @@
 //! A medium of whose requests some fail, for tests: [`Unreliable`].
 
-use std::io;
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
 use crate::{DiskError, Medium, Write};
@@ -78,7 +76,7 @@ impl Medium for Unreliable {
     fn read(&self, at: u64, to: &mut [u8]) -> Result<(), DiskError> {
         if self.choose().is_some() {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("read", at));
+            return Err(DiskError::lost("read", at));
         }
         self.below.read(at, to)
     }
@@ -94,23 +92,15 @@ impl Medium for Unreliable {
         self.below.write(done)?;
         // Also when all of it was done: a request can fail on its way back.
         let at = rest.first().or(done.last()).map_or(0, |write| write.at);
-        Err(failed("write", at))
+        Err(DiskError::lost("write", at))
     }
 
     fn flush(&self) -> Result<(), DiskError> {
         if self.choose().is_some() {
             self.flushes.fetch_add(1, Ordering::Relaxed);
-            return Err(failed("flush", 0));
+            return Err(DiskError::lost("flush", 0));
         }
         self.below.flush()
-    }
-}
-
-fn failed(what: &'static str, at: u64) -> DiskError {
-    DiskError::Failed {
-        what,
-        at,
-        source: io::Error::from(Errno::EIO),
     }
 }
 

@@ -47,16 +47,16 @@ impl NewDevice {
         })
     }
 
-    /// The one that a pool at `path` is to be made with, if it is to have one.
+    /// The one that a pool, at this path if it has one, is to be made with, if it is to have one.
     ///
     /// # Errors
     /// As [`NewDevice::open`]; `Invalid` if it is the pool itself.
-    pub(crate) fn of_format(path: &Path, options: &FormatOptions) -> Result<Option<Self>> {
+    pub(crate) fn of_format(pool: Option<&Path>, options: &FormatOptions) -> Result<Option<Self>> {
         let Some(source) = &options.data else {
             return Ok(None);
         };
         if let DataSource::Path(device) = source
-            && is_same_file(device, path)
+            && pool.is_some_and(|pool| is_same_file(device, pool))
         {
             return Err(Error::Invalid("the data device is the pool itself"));
         }

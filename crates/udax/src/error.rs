@@ -243,6 +243,15 @@ fn place(on_device: bool) -> &'static str {
 }
 
 impl Error {
+    /// There is no block, or number, to be had in the pool for one thing more.
+    pub(crate) const fn no_room() -> Self {
+        Self::NoSpace {
+            needed: 1,
+            free: 0,
+            on_device: false,
+        }
+    }
+
     /// The POSIX error number.
     pub fn errno(&self) -> Errno {
         match self {

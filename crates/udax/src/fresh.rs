@@ -98,11 +98,7 @@ impl NodeStore for FreshNodes<'_> {
     }
 
     fn allocate(&mut self) -> Result<BlockNo> {
-        let run = self.free.last_mut().ok_or(Error::NoSpace {
-            needed: 1,
-            free: 0,
-            on_device: false,
-        })?;
+        let run = self.free.last_mut().ok_or(Error::no_room())?;
         let block = run.start;
         *run = BlockRange::new(BlockNo(block.raw() + 1), run.count - 1);
         if run.count == 0 {

@@ -49,12 +49,13 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
         }
     }
     // Before a file is made or resized.
-    let device = NewDevice::of_format(path, options)?;
-    if let Some(size) = options.size {
-        plan(size / BLOCK_BYTES * BLOCK_BYTES, options, device.as_ref())?;
-    }
-    let region = match options.size {
-        Some(size) => Region::create(path, size / BLOCK_BYTES * BLOCK_BYTES, region_options)?,
+    let device = NewDevice::of_format(Some(path), options)?;
+    let size = options.size.map(|size| size / BLOCK_BYTES * BLOCK_BYTES);
+    let region = match size {
+        Some(size) => {
+            plan(size, options, device.as_ref())?;
+            Region::create(path, size, region_options)?
+        }
         None => Region::open(path, region_options)?,
     };
     let made = format_with(&region, options, device);
@@ -67,10 +68,7 @@ pub(crate) fn format(path: &Path, options: &FormatOptions) -> Result<Superblock>
 
 /// Makes a pool in `region`, of the whole of it unless the options say less.
 pub(crate) fn format_region(region: &Region, options: &FormatOptions) -> Result<Superblock> {
-    let device = match &options.data {
-        Some(source) => Some(NewDevice::open(source, options.force)?),
-        None => None,
-    };
+    let device = NewDevice::of_format(None, options)?;
     format_with(region, options, device)
 }
 

@@ -375,11 +375,7 @@ fn search<S: NodeSource<Error = Error>>(
         from = key + 1;
     }
     if free > keys.last {
-        return Err(Error::NoSpace {
-            needed: 1,
-            free: 0,
-            on_device: false,
-        });
+        return Err(Error::no_room());
     }
     Ok(Err(free))
 }

@@ -16,6 +16,9 @@ const OPERATIONS: u32 = 100_000;
 /// Of others, which are slow as mappings are written back all the time, or the file is synced.
 const FEWER_OPERATIONS: u32 = 20_000;
 const SEED: u32 = 20_261_121;
+/// All that a mount takes.
+const EVERYTHING: &str = "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 1\nfdatasync = 1\n\
+    posix_fallocate = 3\npunch_hole = 5\nsendfile = 5\nposix_fadvise = 1\ncopy_file_range = 5\n";
 
 fn fewer() -> u32 {
     match is_long() {
@@ -78,12 +81,7 @@ fn reads_and_writes_without_mappings() {
 
 #[test]
 fn reads_and_writes_with_mappings() {
-    exercise(
-        "",
-        fewer(),
-        "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 1\nfdatasync = 1\n\
-         posix_fallocate = 3\npunch_hole = 5\nsendfile = 5\nposix_fadvise = 1\ncopy_file_range = 5\n",
-    );
+    exercise("", fewer(), EVERYTHING);
 }
 
 #[test]
@@ -97,12 +95,7 @@ fn mappings_that_are_not_synced() {
 
 #[test]
 fn files_without_dax() {
-    exercise(
-        "dax=never,cache=4",
-        fewer(),
-        "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 1\nfdatasync = 1\n\
-         posix_fallocate = 3\npunch_hole = 5\nsendfile = 5\nposix_fadvise = 1\ncopy_file_range = 5\n",
-    );
+    exercise("dax=never,cache=4", fewer(), EVERYTHING);
 }
 
 /// Gives the file the DAX flag and takes it away, in turn: `FS_DAX_FL` of ioctl_iflags(2).
@@ -124,11 +117,5 @@ fn switch(path: &Path, is_done: &AtomicBool) {
 
 #[test]
 fn mappings_of_a_file_that_is_switched_between_dax_and_the_page_cache() {
-    exercise_beside(
-        "dax=inode,cache=4",
-        fewer(),
-        "[weights]\nclose_open = 1\ninvalidate = 1\nfsync = 1\nfdatasync = 1\n\
-         posix_fallocate = 3\npunch_hole = 5\nsendfile = 5\nposix_fadvise = 1\ncopy_file_range = 5\n",
-        switch,
-    );
+    exercise_beside("dax=inode,cache=4", fewer(), EVERYTHING, switch);
 }

@@ -132,12 +132,7 @@ impl Scanner<'_> {
         }
         for (chunk, block) in self.find_unowned(missing) {
             let what = format!("inode chunk {chunk} is not in the inode table, but names lead to its inodes");
-            findings.add(Finding::of_pool(
-                Place::Block(block),
-                what,
-                "chunk put back into the inode table",
-            ));
-            findings.plan.restore_chunks.insert(chunk, block);
+            restore(&mut findings, chunk, block, what);
         }
         if findings.plan.restore_chunks.is_empty() {
             missing.iter().for_each(|chunk| findings.add(lost_chunk(*chunk)));
@@ -162,21 +157,14 @@ impl Scanner<'_> {
         }
         for (chunk, block) in self.find_unowned(&empty.keys().copied().collect()) {
             let what = format!("inode chunk {chunk} is here, and not where the inode table says");
-            findings.add(Finding::of_pool(
-                Place::Block(block),
-                what,
-                "chunk put back into the inode table",
-            ));
-            findings.plan.restore_chunks.insert(chunk, block);
+            restore(&mut findings, chunk, block, what);
         }
         if !findings.plan.restore_chunks.is_empty() {
             return findings;
         }
         for (chunk, block) in empty {
             let what = format!("inode chunk {chunk} is all zeros, but it had inodes");
-            let mut finding = Finding::of_pool(Place::Block(block), what, "their names removed");
-            finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(chunk)));
-            findings.add(finding);
+            findings.add(names_removed(chunk, block, what));
         }
         findings
     }
@@ -209,7 +197,18 @@ fn lost_chunk(chunk: u64) -> Finding {
     let what = format!(
         "inode chunk {chunk} is neither in the inode table nor in the pool, but names lead to its inodes"
     );
-    let mut finding = Finding::of_pool(Place::Block(ROOTS), what, "their names removed");
+    names_removed(chunk, ROOTS, what)
+}
+
+fn names_removed(chunk: u64, block: BlockNo, what: String) -> Finding {
+    let mut finding = Finding::of_pool(Place::Block(block), what, "their names removed");
     finding.lost = Some(format!("{}, if they were in use", inodes_of_chunk(chunk)));
     finding
+}
+
+/// Has the chunk, which lies in `block`, put back.
+fn restore(findings: &mut Findings, chunk: u64, block: BlockNo, what: String) {
+    let outcome = "chunk put back into the inode table";
+    findings.add(Finding::of_pool(Place::Block(block), what, outcome));
+    findings.plan.restore_chunks.insert(chunk, block);
 }

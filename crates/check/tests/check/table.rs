@@ -1,12 +1,14 @@
 //! An inode table that lacks a chunk, as an older version of it does, and chunks whose block looks like something else.
 
+use std::collections::BTreeMap;
+
 use udax_check::Report;
 use udax_media::geometry::ROOTS;
 use udax_media::node::{self, SLOT_SIZE, SLOTS_START, TreeRoot};
 use udax_media::{BLOCK_SIZE, BlockNo, Superblock, seal};
 use udax_pmem::Region;
 
-use crate::image::{Image, read_contents};
+use crate::image::{Content, Image, read_contents};
 use crate::run_alone as run;
 
 fn read(region: &Region, block: BlockNo) -> [u8; BLOCK_SIZE] {
@@ -53,6 +55,17 @@ fn tells_loss(report: &Report, what: &str) -> bool {
         .any(|problem| problem.lost.as_deref() == Some(what))
 }
 
+fn mends_without_loss(region: &Region, superblock: &Superblock, contents: &BTreeMap<u64, Content>) {
+    let report = run(region, true);
+    assert_eq!(report.exit_code(), 1, "{report:#?}");
+    assert!(
+        report.problems.iter().all(|problem| problem.lost.is_none()),
+        "{report:#?}"
+    );
+    assert_eq!(run(region, false).problems, []);
+    assert_eq!(read_contents(region, superblock), *contents);
+}
+
 #[test]
 fn chunk_that_names_lead_to_is_put_back_into_the_table() {
     let (image, region, leaf, slot) = two_chunks(1);
@@ -64,14 +77,7 @@ fn chunk_that_names_lead_to_is_put_back_into_the_table() {
         found.problems.iter().any(|problem| problem.what == what),
         "{found:#?}"
     );
-    let report = run(&region, true);
-    assert_eq!(report.exit_code(), 1, "{report:#?}");
-    assert!(
-        report.problems.iter().all(|problem| problem.lost.is_none()),
-        "{report:#?}"
-    );
-    assert_eq!(run(&region, false).problems, []);
-    assert_eq!(read_contents(&region, &image.superblock), contents);
+    mends_without_loss(&region, &image.superblock, &contents);
 }
 
 #[test]
@@ -175,12 +181,5 @@ fn a_chunk_that_the_table_has_in_an_empty_block_is_found_again() {
     bytes[at..at + 8].copy_from_slice(&empty.to_le_bytes());
     seal::seal(image.superblock.seed(), &mut bytes);
     region.store(leaf.offset().raw(), &bytes).unwrap();
-    let report = run(&region, true);
-    assert_eq!(report.exit_code(), 1, "{report:#?}");
-    assert!(
-        report.problems.iter().all(|problem| problem.lost.is_none()),
-        "{report:#?}"
-    );
-    assert_eq!(run(&region, false).problems, []);
-    assert_eq!(read_contents(&region, &image.superblock), contents);
+    mends_without_loss(&region, &image.superblock, &contents);
 }

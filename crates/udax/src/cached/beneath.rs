@@ -120,14 +120,17 @@ impl<'s> Beneath<'s> {
             return Ok(());
         }
         self.pool.reclaim_space()?;
-        let free = self.pool.cached_space().available();
         match has_room() {
             true => Ok(()),
-            false => Err(Error::NoSpace {
-                needed,
-                free,
-                on_device: self.pool.device_space.is_some(),
-            }),
+            false => Err(self.no_space(needed)),
+        }
+    }
+
+    fn no_space(&self, needed: u64) -> Error {
+        Error::NoSpace {
+            needed,
+            free: self.pool.cached_space().available(),
+            on_device: self.pool.device_space.is_some(),
         }
     }
 
@@ -153,12 +156,7 @@ impl<'s> Beneath<'s> {
         if !take() {
             self.pool.reclaim_space()?;
             if !take() {
-                let free = self.pool.cached_space().available();
-                return Err(Error::NoSpace {
-                    needed,
-                    free,
-                    on_device: self.pool.device_space.is_some(),
-                });
+                return Err(self.no_space(needed));
             }
         }
         self.needed(pages, |pages| reserving.took(pages))?;

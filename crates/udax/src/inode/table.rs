@@ -293,18 +293,7 @@ impl InodeTable {
         if found.is_empty() {
             found = match self.make_chunks(pool, &mut state, NEW_CHUNKS) {
                 Err(Error::NoSpace { .. }) => match self.make_chunks(pool, &mut state, 1) {
-                    Err(Error::NoSpace {
-                        needed,
-                        free,
-                        on_device,
-                    }) => self
-                        .steal()
-                        .ok_or(Error::NoSpace {
-                            needed,
-                            free,
-                            on_device,
-                        })
-                        .map(|ino| vec![ino])?,
+                    Err(full @ Error::NoSpace { .. }) => self.steal().ok_or(full).map(|ino| vec![ino])?,
                     other => other?,
                 },
                 other => other?,
@@ -397,11 +386,7 @@ impl InodeTable {
         let freed = state.freed.iter().rev().copied();
         let mut numbers: SmallVec<[u64; 4]> = freed.chain(state.next_chunk..END).take(count).collect();
         if numbers.len() < count {
-            return Err(Error::NoSpace {
-                needed: 1,
-                free: 0,
-                on_device: false,
-            });
+            return Err(Error::no_room());
         }
         numbers.sort_unstable();
         Ok(numbers)

@@ -214,11 +214,7 @@ impl LookUp {
             return Err(Error::Exists);
         }
         if self.free > self.last {
-            return Err(Error::NoSpace {
-                needed: 1,
-                free: 0,
-                on_device: false,
-            });
+            return Err(Error::no_room());
         }
         Ok(self.free)
     }
