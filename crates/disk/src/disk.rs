@@ -7,6 +7,7 @@ use udax_sync::atomic::{AtomicU64, Ordering};
 use udax_sync::{Mutex, Rank};
 
 use crate::buffer::{Buffer, is_aligned};
+use crate::overlay::Overlay;
 use crate::{BLOCK, DiskError};
 
 /// Bytes that go through other memory at once, where the caller's is not aligned.
@@ -71,6 +72,12 @@ impl Disk {
             flushed: Mutex::new(Rank::Disk, 0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// A disk that is as this one now, on which what is written stays in memory. This one must not change meanwhile.
+    #[must_use]
+    pub fn overlaid(&self) -> Self {
+        Self::new(Arc::new(Overlay::new(Arc::clone(&self.medium))))
     }
 
     /// Bytes of the device: whole blocks.

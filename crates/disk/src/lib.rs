@@ -2,8 +2,8 @@
 //!
 //! [`Disk`] reads and writes any bytes of a [`Medium`], which has whole blocks only: [`BlockMedium`] is a device or
 //! file opened with `O_DIRECT` and reached through io_uring, [`MemoryMedium`] one in memory for tests, which loses
-//! what was not flushed, [`Overlay`] one over another that stays as it is, [`Unreliable`] one whose requests fail now
-//! and then.
+//! what was not flushed, [`Unreliable`] one whose requests fail now and then. [`Disk::overlaid`] leaves the medium as
+//! it is.
 //!
 //! # Invariants
 //! - What [`Disk::write`] has written is durable when a [`Disk::flush`] that began afterwards has returned, if none has
@@ -28,7 +28,6 @@ pub use buffer::Buffer;
 pub use disk::{Disk, Medium, Write};
 pub use error::DiskError;
 pub use memory::{MemoryMedium, Step, Watcher};
-pub use overlay::Overlay;
 pub use unreliable::{FailedRequests, Unreliable};
 
 /// Bytes of a block: what requests are multiples of.

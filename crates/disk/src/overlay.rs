@@ -9,14 +9,14 @@ use udax_sync::{Mutex, Rank};
 use crate::{BLOCK, Buffer, DiskError, Medium, Write};
 
 /// A medium with what was written kept in memory, over one that stays as it is.
-pub struct Overlay {
+pub(crate) struct Overlay {
     below: Arc<dyn Medium>,
     changed: Mutex<BTreeMap<u64, Buffer>>,
 }
 
 impl Overlay {
     /// Over `below`, nothing changed yet.
-    pub fn new(below: Arc<dyn Medium>) -> Self {
+    pub(crate) fn new(below: Arc<dyn Medium>) -> Self {
         Self {
             below,
             changed: Mutex::new(Rank::Leaf, BTreeMap::new()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
-use udax_disk::{Access, BlockMedium, Buffer, Disk, DiskError, Medium, MemoryMedium, Overlay, Write};
+use udax_disk::{Access, BlockMedium, Buffer, Disk, DiskError, Medium, MemoryMedium, Write};
 
 const MIB: u64 = 1 << 20;
 
@@ -102,7 +102,7 @@ fn any_bytes_of_memory_are_read_and_written() {
 #[test]
 fn an_overlay_keeps_what_is_written_to_itself() {
     let below = Arc::new(MemoryMedium::new(8 * MIB));
-    agree(&Disk::new(Arc::new(Overlay::new(below.clone()))), 4);
+    agree(&Disk::new(below.clone()).overlaid(), 4);
     let mut bytes = vec![1; place(8 * MIB)];
     Disk::new(below).read(0, &mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 0));

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use udax_disk::{Access, BlockMedium, Disk, DiskError, Medium, Overlay};
+use udax_disk::{Access, BlockMedium, Disk, DiskError};
 use udax_media::device::{DataDevice, DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, Superblock};
 
@@ -127,7 +127,11 @@ pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Op
         }
     };
     verify(&disk, superblock, device).map_err(|why| Error::NotDevice { path, why })?;
-    Ok(Some(disk))
+    // What a private pool writes stays in memory, here as there.
+    Ok(Some(match options.private {
+        true => Arc::new(disk.overlaid()),
+        false => disk,
+    }))
 }
 
 /// The path of the data device, which is there and this pool's.
@@ -147,12 +151,7 @@ fn open_path(path: &Path, options: &MountOptions) -> std::result::Result<Arc<Dis
         true => Access::Read,
         false => Access::Write,
     };
-    let medium: Arc<dyn Medium> = Arc::new(BlockMedium::open(path, access)?);
-    // What a private pool writes stays in memory, here as there.
-    Ok(Arc::new(Disk::new(match options.private {
-        true => Arc::new(Overlay::new(medium)),
-        false => medium,
-    })))
+    Ok(Arc::new(Disk::new(Arc::new(BlockMedium::open(path, access)?))))
 }
 
 /// Why the disk is not the device, if it is not. One of the headers is enough: the other may be lost.

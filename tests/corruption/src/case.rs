@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use anyhow::Context;
-use udax::{Filesystem, MountOptions, NewInode, OpenFlags, Owner, RenameMode, XattrMode};
+use udax::{Dax, Filesystem, MountOptions, NewInode, OpenFlags, Owner, RenameMode, XattrMode};
 use udax_check::{CheckOptions, Problem, Report, Silent, check};
 use udax_media::{BLOCK_BYTES, Place};
 use udax_pmem::{Region, RegionOptions};
@@ -108,7 +108,8 @@ impl Bench<'_> {
 
     /// Makes the scratch file hold the sample, damaged.
     pub(crate) fn damage(&self, damage: Damage) -> anyhow::Result<()> {
-        self.scratch.load(&self.sample.image)?;
+        self.scratch
+            .load(&self.sample.image, self.sample.device.as_deref())?;
         for (block, bytes) in damage.changes(self.sample) {
             self.scratch.store(block, &bytes)?;
         }
@@ -149,7 +150,7 @@ impl Bench<'_> {
             no_atime: true,
             ..MountOptions::default()
         };
-        Filesystem::open(self.scratch.path(), &options)
+        self.scratch.open(options)
     }
 
     /// What follows from where `damage` is.
@@ -181,6 +182,12 @@ impl Bench<'_> {
             let is_lane = self.places.roles.get(&block) == Some(&Role::Lane);
             if is_lane && self.sample.ending != Ending::Clean {
                 hits_records = true;
+                // A damaged record is told by where it begins.
+                blocks.extend(
+                    self.places
+                        .records_of(block)
+                        .map(|record| record.start / BLOCK_BYTES),
+                );
                 of_records = self.places.cost_of_records(self.sample);
                 cost.merge(of_records.clone());
                 if damage.is_older() || self.places.is_end_of_records(block, &damage.touched()) {
@@ -407,6 +414,10 @@ pub fn use_pool(fs: &Filesystem) -> udax::Result<()> {
     fs.link("/origin", "/used/link")?;
     fs.rename("/used/1", "/used/2", RenameMode::Replace)?;
     fs.symlink(b"somewhere", "/used/symbolic", NEW)?;
+    fs.set_dax("/used", Dax::Off)?;
+    let cached = fs.open_file("/used/cached", CREATE, NEW)?;
+    cached.append(&[3; 9000])?;
+    cached.sync()?;
     for path in ["/attributes", "/d/last", "/copy", "/inline"] {
         match fs.unlink(path) {
             Ok(()) | Err(udax::Error::NotFound) => {}

@@ -1,10 +1,13 @@
-//! The bytes of a pool, and the file that a case changes them in.
+//! The bytes of a pool, and the file that a case changes them in, with a data device beside it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
+use udax::{DataSource, Filesystem, MountOptions};
+use udax_disk::{Disk, MemoryMedium};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE};
 
 /// A block's bytes.
@@ -54,11 +57,13 @@ impl Image {
     }
 }
 
-/// A file in memory for one damaged pool after the other.
+/// A file in memory for one damaged pool after the other, and a disk in memory as its data device.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
     file: File,
+    /// Of a pool that has one.
+    device: Mutex<Option<Arc<Disk>>>,
 }
 
 impl Scratch {
@@ -82,7 +87,11 @@ impl Scratch {
             .truncate(true)
             .open(&path);
         let file = file.with_context(|| path.display().to_string())?;
-        Ok(Self { path, file })
+        Ok(Self {
+            path,
+            file,
+            device: Mutex::default(),
+        })
     }
 
     /// Where it is.
@@ -90,11 +99,27 @@ impl Scratch {
         &self.path
     }
 
-    /// Makes it hold `image`.
+    /// Opens the pool, with its device.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`].
+    pub fn open(&self, mut options: MountOptions) -> udax::Result<Filesystem> {
+        options.data = self.device().clone().map(DataSource::Disk);
+        Filesystem::open(&self.path, &options)
+    }
+
+    fn device(&self) -> MutexGuard<'_, Option<Arc<Disk>>> {
+        // A panic elsewhere does not make bytes wrong.
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes it hold `image`, and its device, if it has one, what `device` holds durably.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn load(&self, image: &Image) -> anyhow::Result<()> {
+    pub fn load(&self, image: &Image, device: Option<&MemoryMedium>) -> anyhow::Result<()> {
+        let copy = device.map(|device| device.after_power_failure(|_| false));
+        *self.device() = copy.map(|copy| Arc::new(Disk::new(Arc::new(copy))));
         self.file.set_len(0)?;
         self.file.set_len(u64::try_from(image.bytes.len())?)?;
         for (start, end) in &image.runs {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use udax::{Filesystem, MountOptions};
+use udax::MountOptions;
 use udax_check::{CheckOptions, Silent, check};
 use udax_crash::{Cut, Domain, Medium};
 use udax_journal::JournalError;
@@ -46,11 +46,11 @@ impl Bench<'_> {
                     let mut bytes = vec![0; usize::try_from(image.len())?];
                     image.read(0, &mut bytes);
                     let left = Image::new(bytes);
-                    self.scratch.load(&left)?;
+                    self.scratch.load(&left, self.sample.device.as_deref())?;
                     self.judge_mended_again(damage).with_context(|| {
                         format!("power failed before event {number} of the repair, {cut}")
                     })?;
-                    self.scratch.load(&left)?;
+                    self.scratch.load(&left, self.sample.device.as_deref())?;
                     self.judge_mounted(damage).with_context(|| {
                         format!("power failed before event {number} of the repair, {cut}, and it was mounted")
                     })?;
@@ -76,7 +76,7 @@ impl Bench<'_> {
             read_only: true,
             ..MountOptions::default()
         };
-        match Filesystem::open(self.scratch.path(), &read_only) {
+        match self.scratch.open(read_only) {
             Ok(fs) => {
                 self.judge_left(&Tree::read(&fs), &expected)
                     .context("read-only")?;
@@ -86,7 +86,7 @@ impl Bench<'_> {
             Err(udax::Error::Journal(JournalError::Unclean)) => {}
             Err(error) => is_placed(error).context("read-only")?,
         }
-        let fs = match Filesystem::open(self.scratch.path(), &MountOptions::default()) {
+        let fs = match self.scratch.open(MountOptions::default()) {
             Ok(fs) => fs,
             Err(error) => return is_placed(error),
         };

@@ -24,7 +24,7 @@ struct Arguments {
     /// Only this kind: flip, bit, swap, zeros, ones, older, torn
     #[arg(long)]
     kind: Option<Kind>,
-    /// Only pools left so: clean, killed, cut
+    /// Only pools left so: clean, killed, cut, tiered
     #[arg(long)]
     ending: Option<String>,
     /// Where values and choices come from

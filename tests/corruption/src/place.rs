@@ -64,20 +64,24 @@ impl Places {
     /// # Errors
     /// When it cannot be looked at.
     pub fn find(sample: &Sample, scratch: &Scratch) -> anyhow::Result<Self> {
-        scratch.load(&sample.image)?;
+        scratch.load(&sample.image, sample.device.as_deref())?;
         let region = Region::open(scratch.path(), RegionOptions::default())?;
         let bytes = region.len();
         let superblock = Superblock::decode(sample.image.block(0), 0, bytes).context("superblock")?;
         let replayed = match sample.ending {
             Ending::Clean => BTreeMap::new(),
-            Ending::Killed | Ending::Cut => udax_journal::overlay(&region, &superblock)?.blocks,
+            Ending::Killed | Ending::Cut | Ending::Tiered => {
+                udax_journal::overlay(&region, &superblock)?.blocks
+            }
         };
         let sums = Geometry::new(&superblock)
             .sum_blocks()
             .map(|sums| sums.block)
             .collect();
         let mut roles = BTreeMap::new();
-        for (range, what) in udax_check::map(&region)? {
+        let is_in_pool = |range: &udax_media::BlockRange| !range.start.is_on_device();
+        let map = udax_check::map(&region)?;
+        for (range, what) in map.into_iter().filter(|(range, _)| is_in_pool(range)) {
             for block in range.start.raw()..range.end().raw() {
                 if let Some(role) = role_of(block, what, &superblock, &sums) {
                     roles.insert(block, role);
@@ -187,6 +191,13 @@ impl Places {
         let is_sound_and_later =
             |record: &&Range<u64>| record.start >= end && half(record.start) == half(from);
         !self.records.iter().any(|record| is_sound_and_later(&record))
+    }
+
+    /// The records that lie in `block`, or in a part of it.
+    pub fn records_of(&self, block: u64) -> impl Iterator<Item = &Range<u64>> {
+        let (first, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+        let is_here = move |record: &&Range<u64>| record.start < end && record.end > first;
+        self.records.iter().filter(is_here)
     }
 
     /// What the records may cost: everything that they change.

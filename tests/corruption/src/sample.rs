@@ -1,17 +1,20 @@
 //! Small pools with something of every structure in them, made once.
 //!
-//! One pool lives through four phases. After each of the first three everything is complete in place: those are the
-//! older versions that a damage puts back. The last phase leaves records in two lanes and is seen three ways.
+//! A pool lives through four phases. After each of the first three everything is complete in place: those are the
+//! older versions that a damage puts back. The last phase leaves records in two lanes. One such pool, with checksums of
+//! data, is seen three ways; another one, with a data device, once.
 
 use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
 use udax::{
-    AllocateMode, Checksums, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode, OpenFlags,
-    Owner, RenameMode, SetAttributes, XattrMode,
+    AllocateMode, Checksums, DataSource, Dax, File, FileKind, Filesystem, FormatOptions, MountOptions,
+    NewInode, OpenFlags, Owner, RenameMode, SetAttributes, XattrMode,
 };
 use udax_check::{CheckOptions, Silent};
+use udax_disk::{Disk, MemoryMedium};
+use udax_media::device::DeviceHeader;
 use udax_media::geometry::SUPERBLOCKS;
 use udax_media::{BLOCK_BYTES, Superblock};
 use udax_pmem::{Region, RegionOptions};
@@ -22,7 +25,10 @@ use crate::tree::{Allowance, State, Tree, compare};
 
 /// The identity of all samples.
 pub const UUID: uuid::Uuid = uuid::Uuid::from_u128(0x6461_6d61_6765);
+/// That of their data devices.
+const DEVICE_UUID: uuid::Uuid = uuid::Uuid::from_u128(0x6469_736b);
 const POOL_BYTES: usize = 20 << 20;
+const DEVICE_BYTES: u64 = 2 << 20;
 /// What the pool is made with: it grows by the rest, so that it has two segments.
 const FIRST_BYTES: u64 = 16 << 20;
 /// Blocks that the medium has lost before the pool is used: those that the allocator meets are listed as bad.
@@ -47,11 +53,13 @@ pub enum Ending {
     Killed,
     /// Power failed: records are there, and nothing that was stored in place since the checkpoint.
     Cut,
+    /// Power failed, in a pool with a data device (and without checksums of data).
+    Tiered,
 }
 
 impl Ending {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Clean, Self::Killed, Self::Cut];
+    pub const ALL: [Self; 4] = [Self::Clean, Self::Killed, Self::Cut, Self::Tiered];
 
     /// Its name in a case's text.
     pub const fn name(self) -> &'static str {
@@ -59,6 +67,7 @@ impl Ending {
             Self::Clean => "clean",
             Self::Killed => "killed",
             Self::Cut => "cut",
+            Self::Tiered => "tiered",
         }
     }
 }
@@ -70,6 +79,8 @@ pub struct Sample {
     pub ending: Ending,
     /// Its bytes.
     pub image: Image,
+    /// What its data device holds, if it has one.
+    pub device: Option<Arc<MemoryMedium>>,
     /// Its files.
     pub tree: Tree,
     /// Its files after each operation since the checkpoint, the last state included; of a clean pool one.
@@ -83,65 +94,113 @@ pub struct Sample {
 /// # Errors
 /// When a pool cannot be made, or is not what it should be.
 pub fn make() -> anyhow::Result<Vec<Sample>> {
-    let shadow = Arc::new(Shadow::new(POOL_BYTES));
-    let len = u64::try_from(POOL_BYTES)?;
-    let region = Region::anonymous(len, Some(shadow.clone()))?;
-    format(&region)?;
-    for block in LOST.step_by(LOST_EVERY) {
-        region.poison(block * BLOCK_BYTES, BLOCK_BYTES)?;
-    }
-    let options = MountOptions {
-        no_atime: true,
-        ..MountOptions::default()
-    };
-    let fs = Filesystem::open_region(region, &options)?;
-    let mut older = Vec::new();
-    for phase in [fill, change, change_more] {
-        phase(&fs)?;
-        fs.sync()?;
-        older.push(Image::new(shadow.current()));
-    }
-    let before = Tree::read(&fs);
-    let mut states = vec![before];
-    let orphan = fs.open_file("/doomed", CREATE, NEW)?;
-    orphan.append(&[0xdd; 20_000])?;
-    states.push(Tree::read(&fs));
-    fs.unlink("/doomed")?;
-    states.push(Tree::read(&fs));
-    last_phase(&fs, &mut states)?;
-    let (killed, cut) = (Image::new(shadow.current()), Image::new(shadow.durable()));
-    drop(orphan);
-    fs.close()?;
     let scratch = Scratch::new("sample")?;
-    let clean = closed(&scratch, &killed)?;
-    let older = Arc::new(older);
-    let mut samples = Vec::new();
-    for (ending, image) in Ending::ALL.into_iter().zip([clean, killed, cut]) {
-        let tree = states.last().cloned().unwrap_or_default();
-        let states = if ending == Ending::Clean {
-            vec![tree.clone()]
-        } else {
-            states.clone()
-        };
-        let sample = Sample {
-            ending,
-            image,
-            tree,
-            states,
-            older: Arc::clone(&older),
-        };
+    let plain = Life::live(Kind::Summed)?;
+    let clean = Life {
+        states: plain.states.last().cloned().into_iter().collect(),
+        ..plain.clone()
+    };
+    let closed = closed(&scratch, &plain.killed)?;
+    let killed = plain.killed.clone();
+    let cut = plain.cut.clone();
+    let tiered = Life::live(Kind::Tiered)?;
+    let tiered_cut = tiered.cut.clone();
+    let samples = vec![
+        clean.left(Ending::Clean, closed),
+        plain.clone().left(Ending::Killed, killed),
+        plain.left(Ending::Cut, cut),
+        tiered.left(Ending::Tiered, tiered_cut),
+    ];
+    for sample in &samples {
         sample
             .verify(&scratch)
-            .with_context(|| format!("the sample {}", ending.name()))?;
-        samples.push(sample);
+            .with_context(|| format!("the sample {}", sample.ending.name()))?;
     }
     Ok(samples)
+}
+
+/// What a pool has beside the usual: not both, so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Checksums of data.
+    Summed,
+    /// A data device.
+    Tiered,
+}
+
+/// What a pool's life leaves.
+#[derive(Clone)]
+struct Life {
+    /// All that was stored.
+    killed: Image,
+    /// What of that was durable.
+    cut: Image,
+    device: Option<Arc<MemoryMedium>>,
+    states: Vec<Tree>,
+    older: Arc<Vec<Image>>,
+}
+
+impl Life {
+    fn live(kind: Kind) -> anyhow::Result<Self> {
+        let shadow = Arc::new(Shadow::new(POOL_BYTES));
+        let len = u64::try_from(POOL_BYTES)?;
+        let region = Region::anonymous(len, Some(shadow.clone()))?;
+        let medium = (kind == Kind::Tiered).then(|| Arc::new(MemoryMedium::new(DEVICE_BYTES)));
+        let disk = medium.clone().map(|medium| Arc::new(Disk::new(medium)));
+        format(&region, disk.as_ref())?;
+        for block in LOST.step_by(LOST_EVERY) {
+            region.poison(block * BLOCK_BYTES, BLOCK_BYTES)?;
+        }
+        let options = MountOptions {
+            no_atime: true,
+            data: disk.map(DataSource::Disk),
+            ..MountOptions::default()
+        };
+        let fs = Filesystem::open_region(region, &options)?;
+        let mut older = Vec::new();
+        for phase in [fill, change, change_more] {
+            phase(&fs, kind)?;
+            fs.sync()?;
+            older.push(Image::new(shadow.current()));
+        }
+        let before = Tree::read(&fs);
+        let mut states = vec![before];
+        let orphan = fs.open_file("/doomed", CREATE, NEW)?;
+        orphan.append(&[0xdd; 20_000])?;
+        states.push(Tree::read(&fs));
+        fs.unlink("/doomed")?;
+        states.push(Tree::read(&fs));
+        last_phase(&fs, kind, &mut states)?;
+        let (killed, cut) = (Image::new(shadow.current()), Image::new(shadow.durable()));
+        // All of it was flushed.
+        let device = medium.map(|medium| Arc::new(medium.after_power_failure(|_| false)));
+        drop(orphan);
+        fs.close()?;
+        Ok(Self {
+            killed,
+            cut,
+            device,
+            states,
+            older: Arc::new(older),
+        })
+    }
+
+    fn left(self, ending: Ending, image: Image) -> Sample {
+        Sample {
+            ending,
+            image,
+            device: self.device,
+            tree: self.states.last().cloned().unwrap_or_default(),
+            states: self.states,
+            older: self.older,
+        }
+    }
 }
 
 impl Sample {
     /// It is sound, and holds what it should.
     fn verify(&self, scratch: &Scratch) -> anyhow::Result<()> {
-        scratch.load(&self.image)?;
+        scratch.load(&self.image, self.device.as_deref())?;
         let region = Region::open(scratch.path(), RegionOptions::default())?;
         let report = udax_check::check(
             &region,
@@ -158,7 +217,14 @@ impl Sample {
         let superblock = Superblock::decode(self.image.block(0), 0, region.len())?;
         anyhow::ensure!(superblock.segments.len() == 2, "the pool has not grown");
         drop(region);
-        let fs = Filesystem::open(scratch.path(), &MountOptions::default())?;
+        let fs = scratch.open(MountOptions::default())?;
+        if superblock.device.is_some() {
+            let all = fs.stat_filesystem();
+            anyhow::ensure!(
+                all.device_free_blocks + 2 < all.device_blocks,
+                "nothing is on the device"
+            );
+        }
         let found = Tree::read(&fs);
         fs.close()?;
         let same =
@@ -169,16 +235,28 @@ impl Sample {
 }
 
 /// A new pool whose directories have their names in the same order each time.
-fn format(region: &Region) -> anyhow::Result<()> {
+fn format(region: &Region, disk: Option<&Arc<Disk>>) -> anyhow::Result<()> {
     let options = FormatOptions {
         size: Some(FIRST_BYTES),
         label: "damage".to_owned(),
         uuid: Some(UUID),
-        data_checksums: true,
+        data_checksums: disk.is_none(),
+        data: disk.map(|disk| DataSource::Disk(Arc::clone(disk))),
         ..FormatOptions::default()
     };
     let mut superblock = Filesystem::format_region(region, &options)?;
     superblock.hash_key = *b"a key that stays";
+    if let (Some(device), Some(disk)) = (&mut superblock.device, disk) {
+        device.uuid = DEVICE_UUID;
+        let header = DeviceHeader {
+            pool: UUID,
+            device: DEVICE_UUID,
+            blocks: device.blocks,
+        };
+        disk.write(0, header.encode(0).as_slice())?;
+        disk.write((device.blocks - 1) * BLOCK_BYTES, header.encode(1).as_slice())?;
+        disk.flush()?;
+    }
     for block in SUPERBLOCKS {
         region.store_nontemporal(block.offset().raw(), superblock.encode().as_slice())?;
     }
@@ -187,7 +265,7 @@ fn format(region: &Region) -> anyhow::Result<()> {
 
 /// The pool `killed`, closed without being mounted: a mount would finish its orphan.
 fn closed(scratch: &Scratch, killed: &Image) -> anyhow::Result<Image> {
-    scratch.load(killed)?;
+    scratch.load(killed, None)?;
     let region = Region::open(scratch.path(), RegionOptions::default())?;
     let report = udax_check::check(
         &region,
@@ -220,13 +298,22 @@ fn open(fs: &Filesystem, path: &str) -> udax::Result<File> {
     fs.open_file(path, CREATE, NEW)
 }
 
-fn fill(fs: &Filesystem) -> anyhow::Result<()> {
+fn fill(fs: &Filesystem, kind: Kind) -> anyhow::Result<()> {
+    let sums = match kind {
+        Kind::Summed => Checksums::On,
+        Kind::Tiered => Checksums::Off,
+    };
     // Data with checksums and data without.
     fs.set_checksums("/", Checksums::Off)?;
+    if kind == Kind::Tiered {
+        fs.create_dir("/cached", NEW)?;
+        fs.set_dax("/", Dax::On)?;
+        fill_device(fs)?;
+    }
     for directory in ["/d", "/d/sub", "/d/sub/deep", "/empty"] {
         fs.create_dir(directory, NEW)?;
     }
-    fs.set_checksums("/d", Checksums::On)?;
+    fs.set_checksums("/d", sums)?;
     for number in 0..MANY {
         let file = open(fs, &name(number))?;
         if number % 10 == 0 {
@@ -253,7 +340,7 @@ fn fill(fs: &Filesystem) -> anyhow::Result<()> {
     fs.make_node("/device", FileKind::CharDevice, 0x103, NEW)?;
     fs.link("/inline", "/d/hard")?;
     let origin = open(fs, "/origin")?;
-    origin.set_checksums(Checksums::On)?;
+    origin.set_checksums(sums)?;
     origin.append(&pattern(5, 40_960))?;
     for (copy, from, len) in [("/copy", 0, 40_960), ("/part", 8192, 8192)] {
         origin.clone_range(from, &open(fs, copy)?, 0, len)?;
@@ -261,7 +348,23 @@ fn fill(fs: &Filesystem) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn change(fs: &Filesystem) -> anyhow::Result<()> {
+/// Files whose data is on the device: in one piece, in many, and shared.
+fn fill_device(fs: &Filesystem) -> anyhow::Result<()> {
+    open(fs, "/cached/whole")?.append(&pattern(21, 50_000))?;
+    let islands = open(fs, "/cached/islands")?;
+    for at in 0..20 {
+        islands.write_at(&pattern(u8::try_from(at)?, 4096), at * 8192)?;
+    }
+    let origin = open(fs, "/cached/origin")?;
+    origin.append(&pattern(22, 30_000))?;
+    origin.clone_range(8192, &open(fs, "/cached/clone")?, 0, 8192)?;
+    for (name, len) in [("/cached/goes", 9000), ("/cached/moves", 20_000)] {
+        open(fs, name)?.append(&pattern(23, len))?;
+    }
+    Ok(())
+}
+
+fn change(fs: &Filesystem, kind: Kind) -> anyhow::Result<()> {
     fs.grow(u64::try_from(POOL_BYTES)?)?;
     for number in (0..MANY).step_by(7) {
         fs.unlink(name(number))?;
@@ -281,10 +384,16 @@ fn change(fs: &Filesystem) -> anyhow::Result<()> {
     }
     many.set_xattr(b"user.large", &pattern(18, 7000), XattrMode::Replace)?;
     open(fs, "/copy")?.write_at(&pattern(99, 4096), 4096)?;
+    if kind == Kind::Tiered {
+        open(fs, "/cached/whole")?.write_at(&pattern(24, 5000), 6000)?;
+        open(fs, "/cached/islands")?.allocate(AllocateMode::PunchHole, 0, 8192 * 3)?;
+        open(fs, "/cached/moves")?.set_dax(Dax::On)?;
+        fs.unlink("/cached/goes")?;
+    }
     Ok(())
 }
 
-fn change_more(fs: &Filesystem) -> anyhow::Result<()> {
+fn change_more(fs: &Filesystem, kind: Kind) -> anyhow::Result<()> {
     let permissions = SetAttributes {
         permissions: Some(0o600),
         ..SetAttributes::default()
@@ -298,6 +407,10 @@ fn change_more(fs: &Filesystem) -> anyhow::Result<()> {
     fs.unlink("/long")?;
     fs.symlink(&pattern(b'z', 700), "/long", NEW)?;
     open(fs, "/origin")?.clone_range(0, &open(fs, "/second")?, 0, 16_384)?;
+    if kind == Kind::Tiered {
+        open(fs, "/cached/new")?.append(&pattern(25, 12_000))?;
+        open(fs, "/cached/origin")?.write_at(&pattern(26, 100), 5000)?;
+    }
     open(fs, "/islands")?.truncate(8192 * 290)?;
     fs.remove_dir("/empty")?;
     fs.create_dir("/empty", NEW)?;
@@ -305,9 +418,9 @@ fn change_more(fs: &Filesystem) -> anyhow::Result<()> {
 }
 
 /// Operations whose records stay in the lanes, by two threads in turn, so that two lanes have some.
-fn last_phase(fs: &Filesystem, states: &mut Vec<Tree>) -> anyhow::Result<()> {
+fn last_phase(fs: &Filesystem, kind: Kind, states: &mut Vec<Tree>) -> anyhow::Result<()> {
     type Step = fn(&Filesystem) -> anyhow::Result<()>;
-    let steps: [Step; 8] = [
+    let mut steps: Vec<Step> = vec![
         |fs| Ok(open(fs, "/d/last")?.append(&pattern(61, 5000)).map(|_| ())?),
         |fs| Ok(fs.unlink(name(8))?),
         |fs| Ok(fs.rename(name(9), "/empty/renamed", RenameMode::Replace)?),
@@ -321,6 +434,14 @@ fn last_phase(fs: &Filesystem, states: &mut Vec<Tree>) -> anyhow::Result<()> {
         |fs| Ok(fs.create_dir("/empty/directory", NEW).map(|_| ())?),
         |fs| Ok(open(fs, "/inline")?.truncate(9000)?),
     ];
+    if kind == Kind::Tiered {
+        steps.push(|fs| {
+            let new = open(fs, "/cached/last")?;
+            new.append(&pattern(27, 10_000))?;
+            Ok(new.sync()?)
+        });
+        steps.push(|fs| Ok(open(fs, "/cached/islands")?.truncate(8192 * 10)?));
+    }
     for pair in steps.chunks(2) {
         for step in pair {
             thread::scope(|scope| scope.spawn(|| step(fs)).join()).expect("no step panics")?;

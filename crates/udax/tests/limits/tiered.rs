@@ -113,6 +113,29 @@ fn what_a_cached_file_holds_is_on_the_device_and_survives_a_mount() {
 }
 
 #[test]
+fn a_private_pool_writes_to_no_device() {
+    let tiered = Tiered::new(32 * MIB, 4 * MIB);
+    let fs = tiered.open();
+    open(&fs, "/f").append(&[1; 10_000]).unwrap();
+    fs.close().unwrap();
+    let options = MountOptions {
+        private: true,
+        ..tiered.options()
+    };
+    let fs = Filesystem::open(&tiered.path(), &options).unwrap();
+    let file = open(&fs, "/f");
+    file.write_at(&[2; 10_000], 0).unwrap();
+    file.sync().unwrap();
+    open(&fs, "/g").append(&[3; 10_000]).unwrap();
+    assert!(content(&file) == [2; 10_000]);
+    drop(file);
+    fs.close().unwrap();
+    let fs = tiered.open();
+    assert!(content(&open(&fs, "/f")) == [1; 10_000]);
+    assert!(fs.stat("/g").is_err());
+}
+
+#[test]
 fn a_device_that_is_not_the_pools_is_refused_with_a_line_that_says_so() {
     let (one, other) = (Tiered::new(32 * MIB, 4 * MIB), Tiered::new(32 * MIB, 4 * MIB));
     let open = |data| {
@@ -1085,4 +1108,28 @@ fn a_scrub_tells_what_the_device_has_lost_and_reads_the_rest() {
     file.write_at(&[7; 4096], MIB).unwrap();
     file.sync().unwrap();
     assert!(scrub().unwrap().findings.is_empty());
+}
+
+#[test]
+fn a_cut_that_a_lost_end_hinders_leaves_what_is_in_the_cache() {
+    let tiered = Tiered::new(32 * MIB, 16 * MIB);
+    let fs = tiered.open();
+    let file = open(&fs, "/f");
+    let mut model = bytes(1000, 1);
+    file.append(&model).unwrap();
+    file.sync().unwrap();
+    let place = file.extents(0, 4096).unwrap()[0].pool_offset - DEVICE;
+    file.dont_need(0, u64::MAX);
+    file.write_at(&[2; 4096], 8 * 4096).unwrap();
+    model.resize(8 * 4096, 0);
+    model.resize(9 * 4096, 2);
+    tiered.medium.lose(place..place + 1);
+    file.truncate(5 * 4096).unwrap_err();
+    assert_eq!(file.stat().unwrap().size, 9 * 4096);
+    file.write_at(&model[..4096], 0).unwrap();
+    file.truncate(9 * 4096).unwrap();
+    assert!(content(&file) == model);
+    drop(file);
+    fs.close().unwrap();
+    check(&tiered.path());
 }
