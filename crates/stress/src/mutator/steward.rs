@@ -242,6 +242,7 @@ impl Mutator {
             .contest
             .timed(&self.actor, Operation::Truncate, || file.truncate(bytes));
         if self.contest.settle(Operation::Truncate, life, result).is_none() {
+            self.expect_size(steward, Operation::Truncate);
             steward.set(kept, before);
             return;
         }
@@ -250,6 +251,22 @@ impl Mutator {
         steward.clear(slot, kept, end);
         if self.random.random() {
             self.extend(steward, slot);
+        }
+    }
+
+    /// What was refused has not changed the file's size.
+    fn expect_size(&self, steward: &Steward<'_>, operation: Operation) {
+        let life = steward.life;
+        let found = self.contest.size_of(life);
+        if found != steward.bytes() {
+            let what = format!(
+                "{} of file {} was refused, but its size is {found} bytes, and was {}",
+                operation.name(),
+                life.slot,
+                steward.bytes()
+            );
+            self.contest
+                .find(Kind::Failed, what, self.contest.history(life, None, None));
         }
     }
 
@@ -292,6 +309,7 @@ impl Mutator {
                 .allocate(AllocateMode::Collapse, first * BLOCK_LEN, count * BLOCK_LEN)
         });
         if self.contest.settle(Operation::Collapse, life, result).is_none() {
+            self.expect_size(steward, Operation::Collapse);
             steward.set(first, before);
             return;
         }
@@ -319,6 +337,7 @@ impl Mutator {
                 .allocate(AllocateMode::Insert, first * BLOCK_LEN, count * BLOCK_LEN)
         });
         if self.contest.settle(Operation::Insert, life, result).is_none() {
+            self.expect_size(steward, Operation::Insert);
             steward.set(first, before);
             steward.clear(slot, end, end + count);
             return;

@@ -116,20 +116,30 @@ impl Pool {
             && size > self.inode_size(inode)?
         {
             self.prepare_growth(inode, state, size)?;
-            let mut line = Line::read(self, inode)?;
-            let mut update = Update::freeing(self);
-            state.settle_times(&mut line);
-            line.set_size(size);
-            line.store(&mut update, inode);
-            update.commit()?;
-            state.lazy = Default::default();
+            self.store_size(inode, state, size)?;
         }
         state.pending_size = None;
         Ok(())
     }
 
-    /// What of a cut goes on in memory: pages behind the new end go. Whether that was all, as the file in the pool is
-    /// not longer than that.
+    /// The file in the pool, whose end is prepared for that, gets longer.
+    fn store_size(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+        let mut line = Line::read(self, inode)?;
+        let mut update = Update::freeing(self);
+        state.settle_times(&mut line);
+        line.set_size(size);
+        line.store(&mut update, inode);
+        update.commit()?;
+        state.lazy = Default::default();
+        Ok(())
+    }
+
+    /// What comes before the file in the pool is cut or extended: whether that is not needed, as the file in the pool
+    /// is not longer than `size`, and what is behind that was only in memory.
+    ///
+    /// # Errors
+    /// What hinders the write-back before the file is extended, or hinders zeros behind its end in the pool. Then the
+    /// file is as before.
     pub(crate) fn cut_cached(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<bool> {
         let written = self.inode_size(inode)?;
         let Some(part) = inode.cached() else {
@@ -139,18 +149,31 @@ impl Pool {
             self.settle(inode, state)?;
             return Ok(false);
         }
-        part.mapping.truncate(size..u64::MAX);
         if size <= written {
-            state.pending_size = None;
             return Ok(false);
         }
+        // Before anything goes, as this may fail. A dirty page there has a block reserved, and is written first.
+        if !part.mapping.is_dirty(written / BLOCK_BYTES) {
+            self.prepare_growth(inode, state, size)?;
+        }
+        part.mapping.truncate(size..u64::MAX);
         state.pending_size = Some(size);
         state.note_modified(inode);
         if part.mapping.dirty_pages() == 0 {
             // Nothing keeps the inode in memory.
-            self.publish_size(inode, state)?;
+            self.store_size(inode, state, size)?;
+            state.pending_size = None;
         }
         Ok(true)
+    }
+
+    /// What comes after the file in the pool was cut: pages behind its end go. Nobody has seen them since, as the
+    /// caller has the inode's lock alone.
+    pub(crate) fn forget_behind(&self, inode: &Inode, state: &mut InodeState, size: u64) {
+        if let Some(part) = inode.cached() {
+            part.mapping.truncate(size..u64::MAX);
+            state.pending_size = None;
+        }
     }
 
     /// Writes the dirty pages of all files; the first error. All are tried.

@@ -26,8 +26,8 @@ impl File {
     /// `BadHandle` without `WRITE`; `Invalid` unless it is a regular file; `FileTooLarge`.
     ///
     /// # Durability
-    /// Durable on return, atomic: one fence, two when the last block's end must be zeroed first. What was never written
-    /// back of a file without DAX is only forgotten.
+    /// Durable on return, atomic, also when it fails: one fence, two when the last block's end must be zeroed first.
+    /// What was never written back of a file without DAX is only forgotten.
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.check_writable()?;
         self.pool.truncate(&self.inode, size, &self.wait)
@@ -71,6 +71,7 @@ impl Pool {
             }
             return Err(error);
         }
+        self.forget_behind(inode, state, size);
         // Until all is freed, as for a truncation that failed: what fails below leaves it noted.
         self.finish_cut(inode, state)
     }
