@@ -21,10 +21,22 @@ fn switch_to_and_fro(file: &File) {
     }
 }
 
+/// Pages that the threads of a scenario may have beside the budget at once when nothing could go.
+const BESIDE: u64 = 16;
+
+/// The cache takes no more than it may. Where nothing could go, as all of it was in use, it says so.
+#[track_caller]
+fn within_budget(fs: &Filesystem) {
+    let cache = fs.cache_statistics();
+    let beside = if cache.over_budget > 0 { BESIDE } else { 0 };
+    assert!(cache.cached <= cache.budget + beside, "{cache:?}");
+}
+
 /// Writes and reads its own block, of which nobody else takes anything away.
-fn write_own(file: &File, block: u64, bytes: std::ops::Range<u8>) {
+fn write_own(fs: &Filesystem, file: &File, block: u64, bytes: std::ops::Range<u8>) {
     for byte in bytes {
         assert_eq!(file.write_at(&[byte; 4096], block * BLOCK).unwrap(), 4096);
+        within_budget(fs);
         let mut read = [0; 4096];
         assert_eq!(file.read_at(&mut read, block * BLOCK).unwrap(), 4096);
         assert!(read == [byte; 4096], "a write is lost");
@@ -37,7 +49,7 @@ fn a_switch_loses_no_byte_of_writers_syncs_and_truncations() {
         let file = filled(fs, "/f", 4, 1);
         at_once(&[
             &|| switch_to_and_fro(&file),
-            &|| write_own(&file, 0, 2..5),
+            &|| write_own(fs, &file, 0, 2..5),
             &|| {
                 // The last block comes and goes; what grows is zeros.
                 file.truncate(3 * BLOCK).unwrap();
@@ -66,7 +78,7 @@ fn a_switch_meets_direct_and_uncached_writes_and_clones() {
             .unwrap();
         at_once(&[
             &|| switch_to_and_fro(&file),
-            &|| write_own(&direct, 0, 2..4),
+            &|| write_own(fs, &direct, 0, 2..4),
             &|| {
                 let uncached = file.write_with(&[5; 4096], BLOCK, WriteFlags::DONTCACHE);
                 if allow(uncached, &[Errno::EOPNOTSUPP]).is_none() {
@@ -94,7 +106,7 @@ fn write_back_truncation_reclaim_invalidation_and_switches_meet() {
             .unwrap();
         at_once(&[
             &|| switch_to_and_fro(&file),
-            &|| write_own(&file, 0, 2..4),
+            &|| write_own(fs, &file, 0, 2..4),
             &|| {
                 // Takes what is cached of its block out.
                 assert_eq!(direct.write_at(&[5; 4096], BLOCK).unwrap(), 4096);
@@ -104,6 +116,7 @@ fn write_back_truncation_reclaim_invalidation_and_switches_meet() {
             &|| {
                 // More than the cache takes beside the other file.
                 assert!(content(&other) == [2; 12 * 4096]);
+                within_budget(fs);
                 fs.sync().unwrap();
             },
         ]);
@@ -130,7 +143,7 @@ fn a_pin_keeps_a_file_from_going_back_to_the_cache_under_it() {
                 assert!(read == [6; 4096], "a pinned page is not the file's");
             },
             &|| file.set_dax(Dax::Off).unwrap(),
-            &|| write_own(&file, 1, 2..4),
+            &|| write_own(fs, &file, 1, 2..4),
         ]);
         let bytes = content(&file);
         assert_whole(&bytes[..4096], &[1, 6]);
@@ -154,6 +167,7 @@ fn reclaim_and_write_back_meet_a_file_that_loses_its_name() {
             &|| {
                 // More than the cache takes.
                 assert_eq!(other.write_at(&[2; 12 * 4096], 0).unwrap(), 12 * 4096);
+                within_budget(fs);
                 file.sync().unwrap();
             },
             &|| {
@@ -161,6 +175,7 @@ fn reclaim_and_write_back_meet_a_file_that_loses_its_name() {
                 for block in 0..12 {
                     assert_eq!(file.read_at(&mut read, block * BLOCK).unwrap(), 4096);
                     assert_whole(&read, &[1, 2, 0]);
+                    within_budget(fs);
                 }
             },
             &|| {
