@@ -45,13 +45,18 @@ pub enum Role {
     Target(u64),
 }
 
+/// Bytes of the pool.
+pub type Ranges = Vec<Range<u64>>;
+
 /// The metadata of a sample.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// Every block of metadata. Of lanes, those with records that the journal would replay, or had in a clean pool.
     pub roles: BTreeMap<u64, Role>,
     /// The bytes of lanes that hold records to be replayed, in order.
-    pub records: Vec<Range<u64>>,
+    pub records: Ranges,
+    /// Those of records before them in their half, which a checkpoint has passed.
+    passed: Ranges,
     /// What the metadata is after the replay, where that changes it.
     replayed: BTreeMap<u64, Box<Block>>,
     /// The pool's layout.
@@ -88,7 +93,7 @@ impl Places {
                 }
             }
         }
-        let records = find_records(sample, &superblock, &region)?;
+        let (records, passed) = find_records(sample, &superblock, &region)?;
         roles.retain(|block, role| *role != Role::Lane || is_used_lane(*block, &records, sample));
         let replayed = replayed
             .into_iter()
@@ -97,6 +102,7 @@ impl Places {
         Ok(Self {
             roles,
             records,
+            passed,
             replayed,
             superblock,
         })
@@ -193,11 +199,11 @@ impl Places {
         !self.records.iter().any(|record| is_sound_and_later(&record))
     }
 
-    /// The records that lie in `block`, or in a part of it.
+    /// The records that lie in `block`, or in a part of it, those that a checkpoint has passed included.
     pub fn records_of(&self, block: u64) -> impl Iterator<Item = &Range<u64>> {
         let (first, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
         let is_here = move |record: &&Range<u64>| record.start < end && record.end > first;
-        self.records.iter().filter(is_here)
+        self.records.iter().chain(&self.passed).filter(is_here)
     }
 
     /// What the records may cost: everything that they change.
@@ -270,15 +276,15 @@ fn is_used_lane(block: u64, records: &[Range<u64>], sample: &Sample) -> bool {
     is_live || is_dead
 }
 
-/// Where the records lie that the journal would replay.
+/// Where the records lie that the journal would replay, and those before them.
 fn find_records(
     sample: &Sample,
     superblock: &Superblock,
     region: &Region,
-) -> anyhow::Result<Vec<Range<u64>>> {
-    let mut found = Vec::new();
+) -> anyhow::Result<(Ranges, Ranges)> {
+    let (mut found, mut passed) = (Ranges::new(), Ranges::new());
     if sample.ending == Ending::Clean {
-        return Ok(found);
+        return Ok((found, passed));
     }
     let checkpoint = udax_journal::read_checkpoint(region, superblock)?;
     let seed = superblock.seed().with(checkpoint.nonce);
@@ -302,14 +308,15 @@ fn find_records(
                     break;
                 };
                 let end = at + u64::try_from(record::padded_len(bytes.len()))?;
-                if header.sequence > checkpoint.sequence {
-                    found.push(at..end);
+                match header.sequence > checkpoint.sequence {
+                    true => found.push(at..end),
+                    false => passed.push(at..end),
                 }
                 at = end;
             }
         }
     }
-    Ok(found)
+    Ok((found, passed))
 }
 
 fn cost_of_node(kind: u8, ino: u64, bytes: &Block, cost: &mut Allowance) {

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler};
 use shuttle::{Config, Runner};
 use udax::{
-    AllocateMode, DaxMode, DirEntry, File, FileKind, Filesystem, FormatOptions, MountOptions, NewInode,
-    OpenFlags, Owner,
+    AllocateMode, DataSource, DaxMode, DirEntry, Disk, File, FileKind, Filesystem, FormatOptions,
+    MountOptions, NewInode, OpenFlags, Owner,
 };
 use udax_check::{CheckOptions, Silent};
+use udax_disk::MemoryMedium;
 use udax_media::BLOCK_SIZE;
 use udax_media::geometry::SUPERBLOCKS;
 use udax_pmem::{Region, RegionOptions};
@@ -19,6 +20,7 @@ use udax_pmem::{Region, RegionOptions};
 pub(crate) const BLOCK: u64 = 4096;
 const MIB: u64 = 1 << 20;
 pub(crate) const POOL_BYTES: u64 = 16 * MIB;
+const DEVICE_BYTES: u64 = MIB;
 pub(crate) const READ_WRITE: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 pub(crate) const CREATE: OpenFlags = READ_WRITE.union(OpenFlags::CREATE);
 /// Schedules of each test, unless the environment says otherwise.
@@ -34,16 +36,23 @@ pub(crate) const NEW: NewInode = NewInode {
     owner: Owner { uid: 0, gid: 0 },
 };
 
-/// The blocks of a new pool that are not zeros.
-struct Template(Vec<(u64, [u8; BLOCK_SIZE])>);
+/// The blocks of a new pool, and of its data device, that are not zeros.
+struct Template {
+    pool: Blocks,
+    device: Option<Blocks>,
+}
+
+type Blocks = Vec<(u64, [u8; BLOCK_SIZE])>;
 
 impl Template {
-    /// A new pool at `path`, with nothing in it that differs from one run to the next.
-    fn new(path: &Path) -> Self {
+    /// A new pool at `path`, with nothing in it that differs from one run to the next but the identity of its device.
+    fn new(path: &Path, has_device: bool) -> Self {
+        let device = has_device.then(|| Arc::new(Disk::new(Arc::new(MemoryMedium::new(DEVICE_BYTES)))));
         let options = FormatOptions {
             size: Some(POOL_BYTES),
             uuid: Some(uuid::Uuid::from_u128(7)),
             force: true,
+            data: device.clone().map(DataSource::Disk),
             ..FormatOptions::default()
         };
         let mut superblock = Filesystem::format(path, &options).unwrap();
@@ -53,18 +62,15 @@ impl Template {
             file.write_all_at(superblock.encode().as_slice(), block.offset().raw())
                 .unwrap();
         }
-        let mut blocks = Vec::new();
-        for at in (0..POOL_BYTES).step_by(BLOCK_SIZE) {
-            let mut block = [0; BLOCK_SIZE];
-            file.read_exact_at(&mut block, at).unwrap();
-            if block != [0; BLOCK_SIZE] {
-                blocks.push((at, block));
-            }
+        let of_device = |disk: Arc<Disk>| blocks(DEVICE_BYTES, |at, block| disk.read(at, block).unwrap());
+        Self {
+            pool: blocks(POOL_BYTES, |at, block| file.read_exact_at(block, at).unwrap()),
+            device: device.map(of_device),
         }
-        Self(blocks)
     }
 
-    fn write(&self, path: &Path) {
+    /// Puts the pool at `path`, and gives its device.
+    fn write(&self, path: &Path) -> Option<Arc<MemoryMedium>> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -72,10 +78,30 @@ impl Template {
             .open(path)
             .unwrap();
         file.set_len(POOL_BYTES).unwrap();
-        for (at, block) in &self.0 {
+        for (at, block) in &self.pool {
             file.write_all_at(block, *at).unwrap();
         }
+        let blocks = self.device.as_ref()?;
+        let medium = Arc::new(MemoryMedium::new(DEVICE_BYTES));
+        let disk = Disk::new(medium.clone());
+        for (at, block) in blocks {
+            disk.write(*at, block).unwrap();
+        }
+        disk.flush().unwrap();
+        Some(medium)
     }
+}
+
+fn blocks(bytes: u64, mut read: impl FnMut(u64, &mut [u8; BLOCK_SIZE])) -> Blocks {
+    let mut blocks = Vec::new();
+    for at in (0..bytes).step_by(BLOCK_SIZE) {
+        let mut block = [0; BLOCK_SIZE];
+        read(at, &mut block);
+        if block != [0; BLOCK_SIZE] {
+            blocks.push((at, block));
+        }
+    }
+    blocks
 }
 
 fn pool_path(name: &str) -> PathBuf {
@@ -100,13 +126,26 @@ pub(crate) fn explore_fairly(name: &'static str, scenario: fn(&Filesystem)) {
 /// As [`explore`], with files that are DAX files only when they are switched; what is dirty is written by who must, and
 /// the cache has a few pages.
 pub(crate) fn explore_cached(name: &'static str, scenario: fn(&Filesystem)) {
-    let options = MountOptions {
+    explore_as(
+        name,
+        move |fs, _| scenario(fs),
+        (cached(), Schedulers::RandomAndPct, false),
+    );
+}
+
+/// As [`explore_cached`], with the files' data on a device in memory.
+pub(crate) fn explore_tiered(name: &'static str, scenario: fn(&Filesystem, &MemoryMedium)) {
+    let scenario = move |fs: &Filesystem, device: Option<&MemoryMedium>| scenario(fs, device.unwrap());
+    explore_as(name, scenario, (cached(), Schedulers::RandomAndPct, true));
+}
+
+fn cached() -> MountOptions {
+    MountOptions {
         dax: DaxMode::Inode,
         cache_bytes: 16 * BLOCK,
         no_flusher: true,
         ..MountOptions::default()
-    };
-    explore_as(name, scenario, (options, Schedulers::RandomAndPct));
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,13 +155,17 @@ enum Schedulers {
 }
 
 fn explore_in(name: &'static str, scenario: fn(&Filesystem), schedulers: Schedulers) {
-    explore_as(name, scenario, (MountOptions::default(), schedulers));
+    explore_as(
+        name,
+        move |fs, _| scenario(fs),
+        (MountOptions::default(), schedulers, false),
+    );
 }
 
 fn explore_as(
     name: &'static str,
-    scenario: fn(&Filesystem),
-    (options, schedulers): (MountOptions, Schedulers),
+    scenario: impl Fn(&Filesystem, Option<&MemoryMedium>) + Copy + Send + Sync + 'static,
+    (options, schedulers, has_device): (MountOptions, Schedulers, bool),
 ) {
     let schedules = std::env::var("UDAX_SCHEDULES").map_or(SCHEDULES, |value| value.parse().unwrap());
     let path = pool_path(name);
@@ -130,9 +173,18 @@ fn explore_as(
     let run = {
         let path = path.clone();
         move || {
-            template.get_or_init(|| Template::new(&path)).write(&path);
+            let device = template
+                .get_or_init(|| Template::new(&path, has_device))
+                .write(&path);
+            let data = device
+                .clone()
+                .map(|device| DataSource::Disk(Arc::new(Disk::new(device))));
+            let options = MountOptions {
+                data,
+                ..options.clone()
+            };
             let fs = Filesystem::open(&path, &options).unwrap();
-            scenario(&fs);
+            scenario(&fs, device.as_deref());
             finish(fs, &path);
         }
     };
@@ -161,7 +213,10 @@ fn finish(fs: Filesystem, path: &Path) {
     let region = Region::open(path, options).unwrap();
     let report = udax_check::check(&region, &CheckOptions::default(), &Silent).unwrap();
     assert!(report.problems.is_empty(), "{:#?}", report.problems);
-    assert_eq!(report.total_blocks - report.used_blocks, told.free_blocks);
+    let free = report.total_blocks - report.used_blocks;
+    if told.device_blocks == 0 {
+        assert_eq!(free, told.free_blocks);
+    }
     assert_eq!((report.inodes, report.orphans), (told.inodes, 0));
 }
 

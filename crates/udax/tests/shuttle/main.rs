@@ -11,5 +11,6 @@
 mod arena;
 mod bytes;
 mod cached;
+mod devices;
 mod names;
 mod space;
