@@ -104,7 +104,8 @@ impl Pool {
         }
     }
 
-    /// The names of all attributes.
+    /// The names of all attributes that can be asked for: what another program has put there, or damage that was sealed
+    /// has made another kind of inode of this one, may have others.
     pub(crate) fn collect_xattrs(&self, inode: &Inode) -> Result<Vec<Vec<u8>>> {
         let _state = inode.read()?;
         let tree = self.xattr_tree(inode)?;
@@ -113,7 +114,9 @@ impl Pool {
         while let Some(batch) = cursor.next_batch(&tree, self)? {
             for (_, value) in batch.iter() {
                 let xattr = Xattr::decode(value, self.total_blocks()).ok_or_else(|| damaged(inode))?;
-                names.push(xattr.name.to_vec());
+                if check_name(inode, xattr.name).is_ok() {
+                    names.push(xattr.name.to_vec());
+                }
             }
         }
         Ok(names)

@@ -120,9 +120,10 @@ impl Bench<'_> {
     /// was lost the first repair may have told.
     pub(crate) fn judge_mended_again(&self, damage: Damage) -> anyhow::Result<()> {
         let (report, fs) = self.mended(0..=1)?;
-        self.judge_tree(&Tree::read(&fs), &self.expect(damage), State::Sound)
+        let expected = self.expect(damage);
+        self.judge_tree(&Tree::read(&fs), &expected, State::Sound)
             .with_context(|| format!("mended: {}", shown(&report)))?;
-        self.use_and_check(fs).context("mended")
+        self.use_and_check(fs, &expected).context("mended")
     }
 
     /// The pool after a repair that ends with one of these exit codes: nothing is left to mend, and it opens.
@@ -250,7 +251,7 @@ impl Bench<'_> {
             Ok(false) => anyhow::bail!("not found, but something is different"),
             Err(difference) => anyhow::bail!("not found: {difference}"),
         };
-        self.use_and_check(fs)?;
+        self.use_and_check(fs, expected)?;
         Ok(outcome)
     }
 
@@ -311,7 +312,7 @@ impl Bench<'_> {
         let judged = self.judge_tree(&found, expected, State::Sound);
         let is_same = judged.with_context(|| format!("mended: {}", shown(&report)))?;
         self.is_named(&report, &found, expected)?;
-        self.use_and_check(fs).context("mended")?;
+        self.use_and_check(fs, expected).context("mended")?;
         Ok(if is_same {
             Outcome::Mended
         } else {
@@ -353,8 +354,12 @@ impl Bench<'_> {
     }
 
     /// It can be used, closed, and is sound after that.
-    fn use_and_check(&self, fs: Filesystem) -> anyhow::Result<()> {
-        use_pool(&fs).context("using it")?;
+    fn use_and_check(&self, fs: Filesystem, expected: &Expectation) -> anyhow::Result<()> {
+        match use_pool(&fs) {
+            // A name leads elsewhere, by an entry that was changed and that records have sealed.
+            Err(udax::Error::IsDirectory) if !expected.unnoticed.names.is_empty() => {}
+            used => used.context("using it")?,
+        }
         fs.close().context("closing it")?;
         let report = self.check(false)?;
         anyhow::ensure!(report.problems.is_empty(), "after use: {}", shown(&report));

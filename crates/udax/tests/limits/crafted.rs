@@ -196,6 +196,30 @@ fn an_orphan_that_is_no_inode_keeps_no_pool_closed() {
 }
 
 #[test]
+fn attributes_that_cannot_be_asked_for_are_not_listed() {
+    let pool = TestPool::new(16 * MIB);
+    let fs = pool.open();
+    let file = open(&fs, "/f");
+    file.set_xattr(b"user.one", b"1", udax::XattrMode::Create)
+        .unwrap();
+    file.set_xattr(b"trusted.two", b"2", udax::XattrMode::Create)
+        .unwrap();
+    let ino = file.stat().unwrap().ino;
+    drop(file);
+    fs.close().unwrap();
+    let mut image = Image::read(&pool.path);
+    let at = image.field(ino, inode::offset::MODE);
+    // A socket.
+    let mode = u32::from_le_bytes(image.bytes[at..at + 4].try_into().unwrap());
+    image.bytes[at..at + 4].copy_from_slice(&(mode & 0o7777 | 0o140_000).to_le_bytes());
+    image.write(at);
+    let fs = pool.open();
+    assert_eq!(fs.list_xattrs("/f").unwrap(), [b"trusted.two"]);
+    assert_eq!(fs.xattr("/f", b"trusted.two").unwrap(), b"2");
+    assert_eq!(fs.xattr("/f", b"user.one").unwrap_err().errno(), Errno::ENODATA);
+}
+
+#[test]
 fn attributes_at_the_limits_of_a_node_are_stored() {
     let pool = TestPool::new(16 * MIB);
     let fs = pool.open();
