@@ -1,7 +1,9 @@
 //! How errors are told: one line that names the file, what failed, why, and what to do.
 
 use std::borrow::Cow;
+use std::fs::Metadata;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -60,10 +62,22 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let shown = crate::name::shown(pool);
-    if [OPEN, CHECK].contains(&what) && is_data_device(pool) {
-        return anyhow::anyhow!(
-            "{shown}: is the data device of a pool, without which it is nothing: name the pool, on persistent memory"
-        );
+    if [OPEN, CHECK].contains(&what) {
+        match first_word(pool) {
+            Some(udax_media::device::MAGIC) => {
+                return anyhow::anyhow!(
+                    "{shown}: is the data device of a pool, without which it is nothing: name the pool, on persistent \
+                     memory"
+                );
+            }
+            // A file there may be a pool, too.
+            Some(word) if word != udax_media::superblock::MAGIC && crate::dax_flag::is_on_mount(pool) => {
+                return anyhow::anyhow!(
+                    "{shown}: is no pool, but a file on a mounted one: other programs use it there"
+                );
+            }
+            _ => {}
+        }
     }
     anyhow::Error::new(why).context(format!("{shown}: {what}"))
 }
@@ -72,11 +86,17 @@ where
 pub(crate) const OPEN: &str = "cannot open";
 pub(crate) const CHECK: &str = "cannot check";
 
-/// Whether the file or device is the data device of a pool.
-fn is_data_device(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && magic == udax_media::device::MAGIC.to_le_bytes()
+/// What the file or block device begins with: a magic number, if it is one of ours; 0 if it is shorter than that.
+fn first_word(path: &Path) -> Option<u32> {
+    // Opening others may wait, or do something.
+    let is_readable = |metadata: &Metadata| metadata.is_file() || metadata.file_type().is_block_device();
+    path.metadata().ok().filter(is_readable)?;
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut word = [0; 4];
+    Some(
+        file.read_exact(&mut word)
+            .map_or(0, |()| u32::from_le_bytes(word)),
+    )
 }
 
 /// The causes of `error` in one line, without repetitions, and what to do.

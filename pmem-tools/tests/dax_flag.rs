@@ -72,6 +72,8 @@ fn only_files_and_directories_of_a_mounted_pool_are_switched() {
     };
     assert!(flags("x") != 0 && flags("x:/f") != 0 && flags("x:") == 0);
     run(&["tier", "--to", "dax"], &mounts.place.path("outside")).fails_with(&["not on a mounted pool"]);
+    run(&["stat"], &mounts.path("x")).fails_with(&["no pool, but a file on a mounted one"]);
+    run(&["stat"], &fifo).fails_with(&["neither a regular file"]);
     mounts.umount().success();
 }
 
