@@ -165,12 +165,11 @@ impl<'m> Claim<'m> {
 
 /// The pinned page as what a caller waits for; registers the ranges, and then the lock may go.
 pub(crate) fn busy(mapping: &Arc<Mapping>, ranges: &[(PageRange, Fate)], pinned: PinnedPage) -> Busy {
-    Statistics::add(&mapping.device().statistics.busy_breaks);
     let pages: SmallVec<[PageRange; 2]> = ranges.iter().map(|(pages, _)| *pages).collect();
-    Busy {
-        pending: Pending::new(mapping, &pages),
-        pinned,
-    }
+    let pending = Pending::new(mapping, &pages);
+    // Who sees it counted finds the ranges registered.
+    Statistics::add(&mapping.device().statistics.busy_breaks);
+    Busy { pending, pinned }
 }
 
 /// Tries until it is broken, waiting as `mode` says. The last `Busy` lives until the next attempt is over, so that no

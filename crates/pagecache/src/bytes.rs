@@ -205,9 +205,9 @@ mod raw {
     pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
         for at in 0..len {
             // SAFETY: within the `len` bytes of the caller.
-            let byte = unsafe { from.add(at).read_volatile() };
+            let byte = unsafe { from.wrapping_add(at).read_volatile() };
             // SAFETY: within the `len` bytes of the caller.
-            unsafe { to.add(at).write_volatile(byte) };
+            unsafe { to.wrapping_add(at).write_volatile(byte) };
         }
     }
 
@@ -218,7 +218,7 @@ mod raw {
     pub(super) unsafe fn zero(to: *mut u8, len: usize) {
         for at in 0..len {
             // SAFETY: within the `len` bytes of the caller.
-            unsafe { to.add(at).write_volatile(0) };
+            unsafe { to.wrapping_add(at).write_volatile(0) };
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use udax_pagecache::{
     Backing, BackingError, Cache, CacheError, CacheOptions, Control, Freed, Mapping, Mode, Owner, PAGE,
     ReadAhead, ReadFlags, ReadRun, Reservations, Reserving, Stability, Statistics, WriteFlags, WriteRun,
@@ -96,8 +97,8 @@ static ABOVE_FOLIOS: LazyLock<udax_sync::Mutex<()>> =
 fn free_folio(freed: Freed, reservations: &Reservations) {
     drop(ABOVE_FOLIOS.lock());
     reservations.give_back(freed.reserved);
-    FREED.lock().unwrap().entry(freed.number).or_default().push(freed);
-    let watched = WATCHED.lock().unwrap().get(&freed.number).cloned();
+    FREED.lock().entry(freed.number).or_default().push(freed);
+    let watched = WATCHED.lock().get(&freed.number).cloned();
     if let Some(watch) = watched {
         watch(freed);
     }
@@ -105,7 +106,7 @@ fn free_folio(freed: Freed, reservations: &Reservations) {
 
 /// What was freed of a file since the last call.
 pub(crate) fn freed(number: u64) -> Vec<Freed> {
-    FREED.lock().unwrap().remove(&number).unwrap_or_default()
+    FREED.lock().remove(&number).unwrap_or_default()
 }
 
 /// What goes wrong, or takes long, beneath a file.
@@ -159,12 +160,12 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn with_faults(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.state.lock().unwrap().faults);
+        change(&mut self.state.lock().faults);
     }
 
     /// What is on the medium, up to the size.
     pub(crate) fn durable(&self) -> Vec<u8> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let mut bytes = state.bytes.clone();
         bytes.resize(len(state.size), 0);
         bytes
@@ -172,7 +173,7 @@ impl Disk {
 
     /// Changes bytes beneath the cache.
     pub(crate) fn store(&self, at: u64, bytes: &[u8]) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let end = len(at) + bytes.len();
         if state.bytes.len() < end {
             state.bytes.resize(end, 0);
@@ -181,53 +182,53 @@ impl Disk {
         state.size = state.size.max(size(end));
         let pages = at / PAGE..size(end).div_ceil(PAGE);
         let new = pages.filter(|page| state.blocks.insert(*page)).count();
-        *self.space.used.lock().unwrap() += size(new);
+        *self.space.used.lock() += size(new);
     }
 
     pub(crate) fn size(&self) -> u64 {
-        self.state.lock().unwrap().size
+        self.state.lock().size
     }
 
     pub(crate) fn set_size(&self, size: u64) {
-        self.state.lock().unwrap().size = size;
+        self.state.lock().size = size;
     }
 
     /// Frees the blocks of whole pages, and zeros the rest.
     pub(crate) fn punch(&self, bytes: &Range<u64>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let there = size(state.bytes.len());
         let (start, end) = (bytes.start.min(there), bytes.end.min(there));
         state.bytes[len(start)..len(end)].fill(0);
         let whole = bytes.start.div_ceil(PAGE)..bytes.end / PAGE;
         let before = state.blocks.len();
         state.blocks.retain(|page| !whole.contains(page));
-        *self.space.used.lock().unwrap() -= size(before - state.blocks.len());
+        *self.space.used.lock() -= size(before - state.blocks.len());
     }
 
     /// Pages of the reads since the last call.
     pub(crate) fn take_reads(&self) -> Vec<Range<u64>> {
-        std::mem::take(&mut self.state.lock().unwrap().reads)
+        std::mem::take(&mut self.state.lock().reads)
     }
 
     /// Segments of the runs since the last call, in bytes.
     pub(crate) fn take_runs(&self) -> Vec<Vec<Range<u64>>> {
-        std::mem::take(&mut self.state.lock().unwrap().runs)
+        std::mem::take(&mut self.state.lock().runs)
     }
 
     pub(crate) fn take_reserve_calls(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().unwrap().reserve_calls)
+        std::mem::take(&mut self.state.lock().reserve_calls)
     }
 
     pub(crate) fn take_write_calls(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().unwrap().write_calls)
+        std::mem::take(&mut self.state.lock().write_calls)
     }
 
     pub(crate) fn held_reads(&self) -> usize {
-        self.state.lock().unwrap().held_reads.len()
+        self.state.lock().held_reads.len()
     }
 
     pub(crate) fn complete_reads(&self) {
-        let held = std::mem::take(&mut self.state.lock().unwrap().held_reads);
+        let held = std::mem::take(&mut self.state.lock().held_reads);
         for run in held {
             self.fill(run);
         }
@@ -235,7 +236,7 @@ impl Disk {
 
     /// The reads that are held fail, half done.
     pub(crate) fn drop_reads(&self) {
-        for mut run in std::mem::take(&mut self.state.lock().unwrap().held_reads) {
+        for mut run in std::mem::take(&mut self.state.lock().held_reads) {
             let half = run.fill(|_, to| {
                 to.fill(0xBB);
                 Err(())
@@ -245,7 +246,7 @@ impl Disk {
     }
 
     fn fill(&self, mut run: ReadRun) {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let filled = run.fill(|at, to| {
             let from = len(at).min(state.bytes.len());
             let end = (from + to.len())
@@ -261,7 +262,7 @@ impl Disk {
 
     /// Puts a run's bytes on the medium, and gives them blocks, for which all must have reservations.
     pub(crate) fn take(&self, run: &WriteRun) -> Result<(), Errno> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.write_calls += 1;
         if let Some(errno) = state.faults.is_dead {
             return Err(errno);
@@ -292,7 +293,7 @@ impl Disk {
             }
             piece.with(|bytes| state.bytes[len(piece.at)..end].copy_from_slice(bytes));
         }
-        *self.space.used.lock().unwrap() += new;
+        *self.space.used.lock() += new;
         state.runs.push(run.segments().collect());
         Ok(())
     }
@@ -322,7 +323,7 @@ impl Backing for Lent {
     }
 
     fn read(&mut self, run: ReadRun) -> Result<(), BackingError> {
-        let mut state = self.disk.state.lock().unwrap();
+        let mut state = self.disk.state.lock();
         state.reads.push(run.pages());
         if state.faults.unreadable.range(run.pages()).next().is_some() {
             return Err(failed(Errno::EIO));
@@ -337,10 +338,10 @@ impl Backing for Lent {
     }
 
     fn reserve(&mut self, pages: Range<u64>, reserving: &mut Reserving<'_>) -> Result<(), BackingError> {
-        let mut state = self.disk.state.lock().unwrap();
+        let mut state = self.disk.state.lock();
         state.reserve_calls += 1;
         let new: Vec<u64> = pages.filter(|page| !state.blocks.contains(page)).collect();
-        let used = self.disk.space.used.lock().unwrap();
+        let used = self.disk.space.used.lock();
         if !self.disk.cache.reservations().take(size(new.len()), *used) {
             return Err(failed(Errno::ENOSPC));
         }
@@ -352,11 +353,9 @@ impl Backing for Lent {
     }
 
     fn write(&mut self, run: WriteRun) -> Result<(), BackingError> {
-        until("writes go on", || {
-            !self.disk.state.lock().unwrap().faults.holds_writes
-        });
+        until("writes go on", || !self.disk.state.lock().faults.holds_writes);
         let result = self.disk.take(&run);
-        let is_lazy = self.disk.state.lock().unwrap().faults.is_lazy;
+        let is_lazy = self.disk.state.lock().faults.is_lazy;
         match result {
             Ok(()) if is_lazy => self.kept.push(run),
             result => run.complete(result),
@@ -397,7 +396,7 @@ impl File {
     /// As a filesystem writes: the cache, then the size. How many bytes.
     pub(crate) fn write_with(&self, at: u64, bytes: &[u8], flags: WriteFlags) -> Result<usize, CacheError> {
         let written = self.mapping.write(&mut self.disk.lend(), at, bytes, flags)?;
-        let mut state = self.disk.state.lock().unwrap();
+        let mut state = self.disk.state.lock();
         state.size = state.size.max(at + size(written));
         Ok(written)
     }
@@ -465,7 +464,7 @@ impl File {
                 watch(&file, freed);
             }
         };
-        WATCHED.lock().unwrap().insert(self.number(), Arc::new(watch));
+        WATCHED.lock().insert(self.number(), Arc::new(watch));
     }
 
     /// Has folios looked for when they are freed: they must not be found.
@@ -535,13 +534,13 @@ impl World {
                 }),
             }
         });
-        self.files.lock().unwrap().push(Arc::clone(&file));
+        self.files.lock().push(Arc::clone(&file));
         file
     }
 
     /// No longer emptied at the end: the test does what it wants with the file.
     pub(crate) fn release(&self, file: &Arc<File>) {
-        self.files.lock().unwrap().retain(|kept| !Arc::ptr_eq(kept, file));
+        self.files.lock().retain(|kept| !Arc::ptr_eq(kept, file));
     }
 
     /// A file of whole pages, the first of which is full of ones, and so on; nothing is cached.
@@ -559,7 +558,7 @@ impl Drop for World {
         if std::thread::panicking() {
             return;
         }
-        for file in self.files.lock().unwrap().drain(..) {
+        for file in self.files.lock().drain(..) {
             file.mapping.truncate(0..u64::MAX);
             assert_eq!((file.mapping.pages(), file.mapping.dirty_pages()), (0, 0));
         }

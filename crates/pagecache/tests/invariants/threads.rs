@@ -1,9 +1,9 @@
 //! Several threads at once, as a filesystem has them: content verified, then compared with the medium.
 
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax_pagecache::{CacheOptions, Flush, Flusher, PAGE, ReadAhead, ReadFlags, Stability, WriteFlags};
@@ -46,7 +46,7 @@ fn write_and_verify(file: &File, lock: &RwLock<()>, writer: u64, rounds: u64, se
             .throttle(&file.mapping, 12_000, &udax_pagecache::Mode::wait())
             .unwrap();
         {
-            let _inode = lock.read().unwrap();
+            let _inode = lock.read();
             assert_eq!(file.write_with(at, &bytes, flags).unwrap(), bytes.len());
         }
         if rng.random_bool(0.3) {
@@ -56,7 +56,7 @@ fn write_and_verify(file: &File, lock: &RwLock<()>, writer: u64, rounds: u64, se
         let from = rng.random_range(0..model.len() - 100);
         let count = rng.random_range(1..(model.len() - from).min(20_000));
         let flags = [ReadFlags::empty(), ReadFlags::DONTCACHE][usize::from(rng.random_bool(0.3))];
-        let _inode = lock.read().unwrap();
+        let _inode = lock.read();
         let read = file.read_with(base + u64::try_from(from).unwrap(), count, &mut ahead, flags);
         assert!(
             read.unwrap() == model[from..from + count],
@@ -84,7 +84,7 @@ fn soak(stability: Stability, pages: u64, seed: u64, rounds: u64) {
         scope.spawn(move || {
             let mut rng = SmallRng::seed_from_u64(seed);
             while !stop.load(Ordering::Relaxed) {
-                let _inode = lock.write().unwrap();
+                let _inode = lock.write();
                 let end = (3 * OWN + 64) * PAGE;
                 let cut = rng.random_range(3 * OWN * PAGE..end);
                 file.truncate(cut);

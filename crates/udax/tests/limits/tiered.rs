@@ -607,30 +607,35 @@ fn an_uncached_write_is_durable_only_with_dsync() {
 }
 
 /// Keeps who writes to the device waiting.
-#[derive(Default)]
 struct Gate {
-    is_shut: Mutex<bool>,
+    is_shut: udax_sync::Mutex<bool>,
     is_met: AtomicBool,
-    changed: std::sync::Condvar,
+    changed: udax_sync::Condvar,
 }
 
 impl Watcher for Gate {
     fn saw(&self, _: Step) {
-        let shut = self.is_shut.lock().unwrap();
+        let mut shut = self.is_shut.lock();
         self.is_met.store(*shut, Ordering::Relaxed);
-        drop(self.changed.wait_while(shut, |shut| *shut).unwrap());
+        while *shut {
+            self.changed.wait(&mut shut);
+        }
     }
 }
 
 #[test]
 fn nobody_waits_with_nowait_for_a_write_back_that_is_under_way() {
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Gate {
+        is_shut: udax_sync::Mutex::new(udax_sync::Rank::Leaf, false),
+        is_met: AtomicBool::new(false),
+        changed: udax_sync::Condvar::new(),
+    });
     let medium = MemoryMedium::new(32 * MIB).watched(gate.clone());
     let tiered = Tiered::over(32 * MIB, Arc::new(medium));
     let fs = tiered.open();
     let file = open(&fs, "/f");
     file.write_at(&bytes(MIB, 1), 0).unwrap();
-    *gate.is_shut.lock().unwrap() = true;
+    *gate.is_shut.lock() = true;
     let is_busy = |result: udax::Result<()>| assert_eq!(result.unwrap_err().errno(), Errno::EAGAIN);
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| file.sync());
@@ -640,7 +645,7 @@ fn nobody_waits_with_nowait_for_a_write_back_that_is_under_way() {
         let mut page = [0; 4096];
         is_busy(file.read_with(&mut page, 0, ReadFlags::NOWAIT).map(drop));
         is_busy(file.write_with(&page, 0, WriteFlags::NOWAIT).map(drop));
-        *gate.is_shut.lock().unwrap() = false;
+        *gate.is_shut.lock() = false;
         gate.changed.notify_all();
         syncing.join().unwrap().unwrap();
         file.read_with(&mut page, 0, ReadFlags::NOWAIT).unwrap();
