@@ -248,6 +248,12 @@ impl Geometry {
                 .any(|segment| range.intersects(segment.bitmaps()) || range.intersects(segment.sums()))
     }
 
+    /// Whether `range` touches what no record changes: the first superblock, the checkpoints, the journal.
+    pub fn is_unlogged(&self, range: BlockRange) -> bool {
+        let mut fixed = CHECKPOINTS.into_iter().chain([SUPERBLOCKS[0]]);
+        fixed.any(|block| range.contains(block)) || range.intersects(self.journal)
+    }
+
     /// The first and the last block of the data device.
     fn headers(&self) -> impl Iterator<Item = BlockRange> {
         self.device.into_iter().flat_map(|device| {

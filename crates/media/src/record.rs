@@ -223,7 +223,9 @@ fn decode_operation<'r>(word: u64, tail: &'r [u8], geometry: &Geometry) -> Optio
         let bytes = tail.get(..length * 8)?;
         let end = (low * 8).checked_add(u64::try_from(bytes.len()).ok()?)?;
         let fits = length > 0 && end <= geometry.total_blocks() * BLOCK_BYTES;
-        return fits.then_some((
+        let first = ByteOffset(low * 8).block();
+        let blocks = BlockRange::new(first, end.div_ceil(BLOCK_BYTES).saturating_sub(first.raw()));
+        return (fits && !geometry.is_unlogged(blocks)).then_some((
             Operation::Write {
                 at: ByteOffset(low * 8),
                 bytes,
@@ -233,7 +235,8 @@ fn decode_operation<'r>(word: u64, tail: &'r [u8], geometry: &Geometry) -> Optio
     }
     let (count, tail) = tail.split_first_chunk::<8>()?;
     let range = BlockRange::new(BlockNo(low), u64::from_le_bytes(*count));
-    if length != 0 || range.count == 0 || !geometry.contains(range) {
+    // Blocks of the pool itself are never given out, so that none is new or freed.
+    if length != 0 || range.count == 0 || !geometry.contains(range) || geometry.is_own(range) {
         return None;
     }
     match kind {

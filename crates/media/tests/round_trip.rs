@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
 use udax_media::extent::{Extent, ExtentFlags, MAX_EXTENT_BLOCKS};
-use udax_media::geometry::SumBlock;
+use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS, SumBlock};
 use udax_media::inode::{self, FileKind, INLINE_BYTES, INODE_SIZE, Inode, InodeFlags, InodeSlot};
 use udax_media::node::{self, NodeIdentity, NodeState, Slot, TreeKind, TreeRoot};
 use udax_media::record::{self, HEADER_SIZE, Operation, RecordHeader};
@@ -581,6 +581,59 @@ fn inodes_of_a_chunk_are_sealed_one_by_one() {
     assert_eq!(slot(2), &[0; 256]);
 }
 
+/// Whether a sealed record of this one operation is believed.
+fn is_believed(operation: Operation<'_>, geometry: &Geometry) -> bool {
+    let mut bytes = vec![0; HEADER_SIZE];
+    operation.encode_into(&mut bytes);
+    let header = RecordHeader {
+        sequence: Sequence(1),
+        lane: 3,
+        free_blocks_delta: 0,
+        inodes_delta: 0,
+    };
+    record::finish(seed(), &mut bytes, header);
+    record::decode(seed(), &bytes, ByteOffset(64), 3, geometry).is_ok()
+}
+
+#[test]
+fn no_record_changes_the_superblock_the_checkpoints_or_the_journal_or_gives_out_blocks_of_the_pool_itself() {
+    let superblock = pool(4096);
+    let geometry = Geometry::new(&superblock);
+    let unlogged = |block: BlockNo| {
+        let fixed = [SUPERBLOCKS[0], CHECKPOINTS[0], CHECKPOINTS[1]];
+        fixed.contains(&block) || superblock.journal_blocks().contains(block)
+    };
+    let page = vec![7; BLOCK_SIZE];
+    for block in (0..4096).map(BlockNo) {
+        let range = BlockRange::new(block, 1);
+        let whole = Operation::Write {
+            at: block.offset(),
+            bytes: &page,
+        };
+        assert_eq!(is_believed(whole, &geometry), !unlogged(block), "{block}");
+        for operation in [
+            Operation::Allocate(range),
+            Operation::Free(range),
+            Operation::Zero(range),
+        ] {
+            assert_eq!(
+                is_believed(operation, &geometry),
+                !geometry.is_own(range),
+                "{operation:?}"
+            );
+        }
+    }
+    // The word before a checkpoint and its first one; the last one of it and the word behind it.
+    let words = |at| Operation::Write {
+        at: ByteOffset(at),
+        bytes: &[0; 16],
+    };
+    let last = CHECKPOINTS[1].offset().raw();
+    let reached = [last - 16, last - 8, last + 4088, last + 4096].map(words);
+    let believed = reached.map(|operation| is_believed(operation, &geometry));
+    assert_eq!(believed, [true, false, false, true]);
+}
+
 proptest! {
     #[test]
     fn records_come_back(
@@ -592,8 +645,9 @@ proptest! {
         let words: Vec<u8> = (0..=255).cycle().take(90 * 8).collect();
         let operations: Vec<Operation<'_>> = ops
             .iter()
-            .map(|(kind, block, count)| {
-                let range = BlockRange::new(BlockNo(*block), *count);
+            .map(|(kind, block, count)| (kind, block, count, BlockRange::new(BlockNo(*block), *count)))
+            .filter(|(.., range)| !geometry.is_own(*range))
+            .map(|(kind, block, count, range)| {
                 match kind {
                     0 => Operation::Write {
                         at: ByteOffset(block * 4096 + 8),

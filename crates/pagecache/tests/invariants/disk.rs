@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -36,16 +36,14 @@ pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
 #[derive(Debug, Default)]
 pub(crate) struct Sleeper {
     /// Where its state is told.
-    stat: OnceLock<PathBuf>,
+    stat: Mutex<Option<PathBuf>>,
 }
 
 impl Sleeper {
     /// Called by the thread, right before the call that is to wait.
     pub(crate) fn begins(&self) {
         let thread = std::fs::read_link("/proc/thread-self").unwrap();
-        self.stat
-            .set(Path::new("/proc").join(thread).join("stat"))
-            .unwrap();
+        *self.stat.lock() = Some(Path::new("/proc").join(thread).join("stat"));
     }
 
     /// Waits until the thread sleeps, however often it is looked at: not for a moment, on its way.
@@ -56,7 +54,7 @@ impl Sleeper {
         const LOOKS: u32 = 50;
         let mut looks = 0;
         until("the other thread waits", || {
-            let Some(stat) = self.stat.get() else {
+            let Some(stat) = self.stat.lock().clone() else {
                 return false;
             };
             let stat = std::fs::read_to_string(stat).expect("the other thread has not waited");

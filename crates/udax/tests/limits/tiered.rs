@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use nix::errno::Errno;
 use rand::rngs::SmallRng;
@@ -731,7 +731,8 @@ struct Camera {
     path: PathBuf,
     every: u64,
     events: AtomicU64,
-    medium: std::sync::OnceLock<Arc<MemoryMedium>>,
+    /// Which has this one as its watcher.
+    medium: std::sync::OnceLock<Weak<MemoryMedium>>,
     random: Mutex<SmallRng>,
     images: Mutex<Vec<(PathBuf, MemoryMedium)>>,
 }
@@ -745,7 +746,9 @@ impl std::fmt::Debug for Camera {
 impl Camera {
     fn take(&self) {
         let seen = self.events.fetch_add(1, Ordering::Relaxed);
-        let Some(medium) = self.medium.get() else { return };
+        let Some(medium) = self.medium.get().and_then(Weak::upgrade) else {
+            return;
+        };
         if !seen.is_multiple_of(self.every) {
             return;
         }
@@ -799,7 +802,7 @@ fn cut_power(seed: u64, work: impl FnOnce(&Filesystem), judge: impl Fn(&File)) -
     };
     let fs = Filesystem::open(&path, &mount).unwrap();
     drop(open(&fs, "/f"));
-    camera.medium.set(Arc::clone(&medium)).unwrap();
+    camera.medium.set(Arc::downgrade(&medium)).unwrap();
     work(&fs);
     drop(fs);
     let images = std::mem::take(&mut *camera.images.lock().unwrap());
