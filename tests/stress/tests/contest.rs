@@ -108,8 +108,9 @@ fn nor_when_the_data_device_fails_now_and_then() -> anyhow::Result<()> {
         let report = hold_on(&pool, &options)?;
         println!("{report:#?}");
         let device = &report.device;
+        // Dozens, but where a sanitizer makes everything slow.
         assert!(
-            device.failed_reads > 10 && device.failed_writes > 10 && device.failed_flushes > 10,
+            device.failed_reads > 2 && device.failed_writes > 2 && device.failed_flushes > 2,
             "{device:?}"
         );
         assert!(device.refused > 10, "{device:?}");
