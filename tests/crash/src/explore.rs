@@ -2,12 +2,16 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
-use udax_crash::{Cut, Domain, Happened, Image, Medium};
+use udax_crash::{Cut, DEVICE, Domain, Happened, Image, Medium};
 
 use crate::judge::{Depth, Recovery, judge};
+use crate::likeness;
 use crate::promise::{Moment, Promise};
 use crate::record::{Act, Recording};
 
@@ -108,13 +112,12 @@ pub struct Violation {
     pub what: String,
 }
 
-/// What tells images apart. Each recovery draws a nonce for its checkpoint, so that two recoveries of one image leave
-/// different bytes: those are kept apart.
+/// What tells images apart.
 #[derive(Debug, Default)]
 pub struct Fingerprints {
     /// Of images after the first power failure.
     pub first: Vec<u128>,
-    /// Of those after one in a recovery.
+    /// Of those after one in a recovery, but for the nonce of each.
     pub recoveries: Vec<u128>,
 }
 
@@ -216,7 +219,7 @@ impl<'r> Explorer<'r> {
         }
         match place.second {
             None => self.fingerprints.first.push(image.fingerprint()),
-            Some(_) => self.fingerprints.recoveries.push(image.fingerprint()),
+            Some(_) => self.fingerprints.recoveries.push(likeness::fingerprint(image)),
         }
         self.tally.images += 1;
         let depth = match self.tally.images % USED {
@@ -284,12 +287,11 @@ impl Recording {
         }
     }
 
-    /// The image at `place`, judged.
+    /// What a power failure leaves after so many events.
     ///
     /// # Errors
-    /// What is wrong with it; that there is no such place.
-    pub fn judge_at(&self, domain: Domain, place: &Place) -> anyhow::Result<()> {
-        let (events, cut) = place.first;
+    /// There are fewer.
+    fn image_at(&self, domain: Domain, (events, cut): (usize, Cut)) -> anyhow::Result<Image> {
         ensure!(
             events <= self.events.len(),
             "there are {} events only",
@@ -299,8 +301,32 @@ impl Recording {
         for event in 0..events {
             self.step(&mut medium, event);
         }
-        let image = medium.image(&cut);
-        let moment = self.moment(events);
+        Ok(medium.image(&cut))
+    }
+
+    /// Writes that to a file of the directory for temporary ones, and the data device's bytes to one beside it
+    /// (`.device`).
+    ///
+    /// # Errors
+    /// As [`Recording::judge_at`]; what the filesystem says.
+    pub fn keep_image(&self, domain: Domain, place: (usize, Cut)) -> anyhow::Result<PathBuf> {
+        let image = self.image_at(domain, place)?;
+        let name = format!("udax-crash-{:032x}.pool", image.fingerprint());
+        let path = std::env::temp_dir().join(name);
+        write_part(&image, 0, image.len(), &path)?;
+        if image.device_len() > 0 {
+            write_part(&image, DEVICE, image.device_len(), &path.with_extension("device"))?;
+        }
+        Ok(path)
+    }
+
+    /// The image at `place`, judged.
+    ///
+    /// # Errors
+    /// What is wrong with it; that there is no such place.
+    pub fn judge_at(&self, domain: Domain, place: &Place) -> anyhow::Result<()> {
+        let image = self.image_at(domain, place.first)?;
+        let moment = self.moment(place.first.0);
         let promises = self.promises(&moment);
         let depth = match place.second {
             Some(_) => Depth::Compare,
@@ -322,6 +348,22 @@ impl Recording {
         judge(&medium.image(&cut), &promises, Depth::Use).map_err(anyhow::Error::msg)?;
         Ok(())
     }
+}
+
+/// So many bytes of an image from `at` on as a file, zeros as holes.
+fn write_part(image: &Image, at: u64, len: u64, path: &Path) -> anyhow::Result<()> {
+    let file = File::create(path)?;
+    file.set_len(len)?;
+    let mut bytes = vec![0; 1 << 16];
+    for from in (0..len).step_by(bytes.len()) {
+        let count = bytes.len().min(usize::try_from(len - from)?);
+        let part = &mut bytes[..count];
+        image.read(at + from, part);
+        if part.iter().any(|byte| *byte != 0) {
+            file.write_all_at(part, from)?;
+        }
+    }
+    Ok(())
 }
 
 fn number(events: usize) -> u64 {

@@ -11,7 +11,7 @@
 //! * [`record`]: runs one, and keeps the trace and what each operation promised.
 //! * [`promise`]: what may be there at a moment; [`cached`]: in files of the page cache; [`parts`]: of what takes
 //!   several records. [`judge`]: whether it is.
-//!   [`explore`]: goes through the images.
+//!   [`explore`]: goes through the images; `likeness`: which of them are the same one.
 //! * [`run`]: many workloads on all processors and all machines, with counts of each kind and progress. [`hunt`]: that
 //!   missing protections are found.
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ pub mod cached;
 pub mod explore;
 pub mod hunt;
 pub mod judge;
+mod likeness;
 pub mod many;
 pub mod parts;
 pub mod promise;

@@ -35,7 +35,7 @@ struct Arguments {
 enum Task {
     /// Go through many workloads: all single actions, then pairs, triples, random ones and threads in turn.
     Run(Run),
-    /// Go through all pairs of actions, with little of each, however many images that makes.
+    /// Go through all pairs of actions on each kind of files, with little of each, however many images that makes.
     Pairs(Pairs),
     /// Go through these workloads.
     Explore {
@@ -85,8 +85,40 @@ struct Run {
     how: How,
 }
 
+/// On what files a workload is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Files {
+    /// Files that are mapped.
+    Plain,
+    /// Files with checksums of their data.
+    Sums,
+    /// Files in the page cache.
+    Cached,
+    /// The same, on a pool with a data device.
+    Tiered,
+}
+
+impl Files {
+    fn of(self, workload: Workload) -> Workload {
+        match self {
+            Self::Plain => workload,
+            Self::Sums => Workload::Summed(Box::new(workload)),
+            Self::Cached => Workload::Cached(Box::new(workload)),
+            Self::Tiered => Workload::Tiered(Box::new(workload)),
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Pairs {
+    /// On what files, one kind after the other.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "plain,sums,cached,tiered"
+    )]
+    files: Vec<Files>,
     /// Chooses the order and the samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -123,7 +155,12 @@ impl Pairs {
             length: 2,
             sample: None,
         };
-        sequences(all, self.seed)
+        let pairs = sequences(all, self.seed);
+        let of = |files: &Files| {
+            let files = *files;
+            pairs.iter().cloned().map(move |pair| files.of(pair))
+        };
+        self.files.iter().flat_map(of).collect()
     }
 
     /// Goes through all of them on all machines.
@@ -212,12 +249,12 @@ impl How {
 fn all(seed: u64) -> Vec<Workload> {
     let of = |length, sample| sequences(Sequences { length, sample }, seed);
     let mut workloads = of(1, None);
-    let summed = |workload| Workload::Summed(Box::new(workload));
+    let summed = |workload| Files::Sums.of(workload);
     workloads.extend(of(1, None).into_iter().map(summed));
-    let cached = |workload| Workload::Cached(Box::new(workload));
+    let cached = |workload| Files::Cached.of(workload);
     workloads.extend(of(1, None).into_iter().map(cached));
     workloads.extend(of(1, None).into_iter().map(cached).map(summed));
-    let tiered = |workload| Workload::Tiered(Box::new(workload));
+    let tiered = |workload| Files::Tiered.of(workload);
     workloads.extend(of(1, None).into_iter().map(tiered));
     for task in (0..task_list().len()).map(Workload::Many) {
         workloads.extend([
@@ -334,7 +371,7 @@ fn report(outcome: &Outcome) -> ExitCode {
     let tally = &outcome.tally;
     println!(
         "{} workloads, {} moments, {} images judged in {:.0} s: {} images/s; {} after a first power failure ({} \
-         distinct), {} after one in a recovery ({} distinct, by a nonce of each recovery too); {} more were judged before",
+         distinct), {} after one in a recovery ({} distinct but for nonces); {} more were judged before",
         outcome.workloads,
         tally.moments,
         tally.images,

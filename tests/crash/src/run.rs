@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub struct Failure {
     pub workload: Workload,
     /// What is wrong.
     pub what: Finding,
+    /// Of a workload that cannot be repeated exactly: a file with the image, the data device's bytes in one beside it.
+    pub kept: Option<PathBuf>,
 }
 
 /// What can be wrong.
@@ -65,14 +68,22 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let workload = &self.workload;
         match &self.what {
-            Finding::Violation(domain, violation) => write!(
-                f,
-                "{workload} on {}: {}\nrepeat it: cargo run -p udax-test-crash -- replay {workload} {} {}",
-                domain.name(),
-                violation.what,
-                domain.name(),
-                violation.place
-            ),
+            Finding::Violation(domain, violation) => {
+                let (name, what, place) = (domain.name(), &violation.what, violation.place);
+                writeln!(f, "{workload} on {name}: {what}")?;
+                match &self.kept {
+                    None => write!(
+                        f,
+                        "repeat it: cargo run -p udax-test-crash -- replay {workload} {name} {place}"
+                    ),
+                    Some(kept) => write!(
+                        f,
+                        "at {place}, of threads that come in another order each time: the image after the first power \
+                         failure is {}; more of them: cargo run -p udax-test-crash -- explore {workload}",
+                        kept.display()
+                    ),
+                }
+            }
             Finding::Refused(what) => write!(f, "{workload}: {what}"),
         }
     }
@@ -97,13 +108,13 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
 }
 
-/// How many images differ from all others. Recordings of the same operations differ by the clock and a nonce, and so do
-/// recoveries of the same image by a nonce: what they leave counts as different.
+/// How many images differ from all others. Recordings of the same operations differ by the clock and a nonce: what they
+/// leave counts as different. Recoveries that differ by their nonces only count as one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Distinct {
     /// After a first power failure.
     pub first: u64,
-    /// After one in a recovery.
+    /// After one in a recovery, nonces aside.
     pub recoveries: u64,
 }
 
@@ -233,6 +244,7 @@ impl Shared<'_> {
         let failure = |what| Failure {
             workload: workload.clone(),
             what,
+            kept: None,
         };
         let recording = workload.record();
         let recording = recording.map_err(|error| failure(Finding::Refused(format!("{error:#}"))))?;
@@ -243,7 +255,12 @@ impl Shared<'_> {
             share.workloads += 1;
             share.tally.add(&tally);
             outcome.tally.add(&tally);
-            explored.map_err(|violation| failure(Finding::Violation(*domain, violation)))?;
+            if let Err(violation) = explored {
+                let keep = || recording.keep_image(*domain, violation.place.first).ok();
+                let kept = (!workload.is_deterministic()).then(keep).flatten();
+                let found = failure(Finding::Violation(*domain, violation));
+                return Err(Failure { kept, ..found });
+            }
             if !self.goes_on() {
                 break;
             }

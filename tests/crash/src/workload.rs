@@ -22,6 +22,18 @@ const SMALL: u64 = 16 << 20;
 const GROWTH: u64 = 6 << 20;
 /// Of the small pool, but for some dozens of blocks.
 const FILLING: u64 = 3_700 * 4096;
+/// The same where there is more already: what does not fit is refused.
+const PARTS: [u64; 7] = [
+    3_500 * 4096,
+    128 * 4096,
+    64 * 4096,
+    32 * 4096,
+    16 * 4096,
+    8 * 4096,
+    4 * 4096,
+];
+/// What is written at once after a growth: more than a filled pool has left, also for nodes of trees.
+const LARGE: usize = 64 * 4096;
 /// The longest attribute that a record holds as a whole, so that few of them fill a lane.
 const LARGE_RECORD: usize = 1_900;
 /// Each record has two moments: an even stride would see one kind only.
@@ -87,7 +99,8 @@ pub enum Workload {
         /// How many times each of them does it.
         rounds: u64,
     },
-    /// These actions, on a pool that grows before the last of them: `grow/create,append`.
+    /// These actions, on a pool that is filled and grows before the last of them, and of which a file takes some of what
+    /// was added: `grow/create,append`.
     Grow(Vec<usize>),
     /// This task of [`crate::many`], on a pool of its own: `many/clone`.
     Many(usize),
@@ -206,7 +219,15 @@ impl Workload {
             Self::Grow(actions) => {
                 let (last, first) = actions.split_last().context("no actions")?;
                 let mut script = acts(first);
+                script.extend(filling(&PARTS).into_iter().map(Act::Operation));
                 script.push(Act::Grow(SMALL + GROWTH));
+                let large = FileOperation::Append {
+                    data: Data {
+                        seed: 6_000_000,
+                        len: LARGE,
+                    },
+                };
+                script.extend(in_filling([large]).into_iter().map(Act::Operation));
                 script.extend(acts(&[*last]));
                 alone(setting.small_tree()?, script, setting)
             }
@@ -233,7 +254,7 @@ impl Workload {
         match self {
             Self::Full { seed, operations } => {
                 let (seed, count) = (*seed, *operations);
-                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling())?;
+                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling(&[FILLING]))?;
                 Recording::of(&base, &[part("", Script::Random { seed, count })], setting.dax)
             }
             Self::Random { seed, operations } => {
@@ -264,7 +285,7 @@ impl Workload {
                 Ok(recording)
             }
             Self::Reuse { threads, rounds } => {
-                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling())?;
+                let base = setting.empty(SMALL, FILLED_DEVICE)?.after(&filling(&[FILLING]))?;
                 let scripts = (0..*threads)
                     .map(|thread| written_and_cut(thread, *rounds))
                     .collect();
@@ -434,26 +455,35 @@ fn written_and_cut(thread: u64, rounds: u64) -> Script {
     Script::Fixed((0..rounds).flat_map(round).map(Act::Operation).collect())
 }
 
-/// A file that leaves few blocks to others.
-fn filling() -> Vec<Operation> {
-    let file = |what| Operation::File { slot: 0, what };
-    vec![
-        Operation::Open {
-            slot: 0,
-            path: Text::from(&b"filling"[..]),
-            flags: OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
-            new: NewInode {
-                permissions: 0o600,
-                owner: Owner::default(),
-            },
-        },
-        file(FileOperation::Allocate {
+/// A file that leaves few blocks to others: so many bytes are allocated to it, one part after the other, where they fit.
+fn filling(parts: &[u64]) -> Vec<Operation> {
+    let mut offset = 0;
+    let allocations = parts.iter().map(|len| {
+        let what = FileOperation::Allocate {
             mode: AllocateMode::Allocate,
-            offset: 0,
-            len: FILLING,
-        }),
-        Operation::Close { slot: 0 },
-    ]
+            offset,
+            len: *len,
+        };
+        offset += len;
+        what
+    });
+    in_filling(allocations)
+}
+
+/// Operations on that file.
+fn in_filling(what: impl IntoIterator<Item = FileOperation>) -> Vec<Operation> {
+    let mut operations = vec![Operation::Open {
+        slot: 0,
+        path: Text::from(&b"filling"[..]),
+        flags: OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE,
+        new: NewInode {
+            permissions: 0o600,
+            owner: Owner::default(),
+        },
+    }];
+    operations.extend(what.into_iter().map(|what| Operation::File { slot: 0, what }));
+    operations.push(Operation::Close { slot: 0 });
+    operations
 }
 
 fn part(directory: &str, script: Script) -> Part {

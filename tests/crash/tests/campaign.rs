@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use udax_check::CheckOptions;
 use udax_crash::{Cut, Domain, Medium, Pick};
-use udax_pmem::OwnedEvent;
+use udax_pmem::{OwnedEvent, Region, RegionOptions};
 use udax_test_crash::explore::{Effort, Explorer, Place};
 use udax_test_crash::hunt::settled;
+use udax_test_crash::record::Act;
 use udax_test_crash::run::{Campaign, Limits, Sequences, Silent, sequences};
 use udax_test_crash::workload::{Workload, task_list};
 
@@ -105,13 +106,16 @@ fn others(
         threads: 2,
         rounds: 10,
     };
-    let grown = |actions: &[usize]| Workload::Grow(actions.to_vec());
+    let grown = |name: &str| format!("grow/{name}").parse::<Workload>().unwrap();
     let mut workloads = vec![
         Workload::Lanes { records: 600 },
         load,
         reuse,
-        grown(&[0, 1]),
-        summed(grown(&[0, 20])),
+        grown("create,append"),
+        grown("append,clone"),
+        summed(grown("mkdir,allocate")),
+        cached(grown("create,append")),
+        tiered(grown("create,xattr-large")),
         tiered(random.clone()),
         cached(random.clone()),
         cached(summed(random.clone())),
@@ -392,4 +396,55 @@ fn a_growth_that_the_journal_completes_counts_in_the_check_and_in_the_map() {
         grown += usize::from(report.total_blocks > old_blocks);
     }
     assert!((1..recording.events.len()).contains(&grown), "{grown} events");
+}
+
+/// The blocks that the last action takes are of what was added: nearly all others are in use.
+#[test]
+fn what_is_done_after_a_growth_reaches_the_new_blocks() {
+    for name in [
+        "grow/create,append",
+        "grow/append,clone",
+        "sums/grow/mkdir,allocate",
+        "cached/grow/create,append",
+    ] {
+        let recording = name.parse::<Workload>().unwrap().record().unwrap();
+        let grown = recording.base.len();
+        let steps = &recording.lanes[0].steps;
+        let growth = steps
+            .iter()
+            .position(|step| matches!(step.act, Act::Grow(_)))
+            .unwrap();
+        let bitmaps = steps[growth].returned;
+        let stored = recording.events[bitmaps..]
+            .iter()
+            .filter_map(udax_crash::Happened::memory);
+        let is_new = |event: &OwnedEvent| match event {
+            OwnedEvent::Store { at, .. } | OwnedEvent::NonTemporal { at, .. } => *at >= grown,
+            _ => false,
+        };
+        let new = stored.filter(|event| is_new(event)).count();
+        assert!(new > 0, "{name}: {new} stores");
+    }
+}
+
+#[test]
+fn an_image_of_threads_is_kept_as_files() {
+    let recording = "tiered/threads/3/2/10"
+        .parse::<Workload>()
+        .unwrap()
+        .record()
+        .unwrap();
+    let place = (recording.events.len(), Cut::now(Pick::Most));
+    let path = recording.keep_image(Domain::Flush, place).unwrap();
+    let device = path.with_extension("device");
+    let region = Region::open(&path, RegionOptions::default()).unwrap();
+    let report = udax_check::check(&region, &CheckOptions::default(), &udax_check::Silent).unwrap();
+    assert!(report.problems.is_empty(), "{report:?}");
+    drop(region);
+    assert_eq!(
+        std::fs::metadata(&device).unwrap().len(),
+        recording.base.device_len()
+    );
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&device).unwrap();
 }
