@@ -1,7 +1,7 @@
 //! What tells images of recoveries apart: their bytes, but for what a nonce makes different.
 //!
-//! Each open draws a nonce for its checkpoint, with which the records after it are sealed. So two recoveries that do the
-//! same differ in the nonce and in checksums, and nowhere else: as images they are one.
+//! Each open draws a nonce for its checkpoint, with which the records after it are sealed. So two recoveries that do
+//! the same differ in the nonce and in checksums, and nowhere else: as images they are one.
 
 use std::ops::Range;
 

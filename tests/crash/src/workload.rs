@@ -99,8 +99,8 @@ pub enum Workload {
         /// How many times each of them does it.
         rounds: u64,
     },
-    /// These actions, on a pool that is filled and grows before the last of them, and of which a file takes some of what
-    /// was added: `grow/create,append`.
+    /// These actions, on a pool that is filled and grows before the last of them, and of which a file takes some of
+    /// what was added: `grow/create,append`.
     Grow(Vec<usize>),
     /// This task of [`crate::many`], on a pool of its own: `many/clone`.
     Many(usize),
@@ -455,7 +455,8 @@ fn written_and_cut(thread: u64, rounds: u64) -> Script {
     Script::Fixed((0..rounds).flat_map(round).map(Act::Operation).collect())
 }
 
-/// A file that leaves few blocks to others: so many bytes are allocated to it, one part after the other, where they fit.
+/// A file that leaves few blocks to others: so many bytes are allocated to it, one part after the other, where they
+/// fit.
 fn filling(parts: &[u64]) -> Vec<Operation> {
     let mut offset = 0;
     let allocations = parts.iter().map(|len| {
