@@ -31,7 +31,7 @@ use crate::ownership::Ownership;
 use crate::pool::Pool;
 
 pub(crate) use chunks::Chunks;
-pub(crate) use pool_trees::{chunk_block, read_roots_unverified};
+pub(crate) use pool_trees::read_roots_unverified;
 
 /// What a scan found.
 #[derive(Debug)]

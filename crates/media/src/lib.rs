@@ -6,7 +6,8 @@
 //! * [`kinds`]: numbers with a meaning ([`BlockNo`], [`InodeNo`], [`ByteOffset`], ...).
 //! * [`superblock`], [`segment`], [`geometry`], [`device`]: where things are in a pool and on its data device.
 //! * [`seal`]: the checksum that every metadata unit carries, how it is set and verified.
-//! * [`bitmap`], [`inode`], [`extent`], [`node`], [`dentry`], [`xattr`], [`roots`]: the metadata blocks.
+//! * [`bitmap`], [`inode`], [`extent`], [`node`], [`dentry`], [`xattr`], [`roots`], [`pool_tree`], [`sum`]: metadata
+//!   blocks and what is in them.
 //! * [`checkpoint`], [`record`]: the journal's head and its records.
 //!
 //! Invariants: all integers are little-endian; a structure is turned into a trusted type only by its verifying
@@ -24,6 +25,7 @@ pub mod inode;
 pub mod kinds;
 pub mod name;
 pub mod node;
+pub mod pool_tree;
 pub mod record;
 pub mod roots;
 pub mod seal;

@@ -8,12 +8,13 @@ use udax_media::extent::{Extent, ExtentFlags, MAX_EXTENT_BLOCKS};
 use udax_media::geometry::{CHECKPOINTS, SUPERBLOCKS, SumBlock};
 use udax_media::inode::{self, FileKind, INLINE_BYTES, INODE_SIZE, Inode, InodeFlags, InodeSlot};
 use udax_media::node::{self, NodeIdentity, NodeState, Slot, TreeKind, TreeRoot};
+use udax_media::pool_tree::{self, Shared};
 use udax_media::record::{self, HEADER_SIZE, Operation, RecordHeader};
 use udax_media::seal::{self, Seed};
 use udax_media::superblock::Superblock;
 use udax_media::xattr::{self, Xattr, XattrValue};
 use udax_media::{
-    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, MAX_FILE_BYTES,
+    BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, DEVICE_START, FileBlock, Geometry, InodeNo, MAX_FILE_BYTES,
     MAX_NAME_BYTES, MAX_SYMLINK_BYTES, Sequence, Timestamp, bitmap, geometry, name, roots, sum,
 };
 use uuid::Uuid;
@@ -579,6 +580,38 @@ fn inodes_of_a_chunk_are_sealed_one_by_one() {
     assert!(inode::verify(seed(), slot(3), InodeNo(3), BLOCKS).is_ok());
     assert!(inode::verify(seed(), slot(1), InodeNo(1), BLOCKS).is_err());
     assert_eq!(slot(2), &[0; 256]);
+}
+
+#[test]
+fn values_of_the_pools_trees_come_back_and_impossible_ones_are_refused() {
+    for block in [1, BLOCKS - 1] {
+        let value = pool_tree::encode_chunk(BlockNo(block));
+        assert_eq!(pool_tree::decode_chunk(&value, BLOCKS), Some(BlockNo(block)));
+    }
+    for block in [0, BLOCKS, u64::MAX] {
+        assert_eq!(pool_tree::decode_chunk(&block.to_le_bytes(), BLOCKS), None);
+    }
+    assert_eq!(pool_tree::decode_chunk(&[1; 7], BLOCKS), None);
+
+    let last = (1 << 48) - 1;
+    for (start, count, owners) in [(0, 1, 2), (last, last, u64::MAX)] {
+        let blocks = BlockRange::new(BlockNo(start), count);
+        let shared = Shared { blocks, owners };
+        assert_eq!(Shared::decode(start, &shared.encode()), Some(shared));
+    }
+    for (start, count, owners) in [(0, 0, 2), (0, 1, 1), (1 << 48, 1, 2), (0, 1 << 48, 2)] {
+        let blocks = BlockRange::new(BlockNo(start), count);
+        assert_eq!(Shared::decode(start, &Shared { blocks, owners }.encode()), None);
+    }
+    assert_eq!(Shared::decode(0, &[1; 15]), None);
+
+    let run = BlockRange::new(BlockNo(BLOCKS - 9), 9);
+    let value = pool_tree::encode_bad(run);
+    assert_eq!(pool_tree::decode_bad(BLOCKS - 9, &value, BLOCKS), Some(run));
+    for (start, count) in [(5, 0), (BLOCKS - 9, 10), (u64::MAX, 2), (DEVICE_START.raw(), 1)] {
+        let value = pool_tree::encode_bad(BlockRange::new(BlockNo(start), count));
+        assert_eq!(pool_tree::decode_bad(start, &value, BLOCKS), None);
+    }
 }
 
 /// Whether a sealed record of this one operation is believed.

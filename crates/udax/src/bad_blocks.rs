@@ -6,6 +6,7 @@
 //! of the tree. It is changed when an update commits, after all else that the update locks.
 
 use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::pool_tree::{decode_bad, encode_bad};
 use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, Place};
 use udax_sync::{Mutex, MutexGuard, Rank};
@@ -87,19 +88,19 @@ impl BadBlocksChange<'_> {
                 return Err(impossible(key));
             }
             if before.end() == blocks.start {
-                let count = before.count + blocks.count;
-                self.tree.replace(store, key, &count.to_le_bytes())?;
+                let both = BlockRange::new(before.start, before.count + blocks.count);
+                self.tree.replace(store, key, &encode_bad(both))?;
                 return Ok(());
             }
         }
         self.tree
-            .insert_new(store, blocks.start.raw(), &blocks.count.to_le_bytes())
+            .insert_new(store, blocks.start.raw(), &encode_bad(blocks))
     }
 
     /// Whether run `blocks` is listed, as [`BadBlocks::collect`] gave it.
     fn has<S: NodeSource<Error = Error>>(&self, source: &S, blocks: BlockRange) -> Result<bool> {
         let found = self.tree.get(source, blocks.start.raw())?;
-        Ok(found.is_some_and(|value| value.bytes.as_slice() == blocks.count.to_le_bytes()))
+        Ok(found.is_some_and(|value| value.bytes.as_slice() == encode_bad(blocks)))
     }
 
     /// Takes run `blocks` out, as [`BadBlocks::collect`] gave it.
@@ -229,15 +230,7 @@ impl Pool {
 }
 
 fn decode(key: u64, value: &[u8], total_blocks: u64) -> Result<BlockRange> {
-    let count = value
-        .try_into()
-        .map(u64::from_le_bytes)
-        .map_err(|_| impossible(key))?;
-    let end = key
-        .checked_add(count)
-        .filter(|end| count > 0 && *end <= total_blocks);
-    end.ok_or_else(|| impossible(key))?;
-    Ok(BlockRange::new(BlockNo(key), count))
+    decode_bad(key, value, total_blocks).ok_or_else(|| impossible(key))
 }
 
 fn impossible(key: u64) -> Error {

@@ -2,6 +2,7 @@
 
 use udax_media::inode::{self, FileKind, INLINE_BYTES, INODE_SIZE, Inode, InodeFlags};
 use udax_media::node::{self, NodeState, SLOTS_START, Slot, TreeKind, TreeRoot};
+use udax_media::pool_tree::encode_chunk;
 use udax_media::seal::{self, Seed};
 use udax_media::{BLOCK_SIZE, BlockNo, InodeNo, Timestamp};
 
@@ -32,7 +33,7 @@ pub(crate) fn table_leaf(seed: Seed, own: BlockNo, chunk: BlockNo) -> Box<[u8; B
     for (at, bytes) in [
         (0, header.as_slice()),
         (SLOTS_START, slot.encode().as_slice()),
-        (usize::from(VALUE_AT), chunk.raw().to_le_bytes().as_slice()),
+        (usize::from(VALUE_AT), encode_chunk(chunk).as_slice()),
     ] {
         for (to, from) in block.iter_mut().skip(at).zip(bytes) {
             *to = *from;

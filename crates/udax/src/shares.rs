@@ -11,6 +11,7 @@
 //! Locks: the tree's (rank Shares), taken by an update when it first needs the tree, held until its record is durable.
 
 use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::pool_tree::Shared;
 use udax_media::roots::PoolTree;
 use udax_media::{BlockNo, BlockRange, Place};
 use udax_sync::{Mutex, MutexGuard, Rank};
@@ -35,13 +36,6 @@ pub(crate) struct Shares {
 pub(crate) struct SharesChange<'s> {
     root: MutexGuard<'s, TreeRoot>,
     tree: Tree,
-}
-
-/// Blocks with the same number of owners.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Segment {
-    pub(crate) blocks: BlockRange,
-    pub(crate) owners: u64,
 }
 
 impl Shares {
@@ -82,7 +76,7 @@ impl SharesChange<'_> {
         source: &S,
         blocks: BlockRange,
         limit: usize,
-    ) -> Result<Vec<Segment>> {
+    ) -> Result<Vec<Shared>> {
         let mut segments = Vec::new();
         let mut at = blocks.start;
         while at < blocks.end() && segments.len() < limit {
@@ -94,17 +88,12 @@ impl SharesChange<'_> {
     }
 
     /// The segment that begins at `at`, up to `end`.
-    fn segment<S: NodeSource<Error = Error>>(
-        &self,
-        source: &S,
-        at: BlockNo,
-        end: BlockNo,
-    ) -> Result<Segment> {
+    fn segment<S: NodeSource<Error = Error>>(&self, source: &S, at: BlockNo, end: BlockNo) -> Result<Shared> {
         if let Some(entry) = self.entry_at_or_before(source, at)?
             && entry.blocks.end() > at
         {
             let end = entry.blocks.end().min(end);
-            return Ok(Segment {
+            return Ok(Shared {
                 blocks: BlockRange::new(at, end.raw() - at.raw()),
                 owners: entry.owners,
             });
@@ -113,7 +102,7 @@ impl SharesChange<'_> {
             Some((key, _)) => BlockNo(key).min(end),
             None => end,
         };
-        Ok(Segment {
+        Ok(Shared {
             blocks: BlockRange::new(at, end.raw() - at.raw()),
             owners: 1,
         })
@@ -123,7 +112,7 @@ impl SharesChange<'_> {
         &self,
         source: &S,
         at: BlockNo,
-    ) -> Result<Option<Segment>> {
+    ) -> Result<Option<Shared>> {
         let Some((key, value)) = self.tree.floor(source, at.raw())? else {
             return Ok(None);
         };
@@ -157,18 +146,18 @@ impl SharesChange<'_> {
         store: &mut S,
         blocks: BlockRange,
         change: impl Fn(u64) -> u64,
-    ) -> Result<Vec<Segment>> {
+    ) -> Result<Vec<Shared>> {
         let before = self.segments(store, blocks, usize::MAX)?;
         let old = self.entries_touching(store, blocks)?;
         // What lies outside of `blocks` stays, also of entries that reach beyond them.
-        let mut new: Vec<Segment> = Vec::new();
+        let mut new: Vec<Shared> = Vec::new();
         let left = old
             .iter()
             .filter_map(|entry| cut(entry, BlockNo(0), blocks.start));
         let right = old
             .iter()
             .filter_map(|entry| cut(entry, blocks.end(), BlockNo(u64::MAX)));
-        let changed = before.iter().map(|segment| Segment {
+        let changed = before.iter().map(|segment| Shared {
             owners: change(segment.owners),
             ..*segment
         });
@@ -190,9 +179,9 @@ impl SharesChange<'_> {
         &self,
         source: &S,
         blocks: BlockRange,
-    ) -> Result<Vec<Segment>> {
+    ) -> Result<Vec<Shared>> {
         let before = self.entry_at_or_before(source, blocks.start)?;
-        let mut entries: Vec<Segment> = before
+        let mut entries: Vec<Shared> = before
             .filter(|entry| entry.blocks.end() >= blocks.start)
             .into_iter()
             .collect();
@@ -217,10 +206,10 @@ impl SharesChange<'_> {
     fn replace<S: NodeStore<Error = Error>>(
         &mut self,
         store: &mut S,
-        old: &[Segment],
-        new: &[Segment],
+        old: &[Shared],
+        new: &[Shared],
     ) -> Result<()> {
-        let find = |list: &[Segment], start: BlockNo| {
+        let find = |list: &[Shared], start: BlockNo| {
             let index = list
                 .binary_search_by_key(&start, |entry| entry.blocks.start)
                 .ok()?;
@@ -232,7 +221,7 @@ impl SharesChange<'_> {
             }
         }
         for entry in new {
-            let (key, value) = encode(entry);
+            let (key, value) = (entry.blocks.start.raw(), entry.encode());
             match find(old, entry.blocks.start) {
                 Some(same) if same == *entry => {}
                 Some(_) => {
@@ -246,36 +235,17 @@ impl SharesChange<'_> {
 }
 
 /// The part of `entry` in `first..end`.
-fn cut(entry: &Segment, first: BlockNo, end: BlockNo) -> Option<Segment> {
+fn cut(entry: &Shared, first: BlockNo, end: BlockNo) -> Option<Shared> {
     let (from, to) = (entry.blocks.start.max(first), entry.blocks.end().min(end));
     let count = to.raw().checked_sub(from.raw()).filter(|count| *count > 0)?;
-    Some(Segment {
+    Some(Shared {
         blocks: BlockRange::new(from, count),
         ..*entry
     })
 }
 
-fn encode(entry: &Segment) -> (u64, [u8; 16]) {
-    let mut value = [0; 16];
-    let (length, owners) = value.split_at_mut(8);
-    length.copy_from_slice(&entry.blocks.count.to_le_bytes());
-    owners.copy_from_slice(&entry.owners.to_le_bytes());
-    (entry.blocks.start.raw(), value)
-}
-
-fn decode(key: u64, value: &[u8]) -> Result<Segment> {
-    let ([count, owners], []) = value.as_chunks::<8>() else {
-        return Err(impossible(key));
-    };
-    let (count, owners) = (u64::from_le_bytes(*count), u64::from_le_bytes(*owners));
-    // A block's number has 48 bits: sums of such stay far from overflow.
-    if count == 0 || owners < 2 || key.max(count) >> 48 != 0 {
-        return Err(impossible(key));
-    }
-    Ok(Segment {
-        blocks: BlockRange::new(BlockNo(key), count),
-        owners,
-    })
+fn decode(key: u64, value: &[u8]) -> Result<Shared> {
+    Shared::decode(key, value).ok_or_else(|| impossible(key))
 }
 
 fn impossible(key: u64) -> Error {

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use udax_journal::{Committed, Durable, Transaction};
 use udax_media::extent::Extent;
 use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::pool_tree::Shared;
 use udax_media::roots::PoolTree;
 use udax_media::sum::Sum;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, Place};
@@ -21,7 +22,7 @@ use crate::bad_blocks::BadBlocksChange;
 use crate::error::{Error, Result};
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::pool::Pool;
-use crate::shares::{Segment, SharesChange};
+use crate::shares::SharesChange;
 use crate::space::{Placement, Priority, Request};
 use crate::sums::Sums;
 use crate::tree::{NodeSource, NodeStore};
@@ -266,7 +267,7 @@ impl<'p> Update<'p> {
     }
 
     /// The first segments of a shared extent's blocks by number of owners, at most `limit`.
-    pub(crate) fn owners(&mut self, extent: &Extent, limit: usize) -> Result<Vec<Segment>> {
+    pub(crate) fn owners(&mut self, extent: &Extent, limit: usize) -> Result<Vec<Shared>> {
         self.with_shares(|shares, update| shares.segments(update, extent.blocks(), limit))
     }
 

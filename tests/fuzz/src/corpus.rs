@@ -10,9 +10,11 @@ use udax_media::device::DeviceHeader;
 use udax_media::inode::INODE_SIZE;
 use udax_media::node::{SLOT_SIZE, SLOTS_START, Slot};
 use udax_media::{BLOCK_SIZE, LINE_SIZE};
-use udax_test_corruption::place::Role;
+use udax_test_corruption::place::{Places, Role};
 use udax_test_corruption::run::Samples;
-use udax_test_corruption::sample::{Ending, UUID};
+use udax_test_corruption::sample::{Ending, Sample, UUID};
+
+use crate::input::{DEVICE, SEALED};
 
 /// The most files of one target.
 const MAX_FILES: usize = 12;
@@ -43,50 +45,17 @@ pub fn read(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
 /// When a file cannot be written.
 pub fn make(to: &Path) -> anyhow::Result<()> {
     let samples = Samples::make()?;
-    let (sample, places) = samples.of(Ending::Killed);
     let mut units: Vec<(&str, Vec<u8>)> = Vec::new();
-    for (block, role) in &places.roles {
-        let bytes = places.bytes(sample, *block);
-        let name = match role {
-            Role::Superblock => "superblock",
-            Role::Checkpoint => "checkpoint",
-            Role::Roots => "roots",
-            Role::Bitmap => "bitmap",
-            Role::Sums => "sums",
-            Role::PoolNode(_) | Role::Node(..) => "node",
-            Role::Chunk(_) => "chunk",
-            Role::Lane | Role::XattrValue(_) | Role::Target(_) => continue,
-        };
-        let len = if name == "checkpoint" {
-            LINE_SIZE
-        } else {
-            BLOCK_SIZE
-        };
-        units.push((name, sealed(bytes.get(..len).unwrap_or_default())));
-        match role {
-            Role::Chunk(_) => {
-                let used = bytes
-                    .as_chunks::<INODE_SIZE>()
-                    .0
-                    .iter()
-                    .filter(|slot| slot[0] != 0);
-                units.extend(used.take(3).map(|slot| ("inode", sealed(slot))));
-            }
-            Role::Node(kind @ (1 | 2 | 4), _) => units.extend(values(*kind, bytes)),
-            _ => {}
-        }
-    }
-    for record in &places.records {
-        let (start, end) = (usize::try_from(record.start)?, usize::try_from(record.end)?);
-        let bytes = sample.image.bytes().get(start..end).unwrap_or_default();
-        units.push(("record", [&[1, 0], bytes].concat()));
+    for (ending, mode) in [(Ending::Killed, SEALED), (Ending::Tiered, SEALED | DEVICE)] {
+        let (sample, places) = samples.of(ending);
+        units.extend(units_of(sample, places, mode)?);
     }
     let header = DeviceHeader {
         pool: UUID,
         device: UUID,
         blocks: 4096,
     };
-    units.extend([0, 1].map(|copy| ("device", sealed(header.encode(copy).as_slice()))));
+    units.extend([0, 1].map(|copy| ("device", unit(SEALED, header.encode(copy).as_slice()))));
     let mut random = SmallRng::seed_from_u64(1);
     for target in ["journal", "image", "operations"] {
         let of_one = |len: usize, random: &mut SmallRng| (0..len).map(|_| random.random()).collect();
@@ -109,36 +78,67 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The unit as input of its parser: to be sealed, without the zeros at its end.
-fn sealed(unit: &[u8]) -> Vec<u8> {
-    let len = unit
+/// The metadata of one pool, and what is in it.
+fn units_of(sample: &Sample, places: &Places, mode: u8) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut units = Vec::new();
+    for (block, role) in &places.roles {
+        let bytes = places.bytes(sample, *block);
+        let name = match role {
+            Role::Superblock => "superblock",
+            Role::Checkpoint => "checkpoint",
+            Role::Roots => "roots",
+            Role::Bitmap => "bitmap",
+            Role::Sums => "sums",
+            Role::PoolNode(_) | Role::Node(..) => "node",
+            Role::Chunk(_) => "chunk",
+            Role::Lane | Role::XattrValue(_) | Role::Target(_) => continue,
+        };
+        let len = if name == "checkpoint" {
+            LINE_SIZE
+        } else {
+            BLOCK_SIZE
+        };
+        units.push((name, unit(mode, bytes.get(..len).unwrap_or_default())));
+        match role {
+            Role::Chunk(_) => {
+                let slots = bytes.as_chunks::<INODE_SIZE>().0.iter();
+                let used = slots.filter(|slot| slot[0] != 0);
+                units.extend(used.take(3).map(|slot| ("inode", unit(mode, slot))));
+            }
+            Role::Node(2, _) => units.extend(values(bytes).map(|(_, value)| ("dentry", value.to_vec()))),
+            Role::Node(4, _) => units.extend(values(bytes).map(|(_, value)| ("xattr", value.to_vec()))),
+            Role::Node(1, _) | Role::PoolNode(_) => {
+                let keyed =
+                    |(key, value): (u64, &[u8])| [&[mode], key.to_le_bytes().as_slice(), value].concat();
+                units.extend(values(bytes).map(|entry| ("extent", keyed(entry))));
+            }
+            _ => {}
+        }
+    }
+    for record in &places.records {
+        let (start, end) = (usize::try_from(record.start)?, usize::try_from(record.end)?);
+        let bytes = sample.image.bytes().get(start..end).unwrap_or_default();
+        units.push(("record", [&[mode, 0], bytes].concat()));
+    }
+    Ok(units)
+}
+
+/// The unit as input of its parser, without the zeros at its end.
+fn unit(mode: u8, bytes: &[u8]) -> Vec<u8> {
+    let len = bytes
         .iter()
         .rposition(|byte| *byte != 0)
         .map_or(0, |last| last + 1);
-    [&[1], unit.get(..len).unwrap_or_default()].concat()
+    [&[mode], bytes.get(..len).unwrap_or_default()].concat()
 }
 
-fn values(kind: u8, leaf: &[u8; BLOCK_SIZE]) -> Vec<(&'static str, Vec<u8>)> {
-    let name = match kind {
-        1 => "extent",
-        2 => "dentry",
-        _ => "xattr",
-    };
-    let slots = leaf
-        .get(SLOTS_START..)
-        .unwrap_or_default()
-        .as_chunks::<SLOT_SIZE>()
-        .0;
-    let slots = slots
-        .iter()
-        .map(Slot::from_raw)
-        .filter(|slot| slot.is_used && slot.length > 0);
-    let value = |slot: Slot| {
+/// The first entries of a leaf.
+fn values(leaf: &[u8; BLOCK_SIZE]) -> impl Iterator<Item = (u64, &[u8])> {
+    let slots = leaf.get(SLOTS_START..).unwrap_or_default();
+    let slots = slots.as_chunks::<SLOT_SIZE>().0.iter().map(Slot::from_raw);
+    let used = slots.filter(|slot| slot.is_used && slot.length > 0).take(4);
+    used.filter_map(|slot| {
         let start = usize::from(slot.offset);
-        let value = leaf.get(start..start + usize::from(slot.length))?;
-        let key = slot.key.to_le_bytes();
-        let key = if kind == 1 { key.as_slice() } else { &[] };
-        Some((name, [key, value].concat()))
-    };
-    slots.take(4).filter_map(value).collect()
+        Some((slot.key, leaf.get(start..start + usize::from(slot.length))?))
+    })
 }

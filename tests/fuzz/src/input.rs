@@ -2,6 +2,11 @@
 
 use rand::RngCore;
 
+/// In a parser's first byte: the unit is sealed before it is looked at.
+pub(crate) const SEALED: u8 = 1;
+/// The pool has a data device.
+pub(crate) const DEVICE: u8 = 2;
+
 /// Bytes that are read from the front.
 #[derive(Clone, Debug)]
 pub(crate) struct Input<'b> {

@@ -1,7 +1,8 @@
 //! Every constructor that makes a type of bytes from the medium.
 //!
-//! The first byte of the input chooses whether the unit is sealed, so that what is behind the checksum is reached; the
-//! rest is the unit, filled with zeros. What depends on where the unit is (its block, its owner) is taken from it.
+//! The first byte of the input chooses whether the unit is sealed, so that what is behind the checksum is reached, and
+//! whether the pool has a data device; the rest is the unit, filled with zeros. What depends on where the unit is (its
+//! block, its owner) is taken from it.
 
 use udax_media::checkpoint::Checkpoint;
 use udax_media::dentry::{self, Dentry};
@@ -16,15 +17,31 @@ use udax_media::seal::{self, Seed};
 use udax_media::sum::{SUMS_PER_BLOCK, Sum};
 use udax_media::xattr::Xattr;
 use udax_media::{
-    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, FileBlock, Geometry, InodeNo, LINE_SIZE,
-    Superblock, Timestamp,
+    BLOCK_BYTES, BLOCK_SIZE, BlockNo, BlockRange, ByteOffset, DEVICE_START, FileBlock, Geometry, InodeNo,
+    LINE_SIZE, Reach, Superblock, Timestamp, pool_tree,
 };
 use udax_test_corruption::sample::UUID;
 
-use crate::input::Input;
+use crate::input::{DEVICE, Input, SEALED};
 
 /// Blocks of the pool that the bytes are from.
 const TOTAL_BLOCKS: u64 = 4096;
+
+/// Blocks of its data device.
+const DEVICE_BLOCKS: u64 = 512;
+
+/// The blocks that there are: those of a device too, if the input says so.
+fn reach(mode: u8) -> Reach {
+    Reach {
+        pool: TOTAL_BLOCKS,
+        device: if mode & DEVICE == 0 { 0 } else { DEVICE_BLOCKS },
+    }
+}
+
+/// As `reach`, of an input whose first byte is its mode.
+fn reach_of(data: &[u8]) -> Reach {
+    reach(data.first().copied().unwrap_or(0))
+}
 
 fn seed() -> Seed {
     Seed::new(UUID)
@@ -33,7 +50,7 @@ fn seed() -> Seed {
 /// A unit of `LEN` bytes, sealed if the input says so.
 fn unit<const LEN: usize>(data: &[u8]) -> Box<[u8; LEN]> {
     let mut input = Input::new(data);
-    let is_sealed = input.byte() & 1 != 0;
+    let is_sealed = input.byte() & SEALED != 0;
     let mut bytes = Box::new(input.array());
     if is_sealed {
         seal::seal(seed(), bytes.as_mut_slice());
@@ -44,7 +61,7 @@ fn unit<const LEN: usize>(data: &[u8]) -> Box<[u8; LEN]> {
 /// As `unit`, of a block that names its pool: the seed is of the uuid in it.
 fn head(data: &[u8]) -> Box<[u8; BLOCK_SIZE]> {
     let mut bytes = unit::<BLOCK_SIZE>(data);
-    if data.first().is_some_and(|mode| mode & 1 != 0)
+    if data.first().is_some_and(|mode| mode & SEALED != 0)
         && let Some(uuid) = bytes.get(16..).and_then(|rest| rest.first_chunk::<16>())
     {
         seal::seal(Seed::new(uuid::Uuid::from_bytes(*uuid)), bytes.as_mut_slice());
@@ -154,6 +171,7 @@ pub(crate) fn node(data: &[u8]) {
         owner: word_at(bytes.as_slice(), 16),
         generation: word_at(bytes.as_slice(), 24),
     };
+    let reach = reach_of(data);
     let verified = udax_media::node::verify(seed(), &bytes, own, identity, state.level, TOTAL_BLOCKS);
     let Ok(state) = verified else { return };
     if state.level > 0 {
@@ -176,22 +194,24 @@ pub(crate) fn node(data: &[u8]) {
         match state.kind {
             TreeKind::Directory => dentry(value),
             TreeKind::Xattrs => xattr(value),
-            TreeKind::Extents => check_extent(slot.key, value),
-            _ => {}
+            TreeKind::Extents => check_extent(slot.key, value, reach),
+            TreeKind::InodeTable | TreeKind::Shared | TreeKind::BadBlocks | TreeKind::Orphans => {
+                check_pool_tree(slot.key, value);
+            }
         }
     }
 }
 
 /// An inode with the number that it says it has is the same when it is written again.
 pub(crate) fn inode(data: &[u8]) {
-    let bytes = unit::<INODE_SIZE>(data);
+    let (bytes, reach) = (unit::<INODE_SIZE>(data), reach_of(data));
     let ino = InodeNo(word_at(bytes.as_slice(), 8));
-    let Ok(InodeSlot::Used(inode)) = udax_media::inode::verify(seed(), &bytes, ino, TOTAL_BLOCKS) else {
+    let Ok(InodeSlot::Used(inode)) = udax_media::inode::verify(seed(), &bytes, ino, reach) else {
         return;
     };
-    let again = udax_media::inode::decode(&inode.encode(), ino, TOTAL_BLOCKS);
-    for extent in inode.collect_inline_extents(TOTAL_BLOCKS).unwrap_or_default() {
-        assert!(extent.blocks().end().raw() <= TOTAL_BLOCKS);
+    let again = udax_media::inode::decode(&inode.encode(), ino, reach);
+    for extent in inode.collect_inline_extents(reach).unwrap_or_default() {
+        assert_reached(extent.blocks(), reach);
     }
     assert_eq!(again, Ok(InodeSlot::Used(inode)));
 }
@@ -205,7 +225,7 @@ pub(crate) fn chunk(data: &[u8]) {
     let changed = seal::seal_block(seed(), &mut bytes, touched);
     let first = word_at(bytes.as_slice(), 256 + 8).saturating_sub(1);
     for (ino, slot) in (first..).zip(bytes.as_chunks::<INODE_SIZE>().0) {
-        let _ = udax_media::inode::verify(seed(), slot, InodeNo(ino), TOTAL_BLOCKS);
+        let _ = udax_media::inode::verify(seed(), slot, InodeNo(ino), reach_of(data));
     }
     assert_eq!(seal::seal_block(seed(), &mut bytes, touched), changed);
 }
@@ -223,7 +243,7 @@ pub(crate) fn record(data: &[u8]) {
     let Some(bytes) = bytes.get_mut(..length) else {
         return;
     };
-    if mode & 1 != 0 {
+    if mode & SEALED != 0 {
         seal::seal(seed(), bytes);
     }
     let Ok((_, operations)) = udax_media::record::decode(seed(), bytes, ByteOffset(0), lane, &geometry)
@@ -254,20 +274,52 @@ pub(crate) fn dentry(data: &[u8]) {
 /// An extent, in a tree and in an inode.
 pub(crate) fn extent(data: &[u8]) {
     let mut input = Input::new(data);
+    let reach = reach(input.byte());
+    let mut inline = input.clone();
     let key = input.word();
-    check_extent(key, input.rest());
-    let inline: [u8; INLINE_SIZE] = Input::new(data).array();
-    if let Some(extent) = Extent::decode_inline(&inline, TOTAL_BLOCKS) {
+    check_extent(key, input.rest(), reach);
+    check_pool_tree(key, input.rest());
+    let inline: [u8; INLINE_SIZE] = inline.array();
+    if let Some(extent) = Extent::decode_inline(&inline, reach) {
         assert_eq!(extent.encode_inline(), inline);
+        assert_reached(extent.blocks(), reach);
     }
     let root = TreeRoot::from_word(key);
     assert_eq!(TreeRoot::from_word(root.word()), root);
 }
 
-fn check_extent(key: u64, value: &[u8]) {
-    if let Some(extent) = Extent::decode(FileBlock(key), value, TOTAL_BLOCKS) {
+fn check_extent(key: u64, value: &[u8], reach: Reach) {
+    if let Some(extent) = Extent::decode(FileBlock(key), value, reach) {
         assert_eq!(extent.encode().as_slice(), value);
-        assert!(extent.blocks().end().raw() <= TOTAL_BLOCKS && extent.end().raw() > key);
+        assert!(extent.end().raw() > key);
+        assert_reached(extent.blocks(), reach);
+    }
+}
+
+/// Of the pool, or of a device that is there.
+fn assert_reached(blocks: BlockRange, reach: Reach) {
+    let end = blocks.end().raw();
+    let device_end = DEVICE_START.raw() + reach.device;
+    let is_on_device = blocks.start >= DEVICE_START && end <= device_end;
+    assert!(end <= TOTAL_BLOCKS || is_on_device, "{blocks:?}");
+}
+
+/// What is believed in a tree of the pool is the same when it is written again.
+fn check_pool_tree(key: u64, value: &[u8]) {
+    if let Some(block) = pool_tree::decode_chunk(value, TOTAL_BLOCKS) {
+        assert!(block.raw() > 0 && block.raw() < TOTAL_BLOCKS);
+        assert_eq!(pool_tree::encode_chunk(block).as_slice(), value);
+    }
+    if let Some(shared) = pool_tree::Shared::decode(key, value) {
+        assert!(shared.owners >= 2 && shared.blocks.end().raw() > key);
+        assert_eq!(
+            (shared.blocks.start.raw(), shared.encode().as_slice()),
+            (key, value)
+        );
+    }
+    if let Some(bad) = pool_tree::decode_bad(key, value, TOTAL_BLOCKS) {
+        assert!(bad.end().raw() > key && bad.end().raw() <= TOTAL_BLOCKS);
+        assert_eq!(pool_tree::encode_bad(bad).as_slice(), value);
     }
 }
 

@@ -536,12 +536,12 @@ fn view(stat: &Stat) -> Reply {
     }))
 }
 
-/// Stores `bytes` through a pin only, and persists them.
+/// Stores `bytes` through a pin only, and persists them; what is behind the file's end is written.
 fn overwrite_pinned(file: &udax::File, offset: u64, bytes: &[u8]) -> udax::Result<usize> {
-    if !file.is_dax() {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if !file.is_dax() || offset.saturating_add(len) > file.stat()?.size {
         return file.write_at(bytes, offset);
     }
-    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let pin = file.pin(offset, len, Request::new(Access::Write))?;
     pin.write(offset % 4096, bytes)?;
     pin.persist(offset % 4096, len)?;

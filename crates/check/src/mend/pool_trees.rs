@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, INODE_SIZE, InodeSlot, MAX_CHUNK};
 use udax_media::node::{self, NodeIdentity, TreeKind, TreeRoot};
+use udax_media::pool_tree::{Shared, decode_chunk, encode_bad, encode_chunk};
 use udax_media::roots::{self, PoolTree};
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, InodeNo, Place};
 
@@ -21,7 +22,7 @@ use crate::content::{ClaimKind, View, walk_inode};
 use crate::finding::Fault;
 use crate::ownership::Ownership;
 use crate::pool::pool_identity;
-use crate::scan::{Chunks, chunk_block, chunks, read_roots_unverified};
+use crate::scan::{Chunks, chunks, read_roots_unverified};
 use crate::source::Block;
 use crate::tree::{self, Visit};
 
@@ -45,7 +46,7 @@ impl Visit for Survivors<'_> {
         self.ownership.claim(BlockRange::new(block, 1));
     }
     fn entry(&mut self, key: u64, value: &[u8]) {
-        if let Some(block) = chunk_block(value, self.total_blocks)
+        if let Some(block) = decode_chunk(value, self.total_blocks)
             && key <= MAX_CHUNK
         {
             self.chunks.insert(key, block);
@@ -153,7 +154,7 @@ impl Mender<'_, '_> {
     fn build_table(&mut self, chunks: &Chunks) -> Result<TreeRoot, Failure> {
         let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::InodeTable));
         for (chunk, block) in chunks {
-            builder.push(*chunk, &block.raw().to_le_bytes())?;
+            builder.push(*chunk, &encode_chunk(*block))?;
         }
         builder.finish()
     }
@@ -299,11 +300,11 @@ impl Mender<'_, '_> {
     pub(super) fn write_shared(&mut self, shared: &BTreeMap<u64, (u64, u64)>) -> Result<(), Failure> {
         let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::Shared));
         for (start, (length, count)) in shared {
-            let mut value = [0; 16];
-            let (first, second) = value.split_at_mut(8);
-            first.copy_from_slice(&length.to_le_bytes());
-            second.copy_from_slice(&count.to_le_bytes());
-            builder.push(*start, &value)?;
+            let shared = Shared {
+                blocks: BlockRange::new(BlockNo(*start), *length),
+                owners: *count,
+            };
+            builder.push(*start, &shared.encode())?;
         }
         let root = builder.finish()?;
         self.switch_root(PoolTree::Shared, root)
@@ -313,7 +314,7 @@ impl Mender<'_, '_> {
     pub(super) fn write_bad_blocks(&mut self, list: &BTreeMap<u64, u64>) -> Result<(), Failure> {
         let mut builder = Builder::new(self.log, &mut self.space, pool_identity(TreeKind::BadBlocks));
         for (start, count) in list {
-            builder.push(*start, &count.to_le_bytes())?;
+            builder.push(*start, &encode_bad(BlockRange::new(BlockNo(*start), *count)))?;
         }
         let root = builder.finish()?;
         self.switch_root(PoolTree::BadBlocks, root)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use udax_media::extent::ExtentFlags;
 use udax_media::node::TreeRoot;
+use udax_media::pool_tree::decode_bad;
 use udax_media::roots::PoolTree;
 use udax_media::{BLOCK_BYTES, BlockNo, BlockRange, FileBlock, Place};
 
@@ -37,14 +38,15 @@ pub(super) fn scan_listed(
         (root, PoolTree::BadBlocks.kind()),
         ownership,
         |start, value| {
-            let count = value.try_into().map_or(0, u64::from_le_bytes);
-            let range = BlockRange::new(BlockNo(start), count);
+            let Some(run) = decode_bad(start, value, pool.total_blocks) else {
+                return bad.push(start);
+            };
             let before = listed.entries.last_key_value();
             let is_clear = before.is_none_or(|(first, length)| first + length <= start);
-            if count == 0 || !pool.geometry.contains(range) || !is_clear {
+            if !pool.geometry.contains(run) || !is_clear {
                 return bad.push(start);
             }
-            listed.entries.insert(start, count);
+            listed.entries.insert(start, run.count);
         },
     );
     let remedy = "list of bad blocks built anew";

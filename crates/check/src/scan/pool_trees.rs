@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use udax_media::geometry::ROOTS;
 use udax_media::inode::{CHUNK_INODES, MAX_CHUNK};
 use udax_media::node::{TreeKind, TreeRoot};
+use udax_media::pool_tree::{self, decode_chunk};
 use udax_media::roots::{self, PoolTree};
 use udax_media::{BlockNo, BlockRange, LINE_SIZE, Place};
 
@@ -130,7 +131,7 @@ fn scan_table(
         pool,
         (root, PoolTree::InodeTable.kind()),
         ownership,
-        |chunk, value| match chunk_block(value, pool.total_blocks) {
+        |chunk, value| match decode_chunk(value, pool.total_blocks) {
             Some(block) if chunk <= MAX_CHUNK => {
                 ownership.claim(BlockRange::new(block, 1));
                 trees.chunks.insert(chunk, block);
@@ -166,12 +167,6 @@ fn scan_table(
         findings.add(Finding::of_pool(Place::Block(ROOTS), what, remedy));
         findings.plan.rebuild_table = true;
     }
-}
-
-/// The block in a value of the inode table.
-pub(crate) fn chunk_block(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
-    let block = u64::from_le_bytes(value.try_into().ok()?);
-    (1..total_blocks).contains(&block).then_some(BlockNo(block))
 }
 
 /// The inodes of a chunk, for people.
@@ -226,19 +221,16 @@ fn scan_shared(
         (root, PoolTree::Shared.kind()),
         ownership,
         |start, value| {
-            let words = value.as_chunks::<8>();
-            let ([length, count], []) = words else {
+            let Some(pool_tree::Shared { blocks, owners }) = pool_tree::Shared::decode(start, value) else {
                 return bad.push(start);
             };
-            let (length, count) = (u64::from_le_bytes(*length), u64::from_le_bytes(*count));
-            let range = BlockRange::new(BlockNo(start), length);
             let before = trees.shared.entries.last_key_value();
             let is_clear = before.is_none_or(|(first, (length, _))| first + length <= start);
-            if length == 0 || count < 2 || !pool.geometry.contains(range) || !is_clear {
+            if !pool.geometry.contains(blocks) || !is_clear {
                 return bad.push(start);
             }
-            ownership.contest(range);
-            trees.shared.entries.insert(start, (length, count));
+            ownership.contest(blocks);
+            trees.shared.entries.insert(start, (blocks.count, owners));
         },
     );
     let remedy = "share counts built anew from the owners";

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use udax_media::geometry::ROOTS;
 use udax_media::inode::{self, CHUNK_INODES, INODE_SIZE};
 use udax_media::node::{NodeIdentity, TreeRoot};
+use udax_media::pool_tree::{decode_chunk, encode_chunk};
 use udax_media::roots::PoolTree;
 use udax_media::{BlockNo, ByteOffset, InodeNo, Place};
 use udax_sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -354,7 +355,7 @@ impl InodeTable {
         let mut made: SmallVec<[(u64, BlockNo); 4]> = SmallVec::new();
         for chunk in numbers {
             let block = update.allocate_metadata(made.last().map_or(BlockNo(0), |(_, block)| *block))?;
-            tree.insert_new(&mut update, chunk, &block.raw().to_le_bytes())?;
+            tree.insert_new(&mut update, chunk, &encode_chunk(block))?;
             made.push((chunk, block));
         }
         update.set_pool_root(PoolTree::InodeTable, tree.root);
@@ -550,11 +551,6 @@ fn check_chunk(chunk: u64) -> Result<u64> {
         });
     }
     Ok(chunk)
-}
-
-fn decode_chunk(value: &[u8], total_blocks: u64) -> Option<BlockNo> {
-    let block = u64::from_le_bytes(value.try_into().ok()?);
-    (block != 0 && block < total_blocks).then_some(BlockNo(block))
 }
 
 /// Checks that the slot at `at` is free and gives the generation of its next inode: above that of any that has had the
