@@ -3,7 +3,8 @@
 //! Names and attributes are promised when an operation returns, as for all files. Bytes and ends are promised by what
 //! writes them out ([`Kept`]). What was written since then may be there or not, each aligned word of 8 bytes by itself,
 //! and the end is somewhere between those that the file had since then; what lies before it was written out, so that
-//! no word there is from when the file was shorter.
+//! no word there is from when the file was shorter. A word with a durable cut in its middle has parts: what is before
+//! the cut is as old as the medium's, what is behind it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -133,6 +134,18 @@ impl Bounds {
         let floors = self.floors.iter().filter(|(range, _)| meets(range));
         floors.map(|(_, version)| *version).max().unwrap_or(0)
     }
+
+    /// The parts of `word` in which each byte has the same floors.
+    fn parts(&self, word: Range<u64>) -> Vec<Range<u64>> {
+        let edges = self.floors.iter().flat_map(|(range, _)| [range.start, range.end]);
+        let mut edges: Vec<u64> = edges
+            .filter(|edge| word.start < *edge && *edge < word.end)
+            .collect();
+        edges.extend([word.start, word.end]);
+        edges.sort_unstable();
+        edges.dedup();
+        edges.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
 }
 
 impl History {
@@ -241,16 +254,22 @@ impl History {
                 _ => blocks.push((version, end, block)),
             }
         }
-        for (index, word) in found.chunks(8).enumerate() {
-            let from = index * 8;
-            let start = at + u64::try_from(from).unwrap_or(0);
-            let floor = bounds.floor(&(start..start + WORD));
+        let len = u64::try_from(found.len()).unwrap_or(0);
+        let words = (0..len)
+            .step_by(8)
+            .map(|from| at + from..at + len.min(from + WORD));
+        for part in words.flat_map(|word| bounds.parts(word)) {
+            let in_block = |place: u64| usize::try_from(place - at).unwrap_or(usize::MAX);
+            let range = in_block(part.start)..in_block(part.end);
+            let (bytes, floor) = (found.get(range.clone()), bounds.floor(&part));
             let is_legal = |(version, end, block): &(usize, u64, &[u8; 4096])| {
-                *version >= floor && *end > start && block.get(from..from + word.len()) == Some(word)
+                *version >= floor && *end > part.start && block.get(range.clone()) == bytes
             };
             if !blocks.iter().any(is_legal) {
                 return Err(format!(
-                    "the word at {start} is {word:02x?}, which no version from {floor} on has"
+                    "the word at {} is {:02x?}, which no version from {floor} on has",
+                    part.start,
+                    bytes.unwrap_or_default()
                 ));
             }
         }
@@ -331,6 +350,12 @@ mod tests {
         }
         mixed[12] ^= 1;
         assert!(history.check_block((id, 0), &mixed, &bounds).is_err());
+        // What is before the cut is not younger for it, also in its word; what is behind it in that word is.
+        let cut = history.bounds(id, 5, 5);
+        for legal in [old, new] {
+            history.check_block((id, 0), &legal[..100], &cut).unwrap();
+        }
+        assert!(history.check_block((id, 0), &old[..104], &cut).is_err());
         // A word that is before the end was written out.
         let unsynced = history.bounds(id, 2, 2);
         assert!(history.check_block((id, 0), &ZEROS, &unsynced).is_err());
