@@ -32,18 +32,29 @@ pub enum Kept {
     File(Id),
     /// These bytes of it.
     Range(Id, Range<u64>),
+    /// These bytes of it, as they were before.
+    Settled(Id, Range<u64>),
     /// That it has nothing behind this end any more.
     End(Id, u64),
 }
 
-/// What the operation that led from `before` to `after` has made durable. It has succeeded; `is_dax`: what is open in
-/// a slot is reached by memory access now.
+/// Where files are, as far as that decides what is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<D> {
+    /// What is open in a slot is reached by memory access now.
+    pub is_dax: D,
+    /// What is not has its data on a data device.
+    pub has_device: bool,
+}
+
+/// What the operation that led from `before` to `after` has made durable. It has succeeded.
 pub fn kept(
     operation: &Operation,
     before: &Model,
     after: &Model,
-    is_dax: impl Fn(usize) -> bool,
+    places: Places<impl Fn(usize) -> bool>,
 ) -> Vec<Kept> {
+    let Places { is_dax, has_device } = places;
     let open = |slot: usize| after.handle(slot).map(|handle| handle.id);
     match operation {
         Operation::Sync => vec![Kept::All],
@@ -71,6 +82,19 @@ pub fn kept(
                 }
                 _ => Vec::new(),
             }
+        }
+        // What replaces blocks of a device in place is durable by a sync; what was there before, and the source, are.
+        Operation::CopyRange {
+            from,
+            to,
+            to_offset,
+            len,
+            ..
+        } if has_device && *len > 0 && !is_dax(*to) => {
+            let source = open(*from).map(Kept::File);
+            let range = *to_offset..to_offset.saturating_add(*len);
+            let target = open(*to).map(|id| Kept::Settled(id, range));
+            source.into_iter().chain(target).collect()
         }
         // Both files are settled first.
         Operation::CopyRange { from, to, len, .. } | Operation::Remap { from, to, len, .. } if *len > 0 => {
@@ -180,7 +204,8 @@ impl History {
             };
             for kept in kept {
                 match kept {
-                    Kept::File(file) | Kept::Range(file, _) | Kept::End(file, _) if *file != id => {}
+                    Kept::File(file) | Kept::Range(file, _) | Kept::Settled(file, _) | Kept::End(file, _)
+                        if *file != id => {}
                     Kept::All | Kept::File(_) => {
                         floors = vec![(0..u64::MAX, version)];
                         (least, greatest) = (now, now);
@@ -189,6 +214,7 @@ impl History {
                         floors.push((range.clone(), version));
                         least = least.max(now.min(range.end));
                     }
+                    Kept::Settled(_, range) => floors.push((range.clone(), version - 1)),
                     Kept::End(_, end) => {
                         floors.push((*end..u64::MAX, version));
                         greatest = now;
@@ -284,6 +310,11 @@ mod tests {
 
     use super::*;
 
+    const CACHED: Places<fn(usize) -> bool> = Places {
+        is_dax: |_| false,
+        has_device: false,
+    };
+
     fn versions() -> History {
         let base = crate::base::Base::empty(16 << 20, udax::Checksums::Off).unwrap();
         let mut state = base.state;
@@ -310,7 +341,7 @@ mod tests {
         for operation in [open, write(1), file(FileOperation::Sync), write(2), cut] {
             let before = state.clone();
             state.model.apply(&operation, now).unwrap();
-            all.push(kept(&operation, &before.model, &state.model, |_| false));
+            all.push(kept(&operation, &before.model, &state.model, CACHED));
             versions.push(Arc::new(state.clone()));
         }
         History { versions, kept: all }
@@ -370,6 +401,6 @@ mod tests {
             what: FileOperation::SetDax { dax: Dax::On },
         };
         let id = state.handle(0).unwrap().id;
-        assert_eq!(kept(&set, state, state, |_| false), [Kept::File(id)]);
+        assert_eq!(kept(&set, state, state, CACHED), [Kept::File(id)]);
     }
 }

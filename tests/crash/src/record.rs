@@ -12,7 +12,7 @@ use udax_test_model::operation::Operation;
 use udax_test_model::run::Summary;
 
 use crate::base::{Base, State, data_source, session};
-use crate::cached::{Kept, kept};
+use crate::cached::{Kept, Places, kept};
 
 /// Bytes of the page cache that may be dirty.
 const DIRTY_BYTES: u64 = 64 << 10;
@@ -178,7 +178,11 @@ fn lane(filesystem: &Filesystem, trace: &Trace, part: &Part, base: &Base) -> any
         };
         let kept = match &act {
             Act::Operation(operation) if summary.successes > successes => {
-                kept(operation, &tree, &after.model, |slot| session.target.is_dax(slot))
+                let places = Places {
+                    is_dax: |slot| session.target.is_dax(slot),
+                    has_device: base.image.device_len() > 0,
+                };
+                kept(operation, &tree, &after.model, places)
             }
             _ => Vec::new(),
         };
