@@ -50,7 +50,7 @@ impl Cause {
     /// That of a write with these flags.
     ///
     /// # Errors
-    /// `Invalid` if it cannot be atomic.
+    /// `Invalid` if it cannot be atomic; `FileTooLarge` if a part of it fits.
     pub(crate) fn of_write(bytes: &[u8], offset: u64, flags: WriteFlags) -> Result<Self> {
         if !flags.contains(WriteFlags::ATOMIC) {
             return Ok(Self::Write);
@@ -60,6 +60,10 @@ impl Cause {
             return Err(Error::Invalid(
                 "an atomic write is a power of two of bytes, at most 1 MiB, at a multiple of that",
             ));
+        }
+        // What is cut off at the end of all files would be a part of it.
+        if offset.checked_add(len).is_none_or(|end| end > MAX_FILE_BYTES) {
+            return Err(Error::FileTooLarge);
         }
         Ok(Self::Atomic)
     }
@@ -385,10 +389,9 @@ impl Pool {
         line.set_size(line.size().max(end.min(cause.end())));
         match cause {
             Cause::Write | Cause::Atomic => {
+                // Past the cache, which may have counted changes that no record has yet.
+                state.settle_times(&mut line);
                 line.touch_modified(now());
-                if let Some(time) = state.lazy.accessed {
-                    line.set_atime(time);
-                }
             }
             // The time of the write to the cache.
             Cause::WriteBack { .. } => state.settle_times(&mut line),

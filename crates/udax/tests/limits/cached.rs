@@ -11,7 +11,7 @@ use udax::{
     WriteFlags,
 };
 
-use crate::pool::{CREATE, MIB, TestPool, check, content, new_inode, open};
+use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, check, content, new_inode, open};
 
 const PAGE: u64 = 4096;
 
@@ -761,6 +761,26 @@ fn atomic_writes_go_to_new_blocks_or_are_refused() {
     }
 }
 
+#[test]
+fn a_write_past_the_cache_counts_what_the_cache_has_not_told_yet() {
+    let pool = TestPool::new(32 * MIB);
+    let fs = Filesystem::open(&pool.path, &quiet(DaxMode::Never)).unwrap();
+    for flags in [OpenFlags::empty(), OpenFlags::DIRECT] {
+        let file = open(&fs, "/f");
+        let past = fs.open_file("/f", READ_WRITE | flags, new_inode()).unwrap();
+        // Inside the end, and elsewhere than what is dirty: nothing is written back before it.
+        file.truncate(MIB).unwrap();
+        for page in 0..5 {
+            file.write_at(&bytes(PAGE, 1), page * PAGE).unwrap();
+        }
+        let before = file.stat().unwrap().change;
+        past.write_with(&bytes(PAGE, 2), 512 << 10, WriteFlags::ATOMIC)
+            .unwrap();
+        let after = file.stat().unwrap().change;
+        assert!(after > before, "{after} changes after {before}");
+    }
+}
+
 fn write_atomically(dax: Dax) {
     let pool = TestPool::new(32 * MIB);
     let fs = Filesystem::open(&pool.path, &quiet(DaxMode::Inode)).unwrap();
@@ -780,6 +800,12 @@ fn write_atomically(dax: Dax) {
             "{len} bytes at {at}"
         );
     }
+    let last = (1 << 63) - 4096;
+    assert_eq!(
+        atomic(last, 4096).unwrap_err().errno(),
+        Errno::EFBIG,
+        "not a part of it"
+    );
     let places = || -> Vec<u64> {
         file.extents(0, 100)
             .unwrap()
