@@ -257,7 +257,8 @@ impl Mutator {
             self.contest
                 .timed(&self.actor, Operation::Unlink, || fs::remove_file(&old.path))
         } else {
-            let other = old.path.with_extension("new");
+            // Files of one slot may be replaced at the same time: the name is of this one.
+            let other = old.path.with_added_extension("new");
             self.contest.timed(&self.actor, Operation::Replace, || {
                 fs::File::create(&other)?;
                 fs::rename(&other, &old.path)?;
