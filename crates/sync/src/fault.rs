@@ -116,6 +116,8 @@ faults! {
         StaleTail = "stale-tail",
         /// A part of a new block is written, and the rest is not zeroed.
         StaleEdges = "stale-edges",
+        /// A write that is to be atomic goes to written blocks in place.
+        TornAtomic = "torn-atomic",
         /// The size of a file is published before its data.
         EarlySize = "early-size",
         /// A truncation frees blocks in one record, and sets the size in another.

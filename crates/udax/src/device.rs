@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use udax_disk::{Access, BlockMedium, Disk, DiskError};
-use udax_media::device::{DataDevice, DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
+use udax_media::device::{DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, Superblock};
 
 use crate::error::{Error, Result};
@@ -74,9 +74,9 @@ impl NewDevice {
             device: self.uuid,
             blocks: self.blocks(),
         };
-        self.disk.write(0, header.encode(0).as_slice())?;
-        let last = (self.blocks() - 1) * BLOCK_BYTES;
-        self.disk.write(last, header.encode(1).as_slice())?;
+        for (copy, at) in places(&header) {
+            self.disk.write(at, header.encode(copy).as_slice())?;
+        }
         Ok(self.disk.flush()?)
     }
 }
@@ -126,7 +126,15 @@ pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Op
             (disk, path)
         }
     };
-    verify(&disk, superblock, device).map_err(|why| Error::NotDevice { path, why })?;
+    let header = DeviceHeader {
+        pool: superblock.uuid,
+        device: device.uuid,
+        blocks: device.blocks,
+    };
+    let lost = verify(&disk, &header).map_err(|why| Error::NotDevice { path, why })?;
+    if let Some(lost) = lost.filter(|_| !options.read_only && !options.private) {
+        restore(&disk, &header, lost);
+    }
     // What a private pool writes stays in memory, here as there.
     Ok(Some(match options.private {
         true => Arc::new(disk.overlaid()),
@@ -154,43 +162,61 @@ fn open_path(path: &Path, options: &MountOptions) -> std::result::Result<Arc<Dis
     Ok(Arc::new(Disk::new(Arc::new(BlockMedium::open(path, access)?))))
 }
 
-/// Why the disk is not the device, if it is not. One of the headers is enough: the other may be lost.
-fn verify(disk: &Disk, superblock: &Superblock, device: &DataDevice) -> std::result::Result<(), String> {
-    let expected = DeviceHeader {
-        pool: superblock.uuid,
-        device: device.uuid,
-        blocks: device.blocks,
-    };
-    if disk.len() < device.blocks * BLOCK_BYTES {
+/// The copies of the header, with the byte that each begins at.
+fn places(header: &DeviceHeader) -> [(u32, u64); 2] {
+    [(0, 0), (1, (header.blocks - 1) * BLOCK_BYTES)]
+}
+
+/// Writes a copy of the header that is lost anew. Where the device does not take it, the other has to do.
+fn restore(disk: &Disk, header: &DeviceHeader, (copy, at): (u32, u64)) {
+    match disk
+        .write(at, header.encode(copy).as_slice())
+        .and_then(|()| disk.flush())
+    {
+        Ok(()) => tracing::warn!(at, "the data device's damaged header was written anew"),
+        Err(error) => {
+            tracing::error!(at, %error, "the data device's damaged header cannot be written anew");
+        }
+    }
+}
+
+/// That the disk is the device, by one of its headers: the other may be lost, and is given.
+///
+/// # Errors
+/// Why it is not.
+fn verify(disk: &Disk, expected: &DeviceHeader) -> std::result::Result<Option<(u32, u64)>, String> {
+    let bytes = expected.blocks * BLOCK_BYTES;
+    if disk.len() < bytes {
         return Err(format!(
-            "it has {} bytes, the pool's data device {}",
-            disk.len(),
-            device.blocks * BLOCK_BYTES
+            "it has {} bytes, the pool's data device {bytes}",
+            disk.len()
         ));
     }
-    let read = |copy: u32, at: u64| {
+    let read = |(copy, at): (u32, u64)| {
         let mut bytes = [0; BLOCK_SIZE];
         disk.read(at, &mut bytes).map_err(|error| error.to_string())?;
         DeviceHeader::decode(&bytes, copy).map_err(|error| error.to_string())
     };
-    let headers = [read(0, 0), read(1, (device.blocks - 1) * BLOCK_BYTES)];
+    let places = places(expected);
+    let headers = places.map(read);
     for found in headers.iter().flatten() {
         if found.pool != expected.pool {
             return Err(format!("it belongs to pool {}", found.pool));
         }
-        if *found != expected {
+        if found != expected {
             return Err(format!(
                 "it is device {} of this pool, which now has {}",
                 found.device, expected.device
             ));
         }
     }
-    match headers {
-        [Ok(_), Ok(_)] => Ok(()),
-        [Err(why), Err(_)] => Err(why),
-        [Err(why), _] | [_, Err(why)] => {
-            tracing::error!(why, "one of the data device's two headers is damaged");
-            Ok(())
-        }
-    }
+    let lost = match headers {
+        [Ok(_), Ok(_)] => return Ok(None),
+        [Err(why), Err(_)] => return Err(why),
+        [Err(why), Ok(_)] => (places[0], why),
+        [Ok(_), Err(why)] => (places[1], why),
+    };
+    let ((copy, at), why) = lost;
+    tracing::error!(at, why, "one of the data device's two headers is damaged");
+    Ok(Some((copy, at)))
 }

@@ -2,7 +2,7 @@
 
 use udax::{
     AllocateMode, Dax, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
-    XattrMode,
+    WriteFlags, XattrMode,
 };
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Remap, Text};
 
@@ -53,6 +53,11 @@ fn with_file(path: &str, what: impl IntoIterator<Item = FileOperation>) -> Vec<O
 fn write(offset: u64, len: usize) -> FileOperation {
     let data = data(len);
     FileOperation::Write { offset, data }
+}
+
+fn write_with(offset: u64, len: usize, flags: WriteFlags) -> FileOperation {
+    let data = data(len);
+    FileOperation::WriteWith { offset, data, flags }
 }
 
 fn allocate(mode: AllocateMode, offset: u64, len: u64) -> FileOperation {
@@ -323,10 +328,7 @@ fn contents(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
 
 /// What promises more than the operations before it did, for files in the page cache.
 fn durability(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
-    let durably = |offset, len| FileOperation::WriteDurably {
-        offset,
-        data: data(len),
-    };
+    let durably = |offset, len| write_with(offset, len, WriteFlags::DSYNC);
     add("dsync", with_file("A/f", [write(0, 4001), durably(4000, 1001)]));
     add(
         "dsync-behind",
@@ -357,7 +359,59 @@ fn durability(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     both.push(Operation::Sync);
     both.extend(with_file("A/f", [write(0, 6004)]));
     add("write-both-sync", both);
+    let pinned = FileOperation::StorePinned {
+        offset: 2000,
+        data: data(3011),
+    };
+    add(
+        "renew-checksums",
+        with_file("A/f", [pinned, FileOperation::RenewChecksums, write(0, 3013)]),
+    );
     settled(add);
+    atomic(add);
+}
+
+/// Writes of which all bytes are there or none, where others would be there in part: in place, in shared blocks, in
+/// unwritten ones, at the end, behind what only the cache has, and before what is written there.
+fn atomic(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
+    let both = WriteFlags::ATOMIC | WriteFlags::DSYNC;
+    let atomic = |offset, len| write_with(offset, len, WriteFlags::ATOMIC);
+    add("atomic", with_file("B/p", [atomic(BLOCK, 4096)]));
+    add("atomic-part", with_file("B/p", [atomic(BLOCK + 512, 512)]));
+    add("atomic-blocks", with_file("B/p", [atomic(0, 16_384)]));
+    add("atomic-shared", with_file("A/f", [atomic(0, 8192)]));
+    add("atomic-longer", with_file("A/f", [atomic(8192, 8192)]));
+    add("atomic-behind", with_file("A/f", [atomic(32_768, 32_768)]));
+    add(
+        "atomic-append",
+        with_file(
+            "A/e",
+            [
+                write(0, 4096),
+                write_with(0, 2048, WriteFlags::ATOMIC | WriteFlags::APPEND),
+            ],
+        ),
+    );
+    add(
+        "atomic-twice",
+        with_file("B/p", [atomic(0, 8192), atomic(BLOCK, 1024)]),
+    );
+    add(
+        "write-atomic-write",
+        with_file("B/p", [write(3000, 3001), atomic(BLOCK, 2048), write(5000, 3003)]),
+    );
+    add(
+        "atomic-dsync",
+        with_file(
+            "A/f",
+            [write(3000, 3005), write_with(0, 4096, both), write(100, 3007)],
+        ),
+    );
+    let pinned = FileOperation::StorePinned {
+        offset: BLOCK,
+        data: data(3009),
+    };
+    add("pin-atomic", with_file("B/p", [pinned, atomic(0, 8192)]));
 }
 
 /// What gives blocks to others that were just overwritten where they are, or were another file's.
@@ -379,10 +433,7 @@ fn settled(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
         operations.extend([open_in(1, "A/f", BOTH), given(how, BLOCK), close(0), close(1)]);
         add(name, operations);
     }
-    let durably = FileOperation::WriteDurably {
-        offset: BLOCK,
-        data: data(4_089),
-    };
+    let durably = write_with(BLOCK, 4_089, WriteFlags::DSYNC);
     add("overwrite-dsync", with_file("B/p", [durably]));
     let mut synced = overwritten(4_088);
     synced.extend([file(0, FileOperation::Sync), close(0)]);
@@ -397,11 +448,7 @@ fn settled(add: &mut impl FnMut(&'static str, Vec<Operation>)) {
     reuse.extend([file(0, FileOperation::Sync), close(0)]);
     add("unlink-reuse", reuse);
     let mut cut = with_file("B/p", [FileOperation::Truncate { size: 4_100 }]);
-    let data = data(9_007);
-    cut.extend(with_file(
-        "A/e",
-        [FileOperation::WriteDurably { offset: 0, data }],
-    ));
+    cut.extend(with_file("A/e", [write_with(0, 9_007, WriteFlags::DSYNC)]));
     add("cut-reuse", cut);
 }
 

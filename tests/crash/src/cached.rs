@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use udax::OpenFlags;
+use udax::{OpenFlags, WriteFlags};
 use udax_test_model::model::{Content, Id, Model};
 use udax_test_model::opened::Opened;
 use udax_test_model::operation::{FileOperation, NodeOperation, Operation, Text};
@@ -36,6 +36,8 @@ pub enum Kept {
     Settled(Id, Range<u64>),
     /// That it has nothing behind this end any more.
     End(Id, u64),
+    /// Nothing yet, but of these bytes all or none: they were written together.
+    Whole(Id, Range<u64>),
 }
 
 /// Where files are, as far as that decides what is durable.
@@ -68,19 +70,27 @@ pub fn kept(
                 | FileOperation::SetDax { .. }
                 | FileOperation::SyncPinned { .. }
                 | FileOperation::Sync => vec![Kept::File(id)],
-                _ if is_dax(*slot) => vec![Kept::File(id)],
-                FileOperation::WriteDurably { offset, data } => {
-                    let is_append = after
-                        .handle(*slot)
-                        .is_some_and(|handle| handle.flags.contains(OpenFlags::APPEND));
-                    let offset = match is_append {
-                        true => size(before, id),
-                        false => *offset,
+                what => {
+                    let mut kept = match what {
+                        FileOperation::WriteWith { offset, data, flags } => {
+                            let is_append = flags.contains(WriteFlags::APPEND)
+                                || after
+                                    .handle(*slot)
+                                    .is_some_and(|handle| handle.flags.contains(OpenFlags::APPEND));
+                            let offset = match is_append {
+                                true => size(before, id),
+                                false => *offset,
+                            };
+                            let len = u64::try_from(data.len).unwrap_or(u64::MAX);
+                            asked(id, offset..offset.saturating_add(len), *flags)
+                        }
+                        _ => Vec::new(),
                     };
-                    let len = u64::try_from(data.len).unwrap_or(u64::MAX);
-                    vec![Kept::Range(id, offset..offset.saturating_add(len))]
+                    if is_dax(*slot) {
+                        kept.push(Kept::File(id));
+                    }
+                    kept
                 }
-                _ => Vec::new(),
             }
         }
         // What replaces blocks of a device in place is durable by a sync; what was there before, and the source, are.
@@ -119,6 +129,17 @@ pub fn kept(
     }
 }
 
+/// What a write of these bytes promises, by its flags.
+fn asked(id: Id, bytes: Range<u64>, flags: WriteFlags) -> Vec<Kept> {
+    let whole = flags
+        .contains(WriteFlags::ATOMIC)
+        .then(|| Kept::Whole(id, bytes.clone()));
+    let durable = flags
+        .contains(WriteFlags::DSYNC)
+        .then_some(Kept::Range(id, bytes));
+    whole.into_iter().chain(durable).collect()
+}
+
 /// A shorter file has its bytes where they were; a longer one was settled.
 fn cut(id: Id, before: &Model, after: &Model) -> Vec<Kept> {
     let (before, after) = (size(before, id), size(after, id));
@@ -148,6 +169,8 @@ struct Bounds {
     floors: Vec<(Range<u64>, usize)>,
     /// The least and the greatest end.
     ends: (u64, u64),
+    /// Bytes that were written together, in this version.
+    wholes: Vec<(Range<u64>, usize)>,
     /// The last version whose bytes may be there.
     last: usize,
 }
@@ -193,11 +216,18 @@ impl History {
 
     fn bounds(&self, id: Id, base: usize, last: usize) -> Bounds {
         let end = |version: usize| size(&self.versions[version].model, id);
-        let mut floors = Vec::new();
+        let (mut floors, mut wholes) = (Vec::new(), Vec::new());
         let (mut least, mut greatest) = (end(0), end(0));
         for version in 1..=last {
             let now = end(version);
             (least, greatest) = (least.min(now), greatest.max(now));
+            for kept in &self.kept[version - 1] {
+                if let Kept::Whole(file, range) = kept
+                    && *file == id
+                {
+                    wholes.push((range.clone(), version));
+                }
+            }
             let kept = match version <= base {
                 true => self.kept[version - 1].as_slice(),
                 false => &[],
@@ -206,6 +236,7 @@ impl History {
                 match kept {
                     Kept::File(file) | Kept::Range(file, _) | Kept::Settled(file, _) | Kept::End(file, _)
                         if *file != id => {}
+                    Kept::Whole(..) => {}
                     Kept::All | Kept::File(_) => {
                         floors = vec![(0..u64::MAX, version)];
                         (least, greatest) = (now, now);
@@ -223,7 +254,12 @@ impl History {
             }
         }
         let ends = (least, greatest);
-        Bounds { floors, ends, last }
+        Bounds {
+            floors,
+            ends,
+            wholes,
+            last,
+        }
     }
 
     /// What the file holds, if that is legal.
@@ -260,7 +296,67 @@ impl History {
         for number in numbers.into_iter().take_while(|number| *number < end) {
             self.check_block((id, number), &file.block(number)?, bounds)?;
         }
+        for (range, version) in &bounds.wholes {
+            self.check_whole(id, (range, *version), &content, bounds)?;
+        }
         Ok(content)
+    }
+
+    /// Whether all or none of the bytes are there that were written together in `version`. Later ones may be there
+    /// beside both; words that have bytes of others, too, are not looked at.
+    fn check_whole(
+        &self,
+        id: Id,
+        (range, version): (&Range<u64>, usize),
+        found: &Content,
+        bounds: &Bounds,
+    ) -> Result<(), String> {
+        let words = |version: usize| {
+            let content = self.versions.get(version).and_then(|state| state.model.file(id));
+            let len = usize::try_from(range.end - range.start).unwrap_or(0);
+            content.map(|content| (content.size(), padded(content, range.start, len)))
+        };
+        let versions: Vec<_> = (0..=bounds.last).map(words).collect();
+        let Some((_, written)) = versions.get(version).cloned().flatten() else {
+            return Ok(());
+        };
+        let bytes = padded(found, range.start, written.len());
+        let (mut first_old, mut first_new) = (None, None);
+        let end = found.size().min(range.end);
+        for (index, start) in (range.start..end).step_by(8).enumerate() {
+            let word = index * 8..(index * 8 + 8).min(written.len());
+            if word.len() < 8 {
+                continue;
+            }
+            let floor = bounds.floor(&(start..start + WORD));
+            let has = |number: usize| {
+                let there = versions.get(number).and_then(Option::as_ref);
+                there.is_some_and(|(size, there)| *size > start && there[word.clone()] == bytes[word.clone()])
+            };
+            let is_other = |number: &usize| {
+                let there = versions.get(*number).and_then(Option::as_ref);
+                there.is_some_and(|(_, there)| there[word.clone()] != written[word.clone()])
+            };
+            let can_be_new = (version.max(floor)..=bounds.last).any(has);
+            let can_be_old =
+                (floor..version).any(has) || (version + 1..=bounds.last).filter(is_other).any(has);
+            if !can_be_new {
+                first_old.get_or_insert(start);
+            }
+            if !can_be_old {
+                first_new.get_or_insert(start);
+            }
+        }
+        let mut ends = versions[version..].iter().flatten().map(|(size, _)| *size);
+        if found.size() < range.end && ends.all(|end| end > found.size()) {
+            first_old.get_or_insert(found.size());
+        }
+        match (first_old, first_new) {
+            (Some(old), Some(new)) => Err(format!(
+                "the atomic write of {range:?} is torn: the word at {new} is there, that at {old} is not"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_block(&self, (id, number): (Id, u64), found: &[u8], bounds: &Bounds) -> Result<(), String> {
@@ -301,6 +397,13 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// Bytes of a file, and zeros behind its end.
+fn padded(content: &Content, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = content.read(at, len);
+    bytes.resize(len, 0);
+    bytes
 }
 
 #[cfg(test)]

@@ -39,8 +39,9 @@ impl Rule {
             } => Some(Self::Growing),
             Operation::CopyRange { .. } => Some(writing),
             Operation::File { what, .. } => match what {
+                FileOperation::WriteWith { .. } if operation.is_atomic_write() => None,
                 FileOperation::Write { .. }
-                | FileOperation::WriteDurably { .. }
+                | FileOperation::WriteWith { .. }
                 | FileOperation::WriteVectored { .. }
                 | FileOperation::Append { .. } => Some(writing),
                 FileOperation::Allocate {

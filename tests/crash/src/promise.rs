@@ -156,8 +156,9 @@ fn stores_in_place(act: &Act, checksums: Checksums) -> bool {
             FileOperation::StorePinned { .. }
             | FileOperation::OverwritePinned { .. }
             | FileOperation::SyncPinned { .. } => true,
+            FileOperation::WriteWith { .. } if operation.is_atomic_write() => false,
             FileOperation::Write { .. }
-            | FileOperation::WriteDurably { .. }
+            | FileOperation::WriteWith { .. }
             | FileOperation::WriteVectored { .. }
             | FileOperation::Append { .. } => checksums == Checksums::Off,
             _ => false,

@@ -7,7 +7,7 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, RngCore, SeedableRng};
 use udax::{
     AllocateMode, Dax, FileKind, NewInode, OpenFlags, Owner, RenameMode, SetAttributes, SetTime, Timestamp,
-    XattrMode,
+    WriteFlags, XattrMode,
 };
 
 use crate::model::{Body, Model, ROOT};
@@ -130,6 +130,7 @@ impl<R: RngCore> Generator<R> {
             (OpenFlags::APPEND, 8),
             (OpenFlags::NO_FOLLOW, 10),
             (OpenFlags::DIRECTORY, 8),
+            (OpenFlags::DIRECT, 6),
         ] {
             if self.chance(percent) {
                 flags |= flag;
@@ -180,17 +181,16 @@ impl<R: RngCore> Generator<R> {
                     .map(|_| self.length())
                     .collect(),
             },
-            18..31 => FileOperation::Write {
+            18..29 => FileOperation::Write {
                 offset: self.offset(size),
                 data: self.data(),
             },
-            31..32 => FileOperation::WriteDurably {
-                offset: self.offset(size),
-                data: self.data(),
-            },
-            32..33 => FileOperation::SetDax {
-                dax: self.pick(&[Dax::Off, Dax::On]),
-            },
+            29..32 => self.write_with(size),
+            32..33 => self.pick(&[
+                FileOperation::SetDax { dax: Dax::Off },
+                FileOperation::SetDax { dax: Dax::On },
+                FileOperation::RenewChecksums,
+            ]),
             33..38 => {
                 let (offset, data) = (self.offset(size), self.data());
                 // Where a write goes to another place than it says, so would its pin.
@@ -234,6 +234,30 @@ impl<R: RngCore> Generator<R> {
                 path: self.path(model),
             },
         }
+    }
+
+    /// A write of which something is asked; mostly one that can be atomic, if that is asked.
+    fn write_with(&mut self, size: u64) -> FileOperation {
+        use WriteFlags as Flags;
+        let flags = self.pick(&[
+            Flags::DSYNC,
+            Flags::DSYNC,
+            Flags::DONTCACHE,
+            Flags::DONTCACHE | Flags::DSYNC,
+            Flags::APPEND,
+            Flags::APPEND | Flags::DSYNC,
+            Flags::ATOMIC,
+            Flags::ATOMIC,
+            Flags::ATOMIC,
+            Flags::ATOMIC | Flags::DSYNC,
+            Flags::ATOMIC | Flags::APPEND,
+        ]);
+        let (mut offset, mut data) = (self.offset(size), self.data());
+        if flags.contains(Flags::ATOMIC) && self.chance(90) {
+            data.len = data.len.max(1).next_power_of_two();
+            offset -= offset % u64::try_from(data.len).unwrap_or(1);
+        }
+        FileOperation::WriteWith { offset, data, flags }
     }
 
     /// New bytes of blocks that a file has: in a hole a pin makes some first, which is not an overwrite.

@@ -11,11 +11,13 @@ use rustix::fs::{
     self as sys, AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags,
 };
 use udax::{
-    AllocateMode, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, SetTime, Timestamp, XattrMode,
+    AllocateMode, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, SetTime, Timestamp, WriteFlags,
+    XattrMode,
 };
 
 use crate::operation::{
-    Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text, View,
+    Data, Entry, FileOperation, NameOperation, NodeOperation, Operation, Outcome, Reply, SLOTS, Text, View,
+    can_be_atomic,
 };
 use crate::pool::Target;
 
@@ -116,9 +118,8 @@ impl Kernel {
             FileOperation::Write { offset, data }
             | FileOperation::StorePinned { offset, data }
             | FileOperation::OverwritePinned { offset, data }
-            | FileOperation::SyncPinned { offset, data }
-            // Nothing of a kernel's file system is ever cut off here, so durability is not looked at.
-            | FileOperation::WriteDurably { offset, data } => write(file, *offset, &data.bytes())?,
+            | FileOperation::SyncPinned { offset, data } => write(file, *offset, &data.bytes())?,
+            FileOperation::WriteWith { offset, data, flags } => write_with(file, *offset, *data, *flags)?,
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
                 write(file, *offset, &bytes)?
@@ -149,7 +150,7 @@ impl Kernel {
                 Reply::Bytes(value)
             }
             FileOperation::Sync => Reply::Done,
-            FileOperation::SetDax { .. } => set_dax(file)?,
+            FileOperation::SetDax { .. } | FileOperation::RenewChecksums => set_flag(file)?,
             FileOperation::Link { path } => done(sys::linkat(
                 file,
                 "",
@@ -349,7 +350,7 @@ impl Target for Kernel {
 }
 
 /// Few file systems have the flag, and nothing that is compared depends on it but what files it cannot be set of.
-fn set_dax(file: &OwnedFd) -> Result<Reply> {
+fn set_flag(file: &OwnedFd) -> Result<Reply> {
     let is_writable = sys::fcntl_getfl(file)? & OFlags::RWMODE != OFlags::RDONLY;
     let is_directory = FileType::from_raw_mode(sys::fstat(file)?.st_mode) == FileType::Directory;
     match is_writable || is_directory {
@@ -373,6 +374,23 @@ fn write(file: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<Reply> {
     Ok(Reply::Count(
         u64::try_from(rustix::io::pwrite(file, bytes, offset)?).unwrap_or(u64::MAX),
     ))
+}
+
+/// Nothing of a kernel's file system is ever cut off here, so durability is not looked at, nor whether the write is
+/// atomic: few file systems can do it, and those only past the page cache.
+fn write_with(file: &OwnedFd, offset: u64, data: Data, flags: WriteFlags) -> Result<Reply> {
+    let is_append = flags.contains(WriteFlags::APPEND) || sys::fcntl_getfl(file)?.contains(OFlags::APPEND);
+    let start = match is_append {
+        true => u64::try_from(sys::fstat(file)?.st_size).unwrap_or(0),
+        false => offset,
+    };
+    let is_file = FileType::from_raw_mode(sys::fstat(file)?.st_mode) == FileType::RegularFile;
+    let is_writable = sys::fcntl_getfl(file)? & OFlags::RWMODE != OFlags::RDONLY;
+    let is_atomic = flags.contains(WriteFlags::ATOMIC) && is_file && is_writable;
+    if is_atomic && !can_be_atomic(start, data.len) {
+        return Err(rustix::io::Errno::INVAL);
+    }
+    write(file, start, &data.bytes())
 }
 
 /// Data and holes of regular files: in directories they mean something else to each file system.

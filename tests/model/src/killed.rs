@@ -301,9 +301,16 @@ fn settle_models(
     without.close_all();
     with.close_all();
     let mut learned = comparer.clone();
-    if let Err(first) = verify(pool, &mut without.clone(), Some(&with), &mut learned) {
+    let may_be_torn = !under_way.is_some_and(Operation::is_atomic_write);
+    if let Err(first) = verify(
+        pool,
+        &mut without.clone(),
+        Some(&with).filter(|_| may_be_torn),
+        &mut learned,
+    ) {
         learned = comparer.clone();
-        if let Err(second) = verify(pool, &mut with.clone(), Some(&without), &mut learned) {
+        let torn = Some(&without).filter(|_| may_be_torn);
+        if let Err(second) = verify(pool, &mut with.clone(), torn, &mut learned) {
             bail!("{under_way:?} was under way; without it: {first}; with it: {second}");
         }
         *model = with;

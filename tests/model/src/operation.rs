@@ -7,7 +7,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use udax::{
-    AllocateMode, Dax, FileKind, NewInode, OpenFlags, RenameMode, SetAttributes, Timestamp, XattrMode,
+    AllocateMode, Dax, FileKind, MAX_ATOMIC_BYTES, NewInode, OpenFlags, RenameMode, SetAttributes, Timestamp,
+    WriteFlags, XattrMode,
 };
 
 /// How many files a sequence can have open at a time.
@@ -159,10 +160,11 @@ pub enum FileOperation {
         offset: u64,
         parts: Vec<Data>,
     },
-    /// As `Write`, durable when it returns (`RWF_DSYNC`).
-    WriteDurably {
+    /// As `Write`, in the way that the flags ask for (pwritev2). What is not cached ignores `DONTCACHE`.
+    WriteWith {
         offset: u64,
         data: Data,
+        flags: WriteFlags,
     },
     Append {
         data: Data,
@@ -199,10 +201,28 @@ pub enum FileOperation {
     SetDax {
         dax: Dax,
     },
+    /// Takes the checksums of its data away, and gives it new ones, where it has some.
+    RenewChecksums,
     /// Gives the file a (further) name.
     Link {
         path: Text,
     },
+}
+
+impl Operation {
+    /// Whether a crash leaves all of its bytes or none, by what it asks for.
+    pub fn is_atomic_write(&self) -> bool {
+        matches!(
+            self,
+            Self::File { what: FileOperation::WriteWith { flags, .. }, .. } if flags.contains(WriteFlags::ATOMIC)
+        )
+    }
+}
+
+/// Whether a write of `len` bytes at `offset` can be atomic: as `RWF_ATOMIC` asks.
+pub fn can_be_atomic(offset: u64, len: usize) -> bool {
+    let len = u64::try_from(len).unwrap_or(u64::MAX);
+    len.is_power_of_two() && len <= MAX_ATOMIC_BYTES && offset.is_multiple_of(len)
 }
 
 /// An operation that changes names.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use udax::{
-    Access, DataSource, DaxMode, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner, Request,
-    Stat, WriteFlags,
+    Access, Checksums, DataSource, DaxMode, DirEntry, File, Filesystem, FormatOptions, MountOptions, Owner,
+    Request, Stat, WriteFlags,
 };
 use udax_check::{CheckOptions, Report, Silent};
 use udax_pmem::{Region, RegionOptions};
@@ -293,8 +293,12 @@ impl Pool {
                 let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
                 count(file.write_vectored_at(&slices, *offset)?)
             }
-            FileOperation::WriteDurably { offset, data } => {
-                count(file.write_with(&data.bytes(), *offset, WriteFlags::DSYNC)?.1)
+            FileOperation::WriteWith { offset, data, flags } => {
+                let flags = match file.is_dax() {
+                    true => flags.difference(WriteFlags::DONTCACHE),
+                    false => *flags,
+                };
+                count(file.write_with(&data.bytes(), *offset, flags)?.1)
             }
             FileOperation::Append { data } => Reply::Count(file.append(&data.bytes())?),
             FileOperation::Truncate { size } => done(file.truncate(*size)?),
@@ -308,6 +312,7 @@ impl Pool {
             FileOperation::Xattr { name } => Reply::Bytes(file.xattr(&name.0)?),
             FileOperation::Sync => done(file.sync()?),
             FileOperation::SetDax { dax } => done(file.set_dax(*dax)?),
+            FileOperation::RenewChecksums => done(renew_checksums(file)?),
             FileOperation::Link { path } => done(self.filesystem().link_file(file, self.full(path).path())?),
         })
     }
@@ -480,6 +485,16 @@ pub fn check_report(path: &Path) -> anyhow::Result<Report> {
 
 fn done((): ()) -> Reply {
     Reply::Done
+}
+
+/// What has none stays without. However it fails, it has new ones if it can.
+fn renew_checksums(file: &File) -> Result<(), udax::Error> {
+    let were = file.stat()?.checksums;
+    let taken = file.set_checksums(Checksums::Off);
+    if were == Checksums::On {
+        file.set_checksums(were)?;
+    }
+    taken
 }
 
 fn count(bytes: usize) -> Reply {

@@ -196,6 +196,10 @@ impl<T: Target> Session<T> {
             }
             return Ok(());
         }
+        if found == Err(Errno::EINVAL) && self.is_small && operation.is_atomic_write() {
+            // Free space may be too scattered for it.
+            return Ok(());
+        }
         let is_remap = matches!(operation, Operation::Remap { .. });
         if found == Err(Errno::EOPNOTSUPP) && is_remap && self.target.has_two_places() {
             return Ok(());
@@ -325,7 +329,7 @@ fn shortened(operation: &Operation, found: &Outcome) -> Operation {
         Operation::File { slot, mut what } if len > 0 => {
             match &mut what {
                 FileOperation::Write { data, .. }
-                | FileOperation::WriteDurably { data, .. }
+                | FileOperation::WriteWith { data, .. }
                 | FileOperation::SyncPinned { data, .. }
                 | FileOperation::StorePinned { data, .. } => data.len = data.len.min(len),
                 FileOperation::WriteVectored { parts, .. } => {

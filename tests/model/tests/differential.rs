@@ -86,5 +86,5 @@ fn pool_and_model_agree_on_files_on_a_data_device() {
 
 #[test]
 fn a_full_data_device_changes_nothing_when_it_refuses() {
-    agree(11, 40_000, 16, Files::Tiered);
+    agree(13, 40_000, 16, Files::Tiered);
 }

@@ -200,7 +200,8 @@ impl Pool {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let _ticket = self.begin_write(inode, offset, length)?;
         let is_summed = self.is_summed(inode)?;
-        if !is_summed && cause != Cause::Atomic && self.try_overwrite(inode, state, (bytes, offset), cause)? {
+        let is_in_place = cause != Cause::Atomic || is_injected(Fault::TornAtomic);
+        if !is_summed && is_in_place && self.try_overwrite(inode, state, (bytes, offset), cause)? {
             return Ok(bytes.len());
         }
         self.finish_cut(inode, state)?;

@@ -63,6 +63,78 @@ fn a_device_that_cannot_be_opened_is_named_once() {
     }
 }
 
+/// A header that is lost, in bytes of the device.
+fn damage(device: &Path, at: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(device).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], at).unwrap();
+}
+
+#[test]
+fn either_header_of_a_device_does_and_who_writes_makes_the_other_anew() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = file(directory.path(), 8 * MIB);
+    let pool = format(directory.path(), &device);
+    let whole = std::fs::read(&device).unwrap();
+    let last = 8 * MIB - 4096;
+    for at in [0, last] {
+        damage(&device, at);
+        let damaged = std::fs::read(&device).unwrap();
+        for (read_only, private) in [(true, false), (false, true)] {
+            let options = MountOptions {
+                read_only,
+                private,
+                ..inode_options()
+            };
+            drop(Filesystem::open(&pool, &options).unwrap());
+            assert!(
+                damaged == std::fs::read(&device).unwrap(),
+                "only who writes mends"
+            );
+        }
+        check(&pool);
+        Filesystem::open(&pool, &inode_options())
+            .unwrap()
+            .close()
+            .unwrap();
+        assert!(whole == std::fs::read(&device).unwrap(), "the header at {at}");
+    }
+    damage(&device, 0);
+    damage(&device, last);
+    let error = refusal(&pool);
+    assert_eq!(error.errno(), Errno::ENODEV, "{error}");
+}
+
+#[test]
+fn a_lost_header_that_the_device_does_not_take_hinders_nothing() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pool = directory.path().join("test.pool");
+    let medium = Arc::new(MemoryMedium::new(8 * MIB));
+    let disk = Arc::new(Disk::new(Arc::clone(&medium) as Arc<dyn Medium>));
+    let options = FormatOptions {
+        size: Some(32 * MIB),
+        data: Some(DataSource::Disk(Arc::clone(&disk))),
+        ..FormatOptions::default()
+    };
+    Filesystem::format(&pool, &options).unwrap();
+    medium.lose(0..4096);
+    let mount = MountOptions {
+        data: Some(DataSource::Disk(Arc::clone(&disk))),
+        ..inode_options()
+    };
+    let is_lost = || disk.read(0, &mut [0; 4096]).is_err();
+    for failing in [1, 0] {
+        assert!(is_lost());
+        medium.fail_writes(failing);
+        let fs = Filesystem::open(&pool, &mount).unwrap();
+        assert_eq!(is_lost(), failing > 0);
+        let file = open(&fs, "/f");
+        file.write_at(&bytes(MIB, 3), 0).unwrap();
+        file.sync().unwrap();
+        drop(file);
+        fs.close().unwrap();
+    }
+}
+
 #[test]
 fn where_a_device_is_now_is_kept_by_who_writes() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -1,12 +1,12 @@
 //! Open files: open(2), read(2), write(2), ftruncate(2), fallocate(2), lseek(2), copy_file_range(2).
 
 use nix::errno::Errno;
-use udax::{AllocateMode, FileKind, NewInode, OpenFlags};
+use udax::{AllocateMode, FileKind, NewInode, OpenFlags, WriteFlags};
 
 use super::content::{BLOCK, MAX_SIZE};
 use super::path::{Last, Place};
 use super::{Body, Content, Expected, Fault, Handle, Id, Model, Prediction, ROOT, Stamp};
-use crate::operation::{Data, FileOperation};
+use crate::operation::{Data, FileOperation, can_be_atomic};
 
 impl Model {
     pub(super) fn open(&mut self, slot: usize, path: &[u8], flags: OpenFlags, new: NewInode) -> Prediction {
@@ -141,8 +141,14 @@ impl Model {
             FileOperation::ReadVectored { offset, lens } => self.read(id, flags, *offset, lens.iter().sum()),
             FileOperation::Write { offset, data }
             | FileOperation::StorePinned { offset, data }
-            | FileOperation::OverwritePinned { offset, data }
-            | FileOperation::WriteDurably { offset, data } => self.write(id, flags, *offset, &data.bytes()),
+            | FileOperation::OverwritePinned { offset, data } => {
+                self.write(id, flags, *offset, &data.bytes())
+            }
+            FileOperation::WriteWith {
+                offset,
+                data,
+                flags: asked,
+            } => self.write_with((id, flags), *offset, *data, *asked),
             FileOperation::SyncPinned { offset, data } => self.sync_pinned(id, flags, *offset, *data),
             FileOperation::WriteVectored { offset, parts } => {
                 let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes()).collect();
@@ -168,12 +174,12 @@ impl Model {
             }
             FileOperation::Xattr { name } => self.xattr(id, &name.0),
             FileOperation::Sync => Ok(Expected::Done),
-            FileOperation::SetDax { .. } => self.set_dax(id, flags),
+            FileOperation::SetDax { .. } | FileOperation::RenewChecksums => self.set_flag(id, flags),
             FileOperation::Link { path } => self.link(id, &path.0),
         }
     }
 
-    fn set_dax(&mut self, id: Id, flags: OpenFlags) -> Prediction {
+    fn set_flag(&mut self, id: Id, flags: OpenFlags) -> Prediction {
         let is_file = matches!(self.inode(id).body, Body::File(_));
         if is_file && !flags.contains(OpenFlags::WRITE) {
             return Err(Errno::EBADF.into());
@@ -222,6 +228,38 @@ impl Model {
             offset
         };
         Ok(Expected::Count(self.store(id, at, bytes)?))
+    }
+
+    fn write_with(
+        &mut self,
+        (id, mut flags): (Id, OpenFlags),
+        offset: u64,
+        data: Data,
+        asked: WriteFlags,
+    ) -> Prediction {
+        flags.set(
+            OpenFlags::APPEND,
+            flags.contains(OpenFlags::APPEND) || asked.contains(WriteFlags::APPEND),
+        );
+        if !asked.contains(WriteFlags::ATOMIC) || !flags.contains(OpenFlags::WRITE) {
+            return self.write(id, flags, offset, &data.bytes());
+        }
+        let start = match flags.contains(OpenFlags::APPEND) {
+            true => self.content(id)?.size(),
+            false => offset,
+        };
+        let end = start.checked_add(u64::try_from(data.len).unwrap_or(u64::MAX));
+        let is_too_far = end.is_none_or(|end| end > MAX_SIZE);
+        match (can_be_atomic(start, data.len), is_too_far) {
+            (_, true) => return Err([Errno::EFBIG, Errno::EINVAL].into()),
+            (false, false) => return Err(Errno::EINVAL.into()),
+            (true, false) => {}
+        }
+        let written = self.write(id, flags, offset, &data.bytes())?;
+        // One record has its times, too.
+        let now = self.now;
+        self.inode_mut(id).modify(now);
+        Ok(written)
     }
 
     /// As a write, but that stores through a pin stamp nothing, and what is written instead of them does.
