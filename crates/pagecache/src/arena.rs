@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
 use rustc_hash::FxHashMap;
+use udax_sync::refusal::{Resource, is_refused};
 use udax_sync::{Mutex, Rank};
 
 use crate::page::{MAX_ORDER, PAGE, in_file, in_memory};
@@ -86,6 +87,9 @@ impl Arena {
 
     /// `1 << order` pages, aligned to their size, of any content; none if there is no memory.
     pub(crate) fn take(&self, order: u8) -> Option<NonNull<u8>> {
+        if is_refused(Resource::Memory) {
+            return None;
+        }
         if let Some(at) = self.slabs.lock().take(order) {
             return Some(at);
         }

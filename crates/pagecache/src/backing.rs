@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::refusal;
+use udax_sync::refusal::{self, Resource};
 
 use crate::folio::Folio;
 use crate::{CacheError, Control, Mapping, ReadRun, WriteRun, Written};
@@ -124,7 +124,7 @@ impl Reservations {
 
     /// Takes `blocks`, if `kept` are free still then; whether it did.
     pub fn take(&self, blocks: u64, kept: u64) -> bool {
-        if refusal::is_refused() {
+        if refusal::is_refused(Resource::Blocks) {
             return false;
         }
         // First: who keeps something for what is taken must not give it away in between.

@@ -1,12 +1,21 @@
-//! Allocations of blocks that a test build can refuse, one after the other, as a full pool would.
+//! Allocations that a test build can refuse, one after the other: of blocks, as a full pool would, and of memory.
 //!
-//! The allocator asks [`is_refused`] before it gives anything. Without `--cfg udax_faults` that is a constant. With it,
+//! Who gives a [`Resource`] asks [`is_refused`] before. Without `--cfg udax_faults` that is a constant. With it,
 //! a test plans for its own thread which of the following requests are refused, and learns how many there were: so it
 //! meets each place where an operation may find the pool full, also those that no fill level leads to.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg udax_faults" CARGO_TARGET_DIR=target/faults cargo test -p udax --test limits refusals
 //! ```
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resource {
+    /// Blocks of a pool or its data device, or that some will be there.
+    Blocks,
+    /// Memory of the page cache.
+    Memory,
+}
 
 /// Which requests are refused, counted from 1 on from the moment when it was planned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,19 +33,29 @@ pub enum Refusal {
 mod planned {
     use std::cell::Cell;
 
-    use super::Refusal;
+    use super::{Refusal, Resource};
     use crate::fault::NotBuilt;
 
+    type Plan = Cell<(Refusal, u64)>;
+
     thread_local! {
-        static PLAN: Cell<(Refusal, u64)> = const { Cell::new((Refusal::None, 0)) };
+        static BLOCKS: Plan = const { Cell::new((Refusal::None, 0)) };
+        static MEMORY: Plan = const { Cell::new((Refusal::None, 0)) };
+    }
+
+    fn replace(resource: Resource, with: impl FnOnce((Refusal, u64)) -> (Refusal, u64)) -> (Refusal, u64) {
+        let replaced = |plan: &Plan| plan.replace(with(plan.get()));
+        match resource {
+            Resource::Blocks => BLOCKS.with(replaced),
+            Resource::Memory => MEMORY.with(replaced),
+        }
     }
 
     /// Whether this request is refused; counts it.
     #[inline]
-    pub fn is_refused() -> bool {
-        let (refusal, asked) = PLAN.get();
-        let asked = asked + 1;
-        PLAN.set((refusal, asked));
+    pub fn is_refused(resource: Resource) -> bool {
+        let (refusal, before) = replace(resource, |(refusal, asked)| (refusal, asked + 1));
+        let asked = before + 1;
         match refusal {
             Refusal::None => false,
             Refusal::Only(number) => asked == number,
@@ -48,19 +67,19 @@ mod planned {
     ///
     /// # Errors
     /// Never in this build.
-    pub fn plan(refusal: Refusal) -> Result<u64, NotBuilt> {
-        Ok(PLAN.replace((refusal, 0)).1)
+    pub fn plan(resource: Resource, refusal: Refusal) -> Result<u64, NotBuilt> {
+        Ok(replace(resource, |_| (refusal, 0)).1)
     }
 }
 
 #[cfg(not(all(udax_faults, not(any(loom, shuttle)))))]
 mod planned {
-    use super::Refusal;
+    use super::{Refusal, Resource};
     use crate::fault::NotBuilt;
 
     /// Whether this request is refused: never, in this build.
     #[inline(always)]
-    pub const fn is_refused() -> bool {
+    pub const fn is_refused(_: Resource) -> bool {
         false
     }
 
@@ -68,7 +87,7 @@ mod planned {
     ///
     /// # Errors
     /// Always in this build.
-    pub fn plan(_: Refusal) -> Result<u64, NotBuilt> {
+    pub fn plan(_: Resource, _: Refusal) -> Result<u64, NotBuilt> {
         Err(NotBuilt)
     }
 }
@@ -87,16 +106,17 @@ mod tests {
             (Refusal::Only(2), [false, true, false, false]),
             (Refusal::From(3), [false, false, true, true]),
         ] {
-            plan(refusal).unwrap();
-            assert_eq!([(); 4].map(|()| is_refused()), expected);
-            assert_eq!(plan(Refusal::None), Ok(4));
+            plan(Resource::Memory, refusal).unwrap();
+            assert!(!is_refused(Resource::Blocks), "each has its own plan");
+            assert_eq!([(); 4].map(|()| is_refused(Resource::Memory)), expected);
+            assert_eq!(plan(Resource::Memory, Refusal::None), Ok(4));
         }
     }
 
     #[cfg(not(udax_faults))]
     #[test]
     fn a_shipped_build_refuses_nothing() {
-        assert!(plan(Refusal::From(1)).is_err());
-        assert!(!is_refused());
+        assert!(plan(Resource::Blocks, Refusal::From(1)).is_err());
+        assert!(!is_refused(Resource::Blocks));
     }
 }

@@ -29,7 +29,8 @@ use udax_media::seal::Seed;
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, Geometry, HUGE_BLOCKS};
 use udax_pmem::Region;
 use udax_sync::atomic::{AtomicU64, Ordering};
-use udax_sync::{Mutex, OnceLock, Rank, RwLock, refusal};
+use udax_sync::refusal::{self, Resource};
+use udax_sync::{Mutex, OnceLock, Rank, RwLock};
 
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -470,7 +471,7 @@ impl Space {
     }
 
     fn debit(&self, request: Request) -> Result<()> {
-        if refusal::is_refused() {
+        if refusal::is_refused(Resource::Blocks) {
             return Err(self.no_space(request, 0));
         }
         let is_ordinary = match request.priority {

@@ -109,7 +109,7 @@ fn a_lost_header_that_the_device_does_not_take_hinders_nothing() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let pool = directory.path().join("test.pool");
     let medium = Arc::new(MemoryMedium::new(8 * MIB));
-    let disk = Arc::new(Disk::new(Arc::clone(&medium) as Arc<dyn Medium>));
+    let disk = Arc::new(Disk::new(medium.clone()));
     let options = FormatOptions {
         size: Some(32 * MIB),
         data: Some(DataSource::Disk(Arc::clone(&disk))),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use udax::{Dax, Error, FileKind, Filesystem, OpenFlags, Stat};
+use udax::{Dax, FileKind, Filesystem, OpenFlags, Stat};
 
 use crate::grounds::{Ground, Grounds, Scarce};
 use crate::kinds::{Chance, Kind, Refused};
@@ -61,10 +61,6 @@ fn see_below(fs: &Filesystem, path: &str, seen: &mut Seen) {
     }
 }
 
-fn is_full(error: &Error) -> bool {
-    error.errno() == Errno::ENOSPC
-}
-
 /// What came of one attempt, and whether nothing is left to be refused.
 struct Attempt {
     result: udax::Result<()>,
@@ -80,10 +76,11 @@ fn seen_on(grounds: &Grounds, fs: &Filesystem, kind: &Kind) -> Seen {
     seen
 }
 
-/// Does the operation with refusal 1, 2, ... until nothing was left to be refused. What failed must not have happened.
+/// Does the operation with refusal 1, 2, ... until nothing was left to be refused. What failed, with `errno`, must not
+/// have happened.
 fn sweep(
     (grounds, fs): (&Grounds, &Filesystem),
-    kind: &Kind,
+    (kind, errno): (&Kind, Errno),
     number: &mut u64,
     mut attempt: impl FnMut(u64, u64) -> Attempt,
 ) {
@@ -100,7 +97,7 @@ fn sweep(
         match result {
             Ok(()) => *number += 1,
             Err(error) => {
-                assert!(is_full(&error) && !is_last, "{what}: {error}");
+                assert!(error.errno() == errno && !is_last, "{what}: {error}");
                 let after = seen_on(grounds, fs, kind);
                 let is_unchanged = before == after || kind.refused == Refused::Partial;
                 assert!(is_unchanged, "{what}: {}", difference(&before, &after));
@@ -196,25 +193,30 @@ fn each_level_is_met(ground: Ground, scarce: Scarce, kind: &Kind) {
     grounds.leave(fs, scarce, PLENTY);
     let mut number = 0;
     while number < 4 {
-        sweep((grounds, fs), kind, &mut number, |turn, number| {
-            grounds.leave(fs, scarce, turn - 1);
-            let result = (kind.work)(fs, number);
-            let what = format!(
-                "{ground:?}, {scarce:?}: {}, time {number}, level {turn}",
-                kind.name
-            );
-            if let (Chance::Sure, Err(error)) = (kind.chance, &result) {
-                panic!("{what}: {error}");
-            }
-            if ground.is_cached() {
-                grounds.take_all(fs);
-                fs.sync()
-                    .unwrap_or_else(|error| panic!("{what}: write-back: {error}"));
-            }
-            grounds.leave(fs, scarce, PLENTY);
-            let is_last = result.is_ok();
-            Attempt { result, is_last }
-        });
+        sweep(
+            (grounds, fs),
+            (kind, Errno::ENOSPC),
+            &mut number,
+            |turn, number| {
+                grounds.leave(fs, scarce, turn - 1);
+                let result = (kind.work)(fs, number);
+                let what = format!(
+                    "{ground:?}, {scarce:?}: {}, time {number}, level {turn}",
+                    kind.name
+                );
+                if let (Chance::Sure, Err(error)) = (kind.chance, &result) {
+                    panic!("{what}: {error}");
+                }
+                if ground.is_cached() {
+                    grounds.take_all(fs);
+                    fs.sync()
+                        .unwrap_or_else(|error| panic!("{what}: write-back: {error}"));
+                }
+                grounds.leave(fs, scarce, PLENTY);
+                let is_last = result.is_ok();
+                Attempt { result, is_last }
+            },
+        );
     }
     prepared.end();
 }
@@ -256,21 +258,33 @@ on_ground! {
 
 #[cfg(udax_faults)]
 mod injected {
-    use udax_sync::refusal::{self, Refusal};
+    use std::ops::Range;
+
+    use udax_sync::refusal::{self, Refusal, Resource};
 
     use super::*;
+    use crate::pool::open;
 
-    fn each_request_is_refused(ground: Ground, refusal: fn(u64) -> Refusal, times: u64) -> u64 {
+    fn each_request_is_refused(
+        ground: Ground,
+        resource: Resource,
+        refusal: fn(u64) -> Refusal,
+        times: u64,
+    ) -> u64 {
+        let errno = match resource {
+            Resource::Blocks => Errno::ENOSPC,
+            Resource::Memory => Errno::ENOMEM,
+        };
         let mut requests = 0;
         for kind in kinds_on(ground) {
             let prepared = Prepared::new(ground, kind);
             let Prepared { grounds, fs, .. } = &prepared;
             let mut number = 0;
             while number < times {
-                sweep((grounds, fs), kind, &mut number, |turn, number| {
-                    refusal::plan(refusal(turn)).unwrap();
+                sweep((grounds, fs), (kind, errno), &mut number, |turn, number| {
+                    refusal::plan(resource, refusal(turn)).unwrap();
                     let result = (kind.work)(fs, number);
-                    let asked = refusal::plan(Refusal::None).unwrap();
+                    let asked = refusal::plan(resource, Refusal::None).unwrap();
                     requests += u64::from(asked >= turn);
                     Attempt {
                         result,
@@ -280,7 +294,7 @@ mod injected {
             }
             prepared.end();
         }
-        println!("{ground:?}: {requests} requests were refused");
+        println!("{ground:?}: {requests} requests for {resource:?} were refused");
         requests
     }
 
@@ -291,13 +305,13 @@ mod injected {
 
                 #[test]
                 fn from_each_request_on_each_kind_fails_whole() {
-                    let requests = each_request_is_refused($ground, Refusal::From, 12);
+                    let requests = each_request_is_refused($ground, Resource::Blocks, Refusal::From, 12);
                     assert!(requests > 300, "only {requests} were refused");
                 }
 
                 #[test]
                 fn each_request_alone_is_refused_and_tried_again_or_fails_whole() {
-                    let requests = each_request_is_refused($ground, Refusal::Only, 40);
+                    let requests = each_request_is_refused($ground, Resource::Blocks, Refusal::Only, 40);
                     assert!(requests > 500, "only {requests} were refused");
                 }
             }
@@ -310,5 +324,97 @@ mod injected {
         cached: Ground::Cached;
         cached_and_summed: Ground::CachedSummed;
         tiered: Ground::Tiered;
+    }
+
+    /// Where the page cache gets no memory an operation fails whole, or does without.
+    macro_rules! in_the_cache {
+        ($($test:ident: $ground:expr;)*) => {$(
+            #[test]
+            fn $test() {
+                for refusal in [Refusal::From, Refusal::Only] {
+                    let requests = each_request_is_refused($ground, Resource::Memory, refusal, 12);
+                    assert!(requests > 150, "only {requests} were refused");
+                }
+                nothing_wrong_is_read($ground);
+            }
+        )*};
+    }
+
+    /// Gives which bytes it has read.
+    type Access = fn(&udax::File, &mut [u8]) -> udax::Result<Range<usize>>;
+
+    const READ: Range<usize> = 70_000..90_000;
+    const SIZE: usize = 200_000;
+
+    /// What is done, and which bytes it changes, or cuts off at the end.
+    const ACCESSES: [(&str, Access, Range<usize>); 4] = [
+        ("read", |file, to| Ok(0..file.read_at(to, 0)?), 0..0),
+        (
+            "read in the middle",
+            |file, to| Ok(READ.start..READ.start + file.read_at(&mut to[READ], 70_000)?),
+            0..0,
+        ),
+        (
+            "cut",
+            |file, _| file.truncate(100_001).map(|()| 0..0),
+            100_001..SIZE,
+        ),
+        (
+            "write",
+            |file, _| file.write_at(&[1; 10], 50_001).map(|_| 0..0),
+            50_001..50_011,
+        ),
+    ];
+
+    /// What nobody has read since the mount is read, cut and overwritten in part, with each request for memory refused,
+    /// alone and with all after it. What is told is true, and what fails has changed nothing.
+    fn nothing_wrong_is_read(ground: Ground) {
+        let bytes = crate::cached::bytes(200_000, 5);
+        for (name, access, changes) in ACCESSES {
+            for refusal in [Refusal::From, Refusal::Only] {
+                for turn in 1..MAX_REFUSALS {
+                    let grounds = Grounds::new(ground, POOL_BYTES);
+                    let fs = grounds.open();
+                    open(&fs, "/f").append(&bytes).unwrap();
+                    fs.close().unwrap();
+                    let fs = grounds.open();
+                    let file = open(&fs, "/f");
+                    let mut read = vec![0; SIZE];
+                    refusal::plan(Resource::Memory, refusal(turn)).unwrap();
+                    let result = access(&file, &mut read);
+                    let asked = refusal::plan(Resource::Memory, Refusal::None).unwrap();
+                    let what = format!("{ground:?}: {name}, {:?}", refusal(turn));
+                    let changed = match result {
+                        Ok(found) => {
+                            // What is cut is not read for that.
+                            let may_do = name == "cut" || refusal(turn) != Refusal::From(1);
+                            assert!(may_do, "{what}: there is none at all");
+                            assert!(read[found.clone()] == bytes[found], "{what}: wrong bytes");
+                            changes.clone()
+                        }
+                        Err(error) => {
+                            assert_eq!(error.errno(), Errno::ENOMEM, "{what}");
+                            0..0
+                        }
+                    };
+                    let found = content(&file);
+                    let size = if changed.end == SIZE { changed.start } else { SIZE };
+                    assert_eq!(found.len(), size, "{what}");
+                    let is_right = |at: usize| found[at] == bytes[at] || changed.contains(&at);
+                    assert!((0..size).all(is_right), "{what}: other bytes");
+                    drop(file);
+                    grounds.assert_sound(&fs, &what);
+                    if asked < turn {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    in_the_cache! {
+        memory_of_cached_files: Ground::Cached;
+        memory_of_cached_files_with_checksums: Ground::CachedSummed;
+        memory_of_files_on_a_device: Ground::Tiered;
     }
 }
