@@ -8,20 +8,49 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use udax::{Filesystem, MountOptions};
+use udax::{DaxMode, Filesystem, MountOptions};
 use udax_sync::allocation::plan;
 
+use crate::grounds::Ground;
 use crate::kinds::{Kind, Refused, kinds};
 use crate::panics::{Shape, prepared, shape};
-use crate::pool::{TestPool, check};
+use crate::placed::kinds_on;
+use crate::pool::{MIB, TestPool, check};
 
 const ORDER: &str = "UDAX_STARVED";
 const SIGABRT: i32 = 6;
 /// Some hundred processes for all kinds of operations: some seconds on an idle machine.
 const SPARING: u64 = 3;
+/// The same on each further ground.
+const MORE_SPARING: u64 = 1;
+const GROUNDS: [Ground; 3] = [Ground::Plain, Ground::Summed, Ground::Cached];
+
+fn options(ground: Ground) -> MountOptions {
+    MountOptions {
+        dax: match ground.is_cached() {
+            true => DaxMode::Never,
+            false => DaxMode::Always,
+        },
+        no_flusher: true,
+        ..MountOptions::default()
+    }
+}
+
+fn prepared_on(ground: Ground, kind: &Kind) -> TestPool {
+    let pool = match ground.is_summed() {
+        true => TestPool::with_checksums(16 * MIB),
+        false => TestPool::new(16 * MIB),
+    };
+    let fs = Filesystem::open(&pool.path, &options(ground)).unwrap();
+    (kind.prepare)(&fs);
+    (kind.begin)(&fs, 0);
+    fs.close().unwrap();
+    pool
+}
 
 /// What a process does with a pool, and which of its allocations meanwhile fails.
 struct Order<'o> {
+    ground: Ground,
     /// An operation of this kind; `None` for opening and closing alone.
     kind: Option<&'o Kind>,
     failing: u64,
@@ -31,15 +60,22 @@ struct Order<'o> {
 impl Order<'_> {
     fn to_text(&self) -> String {
         let kind = self.kind.map_or("", |kind| kind.name);
-        format!("{kind}\n{}\n{}", self.failing, self.pool.display())
+        let ground = self.ground;
+        format!("{ground:?}\n{kind}\n{}\n{}", self.failing, self.pool.display())
     }
 
     fn from_text(text: &str) -> Self {
-        let mut parts = text.splitn(3, '\n');
+        let mut parts = text.splitn(4, '\n');
         let mut next = || parts.next().unwrap();
+        let ground = next();
+        let ground = GROUNDS
+            .into_iter()
+            .find(|one| format!("{one:?}") == ground)
+            .unwrap();
         let name = next();
         Self {
-            kind: kinds().find(|kind| kind.name == name),
+            ground,
+            kind: kinds_on(ground).find(|kind| kind.name == name),
             failing: next().parse().unwrap(),
             pool: next().into(),
         }
@@ -47,7 +83,7 @@ impl Order<'_> {
 
     /// Follows it in this process.
     fn obey(&self) {
-        let open = || Filesystem::open(&self.pool, &MountOptions::default()).unwrap();
+        let open = || Filesystem::open(&self.pool, &options(self.ground)).unwrap();
         let Some(kind) = self.kind else {
             plan(Some(self.failing));
             let fs = open();
@@ -102,7 +138,7 @@ fn recovered(path: &Path, what: &str) -> Shape {
 /// then one in a number that grows: `sparing` times slower than the number of the allocation.
 fn starve(
     pool: &TestPool,
-    kind: Option<&'static Kind>,
+    (ground, kind): (Ground, Option<&'static Kind>),
     test: &str,
     sparing: u64,
     judge: impl Fn(Shape, &str),
@@ -112,6 +148,7 @@ fn starve(
     loop {
         let copy = TestPool::copy_of(pool);
         let order = Order {
+            ground,
             kind,
             failing,
             pool: copy.path.clone(),
@@ -147,15 +184,54 @@ fn what_dies_in_an_operation_for_want_of_memory_leaves_it_whole_or_not_done() {
             (kind.work)(&fs, 0).unwrap();
             shape(&fs)
         };
-        let killed = starve(&pool, Some(kind), test, SPARING, |found, what| {
-            let is_whole = found == before || found == done;
-            assert!(
-                is_whole || kind.refused != Refused::Unchanged,
-                "{what}: it is half done"
-            );
-        });
+        let killed = starve(
+            &pool,
+            (Ground::Plain, Some(kind)),
+            test,
+            SPARING,
+            |found, what| {
+                let is_whole = found == before || found == done;
+                assert!(
+                    is_whole || kind.refused != Refused::Unchanged,
+                    "{what}: it is half done"
+                );
+            },
+        );
         assert!(killed > 0, "{} allocates nothing", kind.name);
         deaths += killed;
+    }
+    println!("{deaths} processes died");
+}
+
+/// Bytes that are in the page cache only die with the process, so that what is there of them is not asked: the pool is
+/// sound, and no block is lost.
+#[test]
+fn so_it_does_with_checksums_and_in_the_page_cache() {
+    if let Some(order) = given() {
+        return Order::from_text(&order).obey();
+    }
+    let test = "starved::so_it_does_with_checksums_and_in_the_page_cache";
+    let mut deaths = 0;
+    for ground in [Ground::Summed, Ground::Cached] {
+        for kind in kinds_on(ground) {
+            let pool = prepared_on(ground, kind);
+            let before = recovered(&pool.path, kind.name);
+            let done = {
+                let pool = TestPool::copy_of(&pool);
+                let fs = Filesystem::open(&pool.path, &options(ground)).unwrap();
+                (kind.work)(&fs, 0).unwrap();
+                shape(&fs)
+            };
+            let is_durable = !ground.is_cached() && kind.refused == Refused::Unchanged;
+            let killed = starve(&pool, (ground, Some(kind)), test, MORE_SPARING, |found, what| {
+                assert!(
+                    !is_durable || found == before || found == done,
+                    "{what}: it is half done"
+                );
+            });
+            assert!(killed > 0, "{ground:?}: {} allocates nothing", kind.name);
+            deaths += killed;
+        }
     }
     println!("{deaths} processes died");
 }
@@ -179,7 +255,7 @@ fn what_dies_while_it_opens_or_closes_a_pool_for_want_of_memory_loses_nothing() 
     fs.unlink("/unlinked").unwrap();
     let expected = shape(&fs);
     let unclean = TestPool::copy_of(&pool);
-    let killed = starve(&unclean, None, test, u64::MAX, |found, what| {
+    let killed = starve(&unclean, (Ground::Plain, None), test, u64::MAX, |found, what| {
         assert!(found == expected, "{what}: something is lost");
     });
     println!("{killed} processes died");
