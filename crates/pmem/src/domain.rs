@@ -119,6 +119,15 @@ pub(crate) fn bad_ranges(device: &DaxDevice) -> Result<Vec<Range<u64>>> {
         .collect())
 }
 
+/// As [`bad_ranges`]; none where that cannot be told, which is logged. They are found when they are met.
+pub(crate) fn known_bad_ranges(device: &DaxDevice) -> Vec<Range<u64>> {
+    bad_ranges(device).unwrap_or_else(|error| {
+        let device = device.directory.display();
+        tracing::warn!(%device, %error, "the kernel's list of bad blocks cannot be read");
+        Vec::new()
+    })
+}
+
 /// Lines `sector count` as ranges of bytes. The kernel cuts a long list inside of a line, which has no end then: that
 /// one is left out, and met like one that is not listed.
 fn parse_sectors(text: &str) -> Result<Vec<Range<u64>>> {
@@ -366,6 +375,38 @@ mod tests {
             );
         }
         assert!(with_bad_blocks("8 1", "0x0", "here").is_err());
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_an_error_and_known_as_empty() {
+        let root = sysfs(&[None]);
+        let dax = dax_device(root.path(), device_number()).unwrap();
+        assert_eq!(bad_ranges(&dax).unwrap_err().kind(), ErrorKind::NotFound);
+        let list = ancestor(&dax.directory, "region").unwrap().join("badblocks");
+        for (listed, expected) in [("8 x", ErrorKind::InvalidData), ("8 1", ErrorKind::NotFound)] {
+            fs::write(&list, listed).unwrap();
+            assert_eq!(bad_ranges(&dax).unwrap_err().kind(), expected);
+            assert_eq!(known_bad_ranges(&dax), []);
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is listed: ranges of whole sectors, or an error.
+        #[test]
+        fn any_text_is_a_list_or_an_error(text in "([0-9]{1,20}[ \t\n]?| |x|\n){0,12}") {
+            for range in parse_sectors(&text).unwrap_or_default() {
+                assert!(range.start <= range.end, "{range:?}");
+                assert!(range.start.is_multiple_of(SECTOR) && range.end.is_multiple_of(SECTOR), "{range:?}");
+            }
+        }
+
+        #[test]
+        fn what_is_listed_is_found(sectors in proptest::collection::vec((0..1_u64 << 40, 1..1_u64 << 20), 0..40)) {
+            let lines = sectors.iter().map(|(start, count)| format!("{start} {count}\n"));
+            let text: String = lines.collect();
+            let expected: Vec<_> = sectors.iter().map(|(start, count)| start * 512..(start + count) * 512).collect();
+            assert_eq!(parse_sectors(&text).unwrap(), expected);
+        }
     }
 
     #[test]

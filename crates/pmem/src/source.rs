@@ -269,6 +269,7 @@ impl Source {
                 self.file.write_all_at(&[0; 4096], page).is_ok()
             }
             Kind::Device(device) => {
+                // The store says itself whether it has helped, if that cannot be read.
                 let listed = domain::bad_ranges(device).unwrap_or_default();
                 is_inside && !listed.iter().any(|bad| bad.start < page + PAGE && bad.end > page)
             }

@@ -193,8 +193,7 @@ impl Region {
     /// Takes over what the kernel knows of the device.
     pub(super) fn learn_bad_pages(&self) {
         if let Some(Kind::Device(device)) = self.mapping.source().map(Source::kind) {
-            // Where it cannot be read, bad pages are found when they are met.
-            for range in domain::bad_ranges(device).unwrap_or_default() {
+            for range in domain::known_bad_ranges(device) {
                 self.bad.insert(range, Origin::Medium);
             }
         }
