@@ -228,6 +228,8 @@ fn class(permissions: u32, shift: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
@@ -334,5 +336,63 @@ mod tests {
                 access: None
             }
         );
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<(u16, u16, u32)>> {
+        let named = |tag| proptest::collection::vec((Just(tag), 0..8_u16, any::<u32>()), 0..3);
+        let object = |tag| (Just(tag), 0..8_u16, Just(NO_ID));
+        let parts = (
+            object(USER_OBJECT),
+            named(USER),
+            object(GROUP_OBJECT),
+            named(GROUP),
+            object(MASK),
+            object(OTHER),
+        );
+        parts.prop_map(|(owner, users, group, groups, mask, other)| {
+            let before = [vec![owner], users, vec![group], groups].concat();
+            [before, vec![mask, other]].concat()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_list_that_is_written_as_it_was_or_none(mut bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            // Else hardly any has the version.
+            for (byte, version) in bytes.iter_mut().zip(VERSION.to_le_bytes()) {
+                *byte = version;
+            }
+            if let Ok(list) = Acl::decode(&bytes) {
+                prop_assert_eq!(list.encode(), bytes);
+            }
+        }
+
+        /// Whole lists, with one byte of another value in some.
+        #[test]
+        fn what_is_done_to_a_list_leaves_one(
+            entries in entries(),
+            damage in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
+            permissions in 0..0o10000_u32,
+        ) {
+            let mut bytes = acl(&entries);
+            if let Some((at, value)) = &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+            let Ok(list) = Acl::decode(&bytes) else {
+                let is_named = |(tag, _, id): &(u16, u16, u32)| matches!(*tag, USER | GROUP) && *id == NO_ID;
+                prop_assert!(damage.is_some() || entries.iter().any(is_named));
+                return Ok(());
+            };
+            prop_assert_eq!(list.encode(), bytes);
+            prop_assert_eq!(list.least_permissions() & !list.permissions(), 0);
+            let changed = list.clone().with_permissions(permissions);
+            prop_assert_eq!(changed.permissions(), permissions & 0o777);
+            let inherited = list.inherit(permissions);
+            prop_assert_eq!(inherited.permissions & !permissions, 0);
+            for list in [Some(changed), inherited.access].into_iter().flatten() {
+                prop_assert_eq!(Acl::decode(&list.encode()), Ok(list));
+            }
+        }
     }
 }

@@ -191,4 +191,25 @@ mod tests {
         assert_eq!(found("/a"), None);
         assert_eq!(unescaped(b"/pool\\134one\\"), b"/pool\\one\\");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_list_of_mounts(list in "([0-9:/a -]|\\\\[0-9+]{0,4}|\n| - ){0,60}") {
+            for mount in parse(list.as_bytes()) {
+                let _ = (mount.device_number(), mount.is_pool());
+            }
+        }
+
+        #[test]
+        fn any_name_is_what_it_was_before_the_kernel_escaped_it(name in proptest::collection::vec(1..=u8::MAX, 0..20)) {
+            let escaped = name.iter().flat_map(|byte| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+                byte => vec![*byte],
+            });
+            let line = [b"30 22 0:30 / /".to_vec(), escaped.collect(), b" rw - fuse.udax p rw".to_vec()].concat();
+            let found: Vec<_> = parse(&line).map(|mount| mount.directory).collect();
+            let expected = [b"/".to_vec(), name].concat();
+            assert_eq!(found, [PathBuf::from(std::ffi::OsString::from_vec(expected))]);
+        }
+    }
 }

@@ -341,4 +341,20 @@ mod tests {
         }
         assert!(Options::parse(["noatime,relatime"]).is_ok_and(|options| !options.no_atime));
     }
+
+    proptest::proptest! {
+        /// Whatever is given: options, or an error that names one of the words.
+        #[test]
+        fn any_list_is_understood_or_its_word_is_named(
+            list in "((ro|dax|cache|threads|uidmap|gidmap|attr_timeout|data|x-a|user|log)?(=?[0-9:.+,k-]{0,9}|=inode)?,?){0,6}",
+        ) {
+            if let Err(error) = Options::parse([list.as_str()]) {
+                let told = error.to_string();
+                let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+                let mut words = list.split(',').filter(|word| !word.is_empty());
+                let is_named = words.any(|word| told.contains(&format!("'{}", name(word))));
+                assert!(is_named, "{list:?}: {told}");
+            }
+        }
+    }
 }
