@@ -29,15 +29,20 @@ const USED: &[&[u8]] = &[
 ];
 
 impl Bench<'_> {
-    /// Mends what `damage` does, lets power fail just before each fence of that, and judges at most `images` images of
-    /// each moment; how many those were.
+    /// Mends what `damage` does, lets power fail just before each fence of that on a machine of `domain`, and judges at
+    /// most `images` images of each moment; how many those were.
     ///
     /// # Errors
     /// What is wrong with one, and which it is.
-    pub fn judge_interrupted(&self, damage: Damage, images: usize, seed: u64) -> anyhow::Result<u64> {
+    pub fn judge_interrupted(
+        &self,
+        damage: Damage,
+        domain: Domain,
+        (images, seed): (usize, u64),
+    ) -> anyhow::Result<u64> {
         self.damage(damage)?;
         let (base, events) = self.recorded_repair()?;
-        let mut medium = Medium::new(Domain::Flush, base);
+        let mut medium = Medium::new(domain, base);
         let mut judged = 0;
         for (number, event) in (0_u64..).zip(&events) {
             if matches!(event.event, OwnedEvent::Fence) {

@@ -33,6 +33,9 @@ struct Arguments {
     /// Workers; 0 for one a processor
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Let power fail in each repair, too, and judge at most so many images of each moment
+    #[arg(long, value_name = "IMAGES")]
+    interrupted: Option<usize>,
     /// Only this case, as a failure names it
     #[arg(long)]
     case: Option<String>,
@@ -42,7 +45,10 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let samples = Samples::make()?;
     if let Some(case) = &arguments.case {
-        println!("{case}: {}", repeat(&samples, case)?.name());
+        println!(
+            "{case}: {}",
+            repeat(&samples, case, arguments.interrupted)?.name()
+        );
         return Ok(());
     }
     let is_wanted = |ending: &Ending| {
@@ -57,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         limit: (!arguments.all).then_some(arguments.limit),
         seed: arguments.seed,
         threads: arguments.threads,
+        interrupted: arguments.interrupted,
     };
     for (ending, kind, count) in count(&samples, &plan) {
         eprintln!("{:6} {:6} {count} cases", ending.name(), kind.name());
@@ -75,12 +82,15 @@ fn main() -> anyhow::Result<()> {
     // A panic is caught, and told with its case.
     std::panic::set_hook(Box::new(|_| {}));
     let tally = run(&samples, &plan, &told)?;
-    print(&tally, start.elapsed());
+    print(&tally, &plan, start.elapsed());
     anyhow::ensure!(tally.failed == 0, "{} cases failed", tally.failed);
     Ok(())
 }
 
-fn print(tally: &Tally, took: Duration) {
+fn print(tally: &Tally, plan: &Plan, took: Duration) {
+    let interrupted = plan
+        .interrupted
+        .map_or_else(String::new, |images| format!(" --interrupted {images}"));
     for ((ending, kind, outcome), count) in &tally.outcomes {
         println!(
             "{:6} {:6} {:18} {count}",
@@ -93,7 +103,10 @@ fn print(tally: &Tally, took: Duration) {
         println!("unnoticed: {what}: {count}");
     }
     for (case, why) in &tally.failures {
-        println!("cargo run --release -p udax-test-corruption -- --case {case}\n    {why}");
+        println!("cargo run --release -p udax-test-corruption -- --case {case}{interrupted}\n    {why}");
+    }
+    if tally.interrupted > 0 {
+        println!("{} images of interrupted repairs", tally.interrupted);
     }
     println!("{} cases in {:.1} s", tally.cases(), took.as_secs_f64());
 }

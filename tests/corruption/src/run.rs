@@ -9,9 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
+use udax_crash::Domain;
 
 use crate::case::{Bench, Outcome};
 use crate::damage::{Damage, Kind, cases};
@@ -21,6 +23,8 @@ use crate::sample::{self, Ending, Sample};
 
 /// How long a case may take before it counts as a hang; one takes some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same where its repair is interrupted some hundred times.
+const LONG_PATIENCE: Duration = Duration::from_secs(1800);
 /// The most failures that are kept: more are of the same few causes.
 const MAX_FAILURES: usize = 200;
 
@@ -38,6 +42,8 @@ pub struct Plan {
     pub seed: u64,
     /// Workers; 0 for one a processor.
     pub threads: usize,
+    /// Power fails in each repair, too, on each kind of machine: at most so many images of each moment are judged.
+    pub interrupted: Option<usize>,
 }
 
 /// What a run found.
@@ -51,6 +57,8 @@ pub struct Tally {
     pub failures: Vec<(String, String)>,
     /// Cases that failed.
     pub failed: usize,
+    /// Images of repairs that were interrupted.
+    pub interrupted: u64,
 }
 
 impl Tally {
@@ -110,6 +118,10 @@ pub fn run(samples: &Samples, plan: &Plan, told: &dyn Fn(usize, usize, usize)) -
         0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
+    let patience = match plan.interrupted {
+        None => PATIENCE,
+        Some(_) => LONG_PATIENCE,
+    };
     let next = AtomicUsize::new(0);
     let shared = Mutex::new(Shared {
         tally: Tally::default(),
@@ -122,7 +134,7 @@ pub fn run(samples: &Samples, plan: &Plan, told: &dyn Fn(usize, usize, usize)) -
                 let scratch = Scratch::new(&format!("worker-{worker}"))?;
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     lock(shared).at[worker] = Some((*job, Instant::now()));
-                    let judged = judge(samples, &scratch, *job);
+                    let judged = judge(samples, &scratch, *job, plan.interrupted);
                     note(&mut lock(shared), worker, *job, judged, samples);
                 }
                 Ok(())
@@ -136,7 +148,7 @@ pub fn run(samples: &Samples, plan: &Plan, told: &dyn Fn(usize, usize, usize)) -
                 .at
                 .iter()
                 .flatten()
-                .find(|(_, since)| since.elapsed() > PATIENCE);
+                .find(|(_, since)| since.elapsed() > patience);
             if let Some((job, _)) = late {
                 // The thread cannot be stopped, so the scope would wait for it for ever.
                 eprintln!("{}: does not end", text(*job));
@@ -206,14 +218,22 @@ pub fn count(samples: &Samples, plan: &Plan) -> Vec<(Ending, Kind, usize)> {
         .collect()
 }
 
-fn judge(samples: &Samples, scratch: &Scratch, (ending, _, damage): Job) -> Result<Outcome, String> {
+/// What came of a case, and how many images of its interrupted repair there were.
+type Judged = (Outcome, u64);
+
+fn judge(
+    samples: &Samples,
+    scratch: &Scratch,
+    (ending, _, damage): Job,
+    interrupted: Option<usize>,
+) -> Result<Judged, String> {
     let (sample, places) = samples.of(ending);
     let bench = Bench {
         sample,
         places,
         scratch,
     };
-    match catch_unwind(AssertUnwindSafe(|| bench.judge(damage))) {
+    match catch_unwind(AssertUnwindSafe(|| judge_all(&bench, damage, interrupted))) {
         Ok(judged) => judged.map_err(|error| format!("{error:#}")),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -223,12 +243,26 @@ fn judge(samples: &Samples, scratch: &Scratch, (ending, _, damage): Job) -> Resu
     }
 }
 
-fn note(shared: &mut Shared, worker: usize, job: Job, judged: Result<Outcome, String>, samples: &Samples) {
+fn judge_all(bench: &Bench<'_>, damage: Damage, interrupted: Option<usize>) -> anyhow::Result<Judged> {
+    let outcome = bench.judge(damage)?;
+    let mut judged = 0;
+    // What cannot be mended has no repair.
+    if let Some(images) = interrupted.filter(|_| outcome != Outcome::Refused) {
+        for domain in Domain::ALL {
+            let images = bench.judge_interrupted(damage, domain, (images, 1));
+            judged += images.with_context(|| format!("{domain:?}"))?;
+        }
+    }
+    Ok((outcome, judged))
+}
+
+fn note(shared: &mut Shared, worker: usize, job: Job, judged: Result<Judged, String>, samples: &Samples) {
     shared.at[worker] = None;
     let (ending, kind, damage) = job;
     let tally = &mut shared.tally;
     match judged {
-        Ok(outcome) => {
+        Ok((outcome, images)) => {
+            tally.interrupted += images;
             *tally.outcomes.entry((ending, kind, outcome)).or_default() += 1;
             if outcome == Outcome::Unnoticed {
                 let (sample, places) = samples.of(ending);
@@ -258,7 +292,7 @@ fn text((ending, _, damage): Job) -> String {
 ///
 /// # Errors
 /// When it is no case, or what is wrong with it.
-pub fn repeat(samples: &Samples, case: &str) -> anyhow::Result<Outcome> {
+pub fn repeat(samples: &Samples, case: &str, interrupted: Option<usize>) -> anyhow::Result<Outcome> {
     let parts = case.split_once(',');
     let (ending, damage) = parts.ok_or_else(|| anyhow::anyhow!("{case} is no case"))?;
     let ending = Ending::ALL.into_iter().find(|one| one.name() == ending);
@@ -269,10 +303,10 @@ pub fn repeat(samples: &Samples, case: &str) -> anyhow::Result<Outcome> {
         eprintln!("block {block}: {:?}", places.roles.get(&block));
     }
     let scratch = Scratch::new("repeat")?;
-    Bench {
+    let bench = Bench {
         sample,
         places,
         scratch: &scratch,
-    }
-    .judge(damage)
+    };
+    Ok(judge_all(&bench, damage, interrupted)?.0)
 }

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use udax_crash::Domain;
 use udax_test_corruption::case::Bench;
 use udax_test_corruption::damage::{Kind, cases};
 use udax_test_corruption::image::Scratch;
@@ -25,13 +26,14 @@ fn a_repair_that_is_interrupted_can_be_done_again() {
             scratch: &scratch,
         };
         let mut images = 0;
-        for kind in Kind::ALL {
+        for (kind, domain) in Kind::ALL.into_iter().zip(Domain::ALL.into_iter().cycle()) {
             // Both superblocks at once leave nothing to mend with.
             let all = cases(kind, sample, places, 1).into_iter();
             let step = (all.len() / CASES).max(1);
             for damage in all.skip(step / 2).step_by(step).take(CASES) {
-                let judged = bench.judge_interrupted(damage, IMAGES, 1);
-                images += judged.unwrap_or_else(|error| panic!("{},{damage}: {error:#}", ending.name()));
+                let judged = bench.judge_interrupted(damage, domain, (IMAGES, 1));
+                images += judged
+                    .unwrap_or_else(|error| panic!("{},{damage}, {domain:?}: {error:#}", ending.name()));
             }
         }
         images

@@ -18,6 +18,7 @@ fn damage_is_found_or_harmless_and_mended_without_loss_elsewhere() {
         limit: Some(LIMIT),
         seed: 1,
         threads: 0,
+        interrupted: None,
     };
     let tally = run(&samples, &plan, &|_, _, _| {}).expect("every case ends");
     let shown: Vec<String> = tally
