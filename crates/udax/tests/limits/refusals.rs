@@ -76,8 +76,40 @@ fn seen_on(grounds: &Grounds, fs: &Filesystem, kind: &Kind) -> Seen {
     seen
 }
 
+/// What kinds write that cut or punch it again.
+const WRITTEN: u8 = 3;
+
+/// That `found` is `before` with any bytes as in `after`, or `WRITTEN` where that is so meanwhile: what was done in
+/// part. Where a file is short it has zeros.
+#[track_caller]
+fn assert_between(kind: &Kind, (before, found, after): (&Seen, &Seen, &Seen), what: &str) {
+    let is_rewritten = kind.name.starts_with("writes and a ");
+    let empty = Vec::new();
+    for (path, (stat, _, bytes)) in found {
+        let [was, will] = [before, after].map(|seen| seen.get(path).map_or(&empty, |(_, _, bytes)| bytes));
+        let is_there = before.contains_key(path) || after.contains_key(path);
+        assert!(is_there, "{what}: {path} is there in part");
+        let lens = was.len().min(will.len())..=was.len().max(will.len());
+        assert!(
+            stat.kind != FileKind::Regular || lens.contains(&bytes.len()),
+            "{what}: {path} has {} bytes, not {lens:?}",
+            bytes.len()
+        );
+        let at = |bytes: &[u8], index: usize| bytes.get(index).copied().unwrap_or(0);
+        let wrong = (0..bytes.len()).find(|index| {
+            let byte = bytes[*index];
+            let is_meanwhile = is_rewritten && byte == WRITTEN;
+            !is_meanwhile && byte != at(was, *index) && byte != at(will, *index)
+        });
+        assert_eq!(wrong, None, "{what}: {path}: a byte of neither");
+    }
+    for path in before.keys().filter(|path| after.contains_key(*path)) {
+        assert!(found.contains_key(path), "{what}: {path} is gone");
+    }
+}
+
 /// Does the operation with refusal 1, 2, ... until nothing was left to be refused. What failed, with `errno`, must not
-/// have happened.
+/// have happened; or in part, where that may be.
 fn sweep(
     (grounds, fs): (&Grounds, &Filesystem),
     (kind, errno): (&Kind, Errno),
@@ -85,6 +117,8 @@ fn sweep(
     mut attempt: impl FnMut(u64, u64) -> Attempt,
 ) {
     let mut is_begun = false;
+    // What was there before the first attempt, and what failed ones have left since.
+    let mut parts: Vec<Seen> = Vec::new();
     for turn in 1..MAX_REFUSALS {
         if !is_begun {
             (kind.begin)(fs, *number);
@@ -94,13 +128,27 @@ fn sweep(
         let before = seen_on(grounds, fs, kind);
         let Attempt { result, is_last } = attempt(turn, *number);
         is_begun = result.is_err();
+        let after = seen_on(grounds, fs, kind);
         match result {
-            Ok(()) => *number += 1,
+            Ok(()) => {
+                *number += 1;
+                if let Some((first, failed)) = parts.split_first() {
+                    for found in failed {
+                        assert_between(kind, (first, found, &after), &what);
+                    }
+                }
+                parts.clear();
+            }
             Err(error) => {
                 assert!(error.errno() == errno && !is_last, "{what}: {error}");
-                let after = seen_on(grounds, fs, kind);
-                let is_unchanged = before == after || kind.refused == Refused::Partial;
-                assert!(is_unchanged, "{what}: {}", difference(&before, &after));
+                if kind.refused == Refused::Partial {
+                    if parts.is_empty() {
+                        parts.push(before);
+                    }
+                    parts.push(after);
+                } else {
+                    assert!(before == after, "{what}: {}", difference(&before, &after));
+                }
                 grounds.assert_sound(fs, &what);
             }
         }
