@@ -36,6 +36,7 @@ mod shares;
 #[path = "../../../pmem/tests/smaps/mod.rs"]
 mod smaps;
 mod space;
+mod stalled;
 mod starved;
 mod statistics;
 mod sums;

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use udax::{
-    Access, AllocateMode, Cancel, DaxError, Error, File, Filesystem, Label, Mode, OpenFlags, OpenOptions,
-    Request, Term, Until, WaitError,
+    Access, AllocateMode, Cancel, Checksums, Dax, DaxError, DaxMode, Error, File, Filesystem, Label, Mode,
+    OpenFlags, OpenOptions, Request, Term, Until, WaitError,
 };
 
+use crate::cached::quiet;
 use crate::pins::{BLOCK, CHANGES, filled, pin, until};
 use crate::pool::{CREATE, MIB, READ_WRITE, TestPool, content, new_inode, open};
 
@@ -21,13 +22,25 @@ fn contents(file: &File) -> (Vec<u8>, u64) {
 /// A change of `/f`, which waits for a pin of its page 9 as it is told.
 type Told<'c> = &'c (dyn Fn(&Filesystem, &File, Mode) -> udax::Result<()> + Sync);
 
-/// Each mode ends the wait of `change`, which has changed nothing then and is in nobody's way.
+/// Each mode ends the wait of `change` for a pin, which has changed nothing then and is in nobody's way.
 fn assert_gives_up_as_told(name: &str, change: Told<'_>) {
     let pool = TestPool::new(32 * MIB);
     let fs = pool.open();
+    let pinned = |file: &File| -> Box<dyn Send> { Box::new(pin(file, 9, 1, Access::Write)) };
+    assert_gives_up_in(&pool, fs, name, pinned, change);
+}
+
+/// The same in a pool, for what is `in_the_way` at page 9.
+fn assert_gives_up_in(
+    pool: &TestPool,
+    fs: Filesystem,
+    name: &str,
+    in_the_way: impl Fn(&File) -> Box<dyn Send>,
+    change: Told<'_>,
+) {
     let file = filled(&fs, "/f", 16);
     let source = filled(&fs, "/source", 16);
-    let held = pin(&file, 9, 1, Access::Write);
+    let held = in_the_way(&file);
     let before = (contents(&file), contents(&source));
 
     let refused = change(&fs, &file, Mode::NoWait);
@@ -64,6 +77,40 @@ fn each_change_of_a_layout_gives_up_as_its_handle_was_told() {
     for (name, change) in CHANGES.iter().filter(|(name, _)| *name != "open to truncate") {
         assert_gives_up_as_told(name, &|fs, file, mode| change(fs, &file.waiting(mode)));
     }
+}
+
+#[test]
+fn each_change_of_a_layout_gives_up_on_a_lease_as_its_handle_was_told() {
+    let leased = |file: &File| -> Box<dyn Send> {
+        let lease = file.lease(9 * BLOCK, BLOCK, Label::new("reader"), Term::Short);
+        Box::new(lease.unwrap())
+    };
+    for (name, change) in CHANGES.iter().filter(|(name, _)| *name != "open to truncate") {
+        let pool = TestPool::new(32 * MIB);
+        let fs = pool.open();
+        assert_gives_up_in(&pool, fs, name, leased, &|fs, file, mode| {
+            change(fs, &file.waiting(mode))
+        });
+    }
+}
+
+#[test]
+fn changes_of_what_a_file_is_give_up_as_its_handle_was_told() {
+    // A block has no checksum while it is pinned for writing.
+    let pool = TestPool::with_checksums(32 * MIB);
+    let pinned = |file: &File| -> Box<dyn Send> { Box::new(pin(file, 9, 1, Access::Write)) };
+    assert_gives_up_in(&pool, pool.open(), "set checksums", pinned, &|_, file, mode| {
+        file.waiting(mode).set_checksums(Checksums::On)
+    });
+    let pool = TestPool::new(32 * MIB);
+    let fs = Filesystem::open(&pool.path, &quiet(DaxMode::Inode)).unwrap();
+    let reached = |file: &File| -> Box<dyn Send> {
+        file.set_dax(Dax::On).unwrap();
+        Box::new(pin(file, 9, 1, Access::Write))
+    };
+    assert_gives_up_in(&pool, fs, "set dax", reached, &|_, file, mode| {
+        file.waiting(mode).set_dax(Dax::Off)
+    });
 }
 
 fn open_to_truncate(fs: &Filesystem, flags: OpenFlags, mode: Mode) -> udax::Result<File> {

@@ -1,0 +1,144 @@
+//! A data device that does not answer for a while: who waits for it, how long, and who does not.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use udax::{
+    CacheError, Cancel, DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, Mode, MountOptions,
+    WaitError, WriteFlags,
+};
+use udax_disk::{DiskError, Medium, MemoryMedium, Write};
+
+use crate::pins::until;
+use crate::pool::{MIB, TestPool, content, open};
+
+/// A medium in memory whose writes wait while it is stalled.
+#[derive(Debug)]
+struct Stalled {
+    below: MemoryMedium,
+    state: Mutex<State>,
+    goes_on: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_stalled: bool,
+    waiting: usize,
+}
+
+impl Stalled {
+    fn stall(&self, is_stalled: bool) {
+        self.state.lock().unwrap().is_stalled = is_stalled;
+        self.goes_on.notify_all();
+    }
+
+    fn waiting(&self) -> usize {
+        self.state.lock().unwrap().waiting
+    }
+}
+
+impl Medium for Stalled {
+    fn len(&self) -> u64 {
+        self.below.len()
+    }
+
+    fn read(&self, at: u64, to: &mut [u8]) -> Result<(), DiskError> {
+        self.below.read(at, to)
+    }
+
+    fn write(&self, writes: &[Write<'_>]) -> Result<(), DiskError> {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        let patience = Duration::from_secs(60);
+        let (mut state, ended) = self
+            .goes_on
+            .wait_timeout_while(state, patience, |state| state.is_stalled)
+            .unwrap();
+        state.waiting -= 1;
+        drop(state);
+        assert!(!ended.timed_out(), "nobody let it go on");
+        self.below.write(writes)
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.below.flush()
+    }
+}
+
+fn source(medium: &Arc<Stalled>) -> DataSource {
+    let medium: Arc<dyn Medium> = medium.clone();
+    DataSource::Disk(Arc::new(Disk::new(medium)))
+}
+
+#[test]
+fn a_writer_at_the_limit_of_dirty_pages_gives_up_as_it_was_told_and_has_written_nothing() {
+    let medium = Arc::new(Stalled {
+        below: MemoryMedium::new(32 * MIB),
+        state: Mutex::default(),
+        goes_on: Condvar::new(),
+    });
+    let pool = TestPool::formatted(&FormatOptions {
+        size: Some(16 * MIB),
+        data: Some(source(&medium)),
+        ..FormatOptions::default()
+    });
+    let options = MountOptions {
+        dax: DaxMode::Inode,
+        dirty_bytes: MIB,
+        data: Some(source(&medium)),
+        ..MountOptions::default()
+    };
+    let fs = Filesystem::open(&pool.path, &options).unwrap();
+    let file = open(&fs, "/f");
+    file.append(b"before").unwrap();
+    file.sync().unwrap();
+    medium.stall(true);
+    // Each written once: the one that the flusher has got is not asked for again.
+    let full = (0..30).find_map(|file| {
+        let patient =
+            open(&fs, &format!("/{file}")).waiting(Mode::deadline(Instant::now() + Duration::from_secs(1)));
+        patient.write_at(&[7; 64 << 10], 0).err()
+    });
+    assert_eq!(full.unwrap().errno(), Errno::ETIMEDOUT);
+    assert_eq!(medium.waiting(), 1);
+
+    let refused = file.waiting(Mode::NoWait).append(b"x").unwrap_err();
+    assert_eq!(refused.errno(), Errno::EAGAIN);
+    let refused = file.write_with(b"x", 0, WriteFlags::NOWAIT).unwrap_err();
+    assert_eq!(refused.errno(), Errno::EAGAIN);
+    let soon = Instant::now() + Duration::from_millis(30);
+    let late = file.waiting(Mode::deadline(soon)).append(b"x").unwrap_err();
+    let is_late = matches!(late, Error::Cache(CacheError::Wait(WaitError::TimedOut)));
+    assert!(is_late && Instant::now() >= soon, "{late}");
+    std::thread::scope(|scope| {
+        let (throttled, cancel) = (fs.cache_statistics().throttled, Cancel::new());
+        let handle = file.waiting(Mode::cancelled(cancel.clone()));
+        let writer = scope.spawn(move || handle.append(b"x"));
+        until(|| fs.cache_statistics().throttled > throttled);
+        cancel.cancel();
+        let cancelled = writer.join().unwrap().unwrap_err();
+        let is_cancelled = matches!(cancelled, Error::Cache(CacheError::Wait(WaitError::Cancelled)));
+        assert!(is_cancelled, "{cancelled}");
+    });
+    // Who does not write there does not wait.
+    assert_eq!(content(&file), b"before", "what gave up has written nothing");
+    let direct = open(&fs, "/direct");
+    direct.set_dax(Dax::On).unwrap();
+    direct.append(b"goes on").unwrap();
+    direct.sync().unwrap();
+
+    std::thread::scope(|scope| {
+        let throttled = fs.cache_statistics().throttled;
+        let writer = scope.spawn(|| file.append(b" and after"));
+        until(|| fs.cache_statistics().throttled > throttled);
+        medium.stall(false);
+        assert_eq!(writer.join().unwrap().unwrap(), 6);
+    });
+    fs.sync().unwrap();
+    assert_eq!(content(&file), b"before and after");
+    assert_eq!(content(&open(&fs, "/0")), [7; 64 << 10]);
+    drop((file, direct));
+    fs.close().unwrap();
+    pool.check();
+}
