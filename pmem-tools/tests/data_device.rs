@@ -1,7 +1,6 @@
 //! Data devices that cannot be used, and that cannot be written: what is there stays as it is, and is told.
 #![expect(clippy::unwrap_used, reason = "what does not unwrap fails the test")]
 
-#[expect(dead_code, reason = "other tests use the rest")]
 mod command;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod mounted;
@@ -68,6 +67,56 @@ fn a_data_device_that_is_given_as_a_pool_is_told_as_what_it_is() {
     let checked = place.run(["fsck", "device"]);
     checked.status(8);
     assert!(checked.stderr().contains("is the data device of a pool"));
+}
+
+#[test]
+fn a_check_tells_of_damaged_headers_of_the_data_device_and_mends_them() {
+    let place = Place::new();
+    let device = place.path("device");
+    File::create(&device).unwrap().set_len(8 * MIB).unwrap();
+    place
+        .run(["mkfs", "--size", "16M", "--data", "device", "pool"])
+        .success();
+    let damage = |at: u64| {
+        let file = File::options().write(true).open(&device).unwrap();
+        file.write_all_at(&[0xA5; 4096], at).unwrap();
+    };
+    let last = 8 * MIB - 4096;
+    damage(last);
+    let told = place.run(["fsck", "pool"]).status(4);
+    let place_of_it = format!("device, byte {last}: one of the device's two headers is damaged");
+    assert!(
+        told.contains(&place_of_it) && told.contains("'udax fsck -y'"),
+        "{told}"
+    );
+    let report = place.run(["fsck", "--json", "pool"]).json();
+    assert_eq!(
+        (&report["status"], &report["problems"][0]["has_remedy"]),
+        (&4.into(), &true.into())
+    );
+    let told = place.run(["fsck", "-y", "pool"]).status(1);
+    assert!(
+        told.contains("written anew") && told.contains("1 error, all mended"),
+        "{told}"
+    );
+    place.run(["fsck", "pool"]).success();
+    damage(0);
+    damage(last);
+    let told = place.run(["fsck", "-y", "pool"]).status(4);
+    assert!(told.contains("both of its headers"), "{told}");
+    let told = place
+        .run(["fsck", "-y", "--data-device", "device", "pool"])
+        .status(1);
+    assert!(told.contains("2 errors, all mended"), "{told}");
+    place.run(["fsck", "pool"]).success();
+    place.run(["mkfs", "--size", "16M", "plain"]).success();
+    let refused = place.run(["fsck", "--data-device", "device", "plain"]);
+    refused.status(8);
+    assert!(
+        refused.stderr().contains("no data device"),
+        "{}",
+        refused.stderr()
+    );
 }
 
 /// A small filesystem in memory, gone at the end.

@@ -7,12 +7,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use udax_disk::{Access, BlockMedium, Disk, DiskError};
-use udax_media::device::{DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
+use udax_media::device::{DataDevice, DeviceHeader, MAX_DEVICE_BYTES, MIN_DEVICE_BYTES};
 use udax_media::{BLOCK_BYTES, BLOCK_SIZE, Superblock};
 
 use crate::error::{Error, Result};
 use crate::options::{DataSource, DaxMode, FormatOptions, MountOptions};
 use crate::signature;
+
+/// What [`Filesystem::check_data_device`](crate::Filesystem::check_data_device) has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceReport {
+    /// Where the device is.
+    pub path: PathBuf,
+    /// Those of its two headers that are damaged.
+    pub damaged_headers: Vec<DamagedHeader>,
+}
+
+/// A header of a data device that cannot be read, or not be verified.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedHeader {
+    copy: u32,
+    /// The byte of the device that it begins at.
+    pub at: u64,
+    /// What is wrong with it.
+    pub why: String,
+    /// Whether it was written anew.
+    pub is_mended: bool,
+}
 
 /// A device that a pool is about to be made with.
 pub(crate) struct NewDevice {
@@ -126,14 +147,10 @@ pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Op
             (disk, path)
         }
     };
-    let header = DeviceHeader {
-        pool: superblock.uuid,
-        device: device.uuid,
-        blocks: device.blocks,
-    };
-    let lost = verify(&disk, &header).map_err(|why| Error::NotDevice { path, why })?;
-    if let Some(lost) = lost.filter(|_| !options.read_only && !options.private) {
-        restore(&disk, &header, lost);
+    let header = header(superblock, device);
+    let damaged = verify(&disk, &header).map_err(|why| Error::NotDevice { path, why })?;
+    if let Some(damaged) = damaged.filter(|_| !options.read_only && !options.private) {
+        restore(&disk, &header, &damaged);
     }
     // What a private pool writes stays in memory, here as there.
     Ok(Some(match options.private {
@@ -142,16 +159,59 @@ pub(crate) fn open(superblock: &Superblock, options: &MountOptions) -> Result<Op
     }))
 }
 
-/// The path of the data device, which is there and this pool's.
-pub(crate) fn find(superblock: &Superblock) -> Result<Option<PathBuf>> {
-    let options = MountOptions {
-        dax: DaxMode::Inode,
-        read_only: true,
-        ..MountOptions::default()
+/// See [`crate::Filesystem::check_data_device`].
+pub(crate) fn check(
+    superblock: &Superblock,
+    named: Option<&Path>,
+    repair: bool,
+) -> Result<Option<DeviceReport>> {
+    let Some(device) = &superblock.device else {
+        return match named {
+            None => Ok(None),
+            Some(_) => Err(Error::Invalid("the pool has no data device")),
+        };
     };
-    open(superblock, &options)?;
-    let device = superblock.device.as_ref();
-    Ok(device.map(|device| PathBuf::from(OsStr::from_bytes(&device.path))))
+    let recorded = Path::new(OsStr::from_bytes(&device.path));
+    let path = named.unwrap_or(recorded).to_owned();
+    let not_device = |why: String| Error::NotDevice {
+        path: path.clone(),
+        why,
+    };
+    let access = if repair { Access::Write } else { Access::Read };
+    let disk = BlockMedium::open(&path, access).map_err(|error| not_device(error.reason()))?;
+    let disk = Disk::new(Arc::new(disk));
+    let header = header(superblock, device);
+    let mut damaged_headers = damaged(&disk, &header).map_err(not_device)?;
+    if damaged_headers.len() == places(&header).len() {
+        if named.is_none() {
+            return Err(not_device("both of its headers are damaged".to_owned()));
+        }
+        // Nothing tells that it is the device but who named it.
+        let mut first = [0; BLOCK_SIZE];
+        if disk.read(0, &mut first).is_ok()
+            && let Some(found) = signature::of_first_block(&first)
+        {
+            return Err(not_device(format!("it holds {found}")));
+        }
+    }
+    if repair {
+        for damaged in &mut damaged_headers {
+            damaged.is_mended = restore(&disk, &header, damaged);
+        }
+    }
+    Ok(Some(DeviceReport {
+        path,
+        damaged_headers,
+    }))
+}
+
+/// What the headers of the pool's device hold.
+fn header(superblock: &Superblock, device: &DataDevice) -> DeviceHeader {
+    DeviceHeader {
+        pool: superblock.uuid,
+        device: device.uuid,
+        blocks: device.blocks,
+    }
 }
 
 fn open_path(path: &Path, options: &MountOptions) -> std::result::Result<Arc<Disk>, DiskError> {
@@ -167,24 +227,47 @@ fn places(header: &DeviceHeader) -> [(u32, u64); 2] {
     [(0, 0), (1, (header.blocks - 1) * BLOCK_BYTES)]
 }
 
-/// Writes a copy of the header that is lost anew. Where the device does not take it, the other has to do.
-fn restore(disk: &Disk, header: &DeviceHeader, (copy, at): (u32, u64)) {
-    match disk
-        .write(at, header.encode(copy).as_slice())
-        .and_then(|()| disk.flush())
-    {
+/// Writes a damaged copy of the header anew; whether the device took it. Where it does not, the other has to do.
+fn restore(disk: &Disk, header: &DeviceHeader, damaged: &DamagedHeader) -> bool {
+    let at = damaged.at;
+    let written = disk
+        .write(at, header.encode(damaged.copy).as_slice())
+        .and_then(|()| disk.flush());
+    match &written {
         Ok(()) => tracing::warn!(at, "the data device's damaged header was written anew"),
         Err(error) => {
             tracing::error!(at, %error, "the data device's damaged header cannot be written anew");
         }
     }
+    written.is_ok()
 }
 
-/// That the disk is the device, by one of its headers: the other may be lost, and is given.
+/// That the disk is the device, by one of its headers: the other may be damaged, and is given.
 ///
 /// # Errors
 /// Why it is not.
-fn verify(disk: &Disk, expected: &DeviceHeader) -> std::result::Result<Option<(u32, u64)>, String> {
+fn verify(disk: &Disk, expected: &DeviceHeader) -> std::result::Result<Option<DamagedHeader>, String> {
+    let mut damaged = damaged(disk, expected)?;
+    let Some(one) = damaged.pop() else {
+        return Ok(None);
+    };
+    // The first tells more of what else may be there.
+    if let Some(first) = damaged.pop() {
+        return Err(first.why);
+    }
+    tracing::error!(
+        at = one.at,
+        why = one.why,
+        "one of the data device's two headers is damaged"
+    );
+    Ok(Some(one))
+}
+
+/// The headers that are damaged, of a disk that is large enough and whose others are the device's.
+///
+/// # Errors
+/// Why it is not the device.
+fn damaged(disk: &Disk, expected: &DeviceHeader) -> std::result::Result<Vec<DamagedHeader>, String> {
     let bytes = expected.blocks * BLOCK_BYTES;
     if disk.len() < bytes {
         return Err(format!(
@@ -192,31 +275,30 @@ fn verify(disk: &Disk, expected: &DeviceHeader) -> std::result::Result<Option<(u
             disk.len()
         ));
     }
-    let read = |(copy, at): (u32, u64)| {
+    let mut damaged = Vec::new();
+    for (copy, at) in places(expected) {
         let mut bytes = [0; BLOCK_SIZE];
-        disk.read(at, &mut bytes).map_err(|error| error.to_string())?;
-        DeviceHeader::decode(&bytes, copy).map_err(|error| error.to_string())
-    };
-    let places = places(expected);
-    let headers = places.map(read);
-    for found in headers.iter().flatten() {
-        if found.pool != expected.pool {
-            return Err(format!("it belongs to pool {}", found.pool));
-        }
-        if found != expected {
-            return Err(format!(
-                "it is device {} of this pool, which now has {}",
-                found.device, expected.device
-            ));
+        let read = disk.read(at, &mut bytes).map_err(|error| error.to_string());
+        let header =
+            read.and_then(|()| DeviceHeader::decode(&bytes, copy).map_err(|error| error.to_string()));
+        match header {
+            Ok(found) if found.pool != expected.pool => {
+                return Err(format!("it belongs to pool {}", found.pool));
+            }
+            Ok(found) if found != *expected => {
+                return Err(format!(
+                    "it is device {} of this pool, which now has {}",
+                    found.device, expected.device
+                ));
+            }
+            Ok(_) => {}
+            Err(why) => damaged.push(DamagedHeader {
+                copy,
+                at,
+                why,
+                is_mended: false,
+            }),
         }
     }
-    let lost = match headers {
-        [Ok(_), Ok(_)] => return Ok(None),
-        [Err(why), Err(_)] => return Err(why),
-        [Err(why), Ok(_)] => (places[0], why),
-        [Ok(_), Err(why)] => (places[1], why),
-    };
-    let ((copy, at), why) = lost;
-    tracing::error!(at, why, "one of the data device's two headers is damaged");
-    Ok(Some((copy, at)))
+    Ok(damaged)
 }

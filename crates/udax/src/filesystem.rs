@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use udax_dax::{Counters, Listed, Mode};
@@ -11,6 +11,7 @@ use udax_media::{BLOCK_BYTES, MAX_NAME_BYTES, Superblock};
 use udax_pmem::{Persistence, Region};
 
 use crate::bad_blocks::BadRange;
+use crate::device::DeviceReport;
 use crate::error::{Error, Result};
 use crate::file::File;
 use crate::health::Damage;
@@ -97,13 +98,22 @@ impl Filesystem {
         }
     }
 
-    /// Looks whether the data device of the pool in `region` is where it was last, and is this pool's; gives its path.
-    /// `None`: the pool has none.
+    /// Looks whether the data device of the pool in `region` is where it was last, or at `named`, and is this pool's,
+    /// by its two headers; with `repair`, writes damaged ones anew, durably. `None`: the pool has none. What else is on
+    /// the device is not looked at. The pool must not be open.
+    ///
+    /// One header is enough. Where both are damaged nothing tells whose device it is: then it must be named, and what
+    /// looks like somebody else's data is not touched.
     ///
     /// # Errors
-    /// `NotPool`, and media errors, of both superblocks; `NotDevice`.
-    pub fn find_data_device(region: &Region) -> Result<Option<PathBuf>> {
-        crate::device::find(&crate::mount::read_superblock(region)?)
+    /// `NotPool`, and media errors, of both superblocks; `NotDevice`, also where it is in use; `Invalid` if one is
+    /// named of a pool that has none.
+    pub fn check_data_device(
+        region: &Region,
+        named: Option<&Path>,
+        repair: bool,
+    ) -> Result<Option<DeviceReport>> {
+        crate::device::check(&crate::mount::read_superblock(region)?, named, repair)
     }
 
     /// What the pool is and where its parts are.

@@ -46,6 +46,7 @@ mod xattr;
 
 pub use bad_blocks::BadRange;
 pub use dax::{Obstacle, Waiter};
+pub use device::{DamagedHeader, DeviceReport};
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::Filesystem;

@@ -13,9 +13,11 @@ const HEAD_BYTES: u64 = 128 << 10;
 /// Bytes looked at from the end: copies of partition tables and of RAID metadata.
 const TAIL_BYTES: u64 = 64 << 10;
 
+const DATA_DEVICE: &str = "the data device of a udax pool";
+
 /// Where known formats have their magic numbers (from blkid's and the kernel's headers).
 const SIGNATURES: [(usize, &[u8], &str); 12] = [
-    (0, b"uDEV", "the data device of a udax pool"),
+    (0, b"uDEV", DATA_DEVICE),
     (0, b"uDAX", "a udax pool"),
     (0, b"XFSB", "an XFS filesystem"),
     (1080, &[0x53, 0xef], "an ext2, ext3 or ext4 filesystem"),
@@ -54,6 +56,19 @@ pub(crate) fn check_blank_disk(disk: &Disk, name: &Path) -> Result<()> {
     }
 }
 
+/// What the first block of a disk says that it is, if that is not a data device.
+pub(crate) fn of_first_block(block: &[u8]) -> Option<&'static str> {
+    let found = known(block)?;
+    (found != DATA_DEVICE).then_some(found)
+}
+
+/// What the first bytes say that all of it is.
+fn known(head: &[u8]) -> Option<&'static str> {
+    let is_there = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    let found = SIGNATURES.iter().find(|(at, magic, _)| is_there(*at, magic));
+    found.map(|(_, _, name)| *name)
+}
+
 /// What there is in the first and last bytes of `len` that `read` gives.
 fn find(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Option<&'static str>> {
     let part = |at: u64, length: u64| {
@@ -62,10 +77,8 @@ fn find(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Option<
         Ok::<_, Error>(bytes)
     };
     let head = part(0, HEAD_BYTES.min(len))?;
-    for (at, magic, name) in SIGNATURES {
-        if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
-            return Ok(Some(name));
-        }
+    if let Some(name) = known(&head) {
+        return Ok(Some(name));
     }
     let tail_at = len.saturating_sub(TAIL_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
     let tail = part(tail_at, len - tail_at)?;

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use udax::{DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, MountOptions, WriteFlags};
+use udax::{
+    DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, MountOptions, Region, RegionOptions,
+    WriteFlags,
+};
 use udax_disk::{Medium, MemoryMedium, Step, Watcher};
 
 use crate::cached::bytes;
-use crate::pool::{MIB, check, content, open};
+use crate::pool::{MIB, TestPool, check, content, open};
 
 /// A pool whose data device is in the file or device that `path` names.
 fn format(directory: &Path, device: &Path) -> PathBuf {
@@ -65,8 +68,12 @@ fn a_device_that_cannot_be_opened_is_named_once() {
 
 /// A header that is lost, in bytes of the device.
 fn damage(device: &Path, at: u64) {
+    store(device, at, &[0xA5; 4096]);
+}
+
+fn store(device: &Path, at: u64, bytes: &[u8]) {
     let file = std::fs::OpenOptions::new().write(true).open(device).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], at).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
 }
 
 #[test]
@@ -102,6 +109,65 @@ fn either_header_of_a_device_does_and_who_writes_makes_the_other_anew() {
     damage(&device, last);
     let error = refusal(&pool);
     assert_eq!(error.errno(), Errno::ENODEV, "{error}");
+}
+
+/// Damaged headers that a check of the device finds, by where they begin, and whether it has mended them.
+fn damaged(pool: &Path, named: Option<&Path>, repair: bool) -> udax::Result<Vec<(u64, bool)>> {
+    let region = Region::open(pool, RegionOptions::default()).unwrap();
+    let found = Filesystem::check_data_device(&region, named, repair)?.unwrap();
+    let headers = found.damaged_headers.iter();
+    Ok(headers.map(|header| (header.at, header.is_mended)).collect())
+}
+
+#[test]
+fn a_check_of_the_device_finds_damaged_headers_and_mends_them() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = file(directory.path(), 8 * MIB);
+    let pool = format(directory.path(), &device);
+    let fs = Filesystem::open(&pool, &inode_options()).unwrap();
+    open(&fs, "/f").write_at(&bytes(MIB, 3), 0).unwrap();
+    fs.close().unwrap();
+    let whole = std::fs::read(&device).unwrap();
+    let last = 8 * MIB - 4096;
+    assert_eq!(damaged(&pool, None, true).unwrap(), []);
+    for at in [0, last] {
+        damage(&device, at);
+        assert_eq!(damaged(&pool, None, false).unwrap(), [(at, false)]);
+        assert_eq!(damaged(&pool, None, true).unwrap(), [(at, true)]);
+        assert!(std::fs::read(&device).unwrap() == whole);
+    }
+    // Both: only by name, and not over what looks like somebody else's.
+    damage(&device, 0);
+    damage(&device, last);
+    let refused = damaged(&pool, None, true).unwrap_err();
+    assert!(refused.to_string().contains("both of its headers"), "{refused}");
+    let named = Some(device.as_path());
+    assert_eq!(damaged(&pool, named, false).unwrap(), [(0, false), (last, false)]);
+    store(&device, 0, b"XFSB");
+    let refused = damaged(&pool, named, true).unwrap_err();
+    assert!(refused.to_string().contains("an XFS filesystem"), "{refused}");
+    damage(&device, 0);
+    assert_eq!(damaged(&pool, named, true).unwrap(), [(0, true), (last, true)]);
+    assert!(std::fs::read(&device).unwrap() == whole);
+    // One that moved; somebody else's; and none.
+    let moved = directory.path().join("moved");
+    std::fs::rename(&device, &moved).unwrap();
+    assert_eq!(damaged(&pool, None, false).unwrap_err().errno(), Errno::ENODEV);
+    assert_eq!(damaged(&pool, Some(&moved), false).unwrap(), []);
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let other = file(elsewhere.path(), 8 * MIB);
+    format(elsewhere.path(), &other);
+    let refused = damaged(&pool, Some(&other), true).unwrap_err();
+    assert!(refused.to_string().contains("belongs to pool"), "{refused}");
+    let plain = TestPool::new(16 * MIB);
+    let region = Region::open(&plain.path, RegionOptions::default()).unwrap();
+    assert!(
+        Filesystem::check_data_device(&region, None, true)
+            .unwrap()
+            .is_none()
+    );
+    let refused = Filesystem::check_data_device(&region, Some(&moved), false).unwrap_err();
+    assert_eq!(refused.errno(), Errno::EINVAL);
 }
 
 #[test]

@@ -1,19 +1,20 @@
 //! `udax fsck`: checks a pool and mends it, with the exit statuses of fsck(8).
 
-use std::collections::BTreeMap;
+mod device;
+mod finding;
+
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
-use udax::Filesystem;
-use udax_check::{CheckOptions, Problem, Report};
-use udax_media::{BLOCK_BYTES, InodeNo};
-use udax_pmem::{Region, RegionOptions};
+use udax_check::{CheckOptions, Report};
+use udax_media::BLOCK_BYTES;
+use udax_pmem::RegionOptions;
 
+use self::finding::Finding;
 use crate::failure;
-use crate::name::JsonName;
 use crate::output::{Output, OutputArgs};
 use crate::plural::{counted, records};
 use crate::pool::{self, WriteArgs};
@@ -53,6 +54,10 @@ pub(crate) struct Fsck {
     /// checksums away. Takes as long as reading that data
     #[arg(long)]
     data: bool,
+    /// Where the pool's data device is, if it is not where it was. With -y its headers are written anew even if both
+    /// are damaged, so that only this name tells that it is the one
+    #[arg(long, value_name = "DEVICE")]
+    data_device: Option<PathBuf>,
     /// Worker threads. Default: one a processor
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -68,17 +73,6 @@ pub(crate) struct Fsck {
 }
 
 #[derive(Serialize)]
-struct JsonProblem<'r> {
-    place: String,
-    inode: Option<u64>,
-    path: Option<JsonName>,
-    what: &'r str,
-    has_remedy: bool,
-    repair: Option<&'r str>,
-    lost: Option<&'r str>,
-}
-
-#[derive(Serialize)]
 struct JsonReport<'r> {
     pool: String,
     status: u8,
@@ -90,11 +84,11 @@ struct JsonReport<'r> {
     bad_bytes: u64,
     used_bytes: u64,
     total_bytes: u64,
-    /// What was seen of the data device.
+    /// Where the data device was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    problems: Vec<JsonProblem<'r>>,
-    notes: Vec<JsonProblem<'r>>,
+    problems: &'r [Finding],
+    notes: Vec<Finding>,
 }
 
 impl Fsck {
@@ -120,23 +114,30 @@ impl Fsck {
         let report = udax_check::check(&region, &options, &progress);
         progress.finish();
         let report = report.map_err(|error| failure::of_pool(&self.pool, failure::CHECK, error))?;
-        let status = status(&report);
-        let device = device(&region);
+        let (device, of_device) = device::check(&region, self.data_device.as_deref(), self.repair)
+            .map_err(|error| failure::of_pool(&self.pool, failure::CHECK, error))?;
+        let mut findings: Vec<Finding> = report.problems.iter().map(Finding::of_pool).collect();
+        findings.extend(of_device);
+        let status = status(&findings);
         if self.format.is_json() {
-            output.json(&self.json(&report, status, device))?;
+            output.json(&self.json(&report, &findings, device.as_deref()))?;
         } else {
             if let Some(device) = device {
-                writeln!(output, "{}: {device}", crate::name::shown(&self.pool))?;
+                let (pool, device) = (crate::name::shown(&self.pool), crate::name::shown(&device));
+                writeln!(
+                    output,
+                    "{pool}: the data device {device} is there; the data on it was not read"
+                )?;
             }
-            self.print(&report, status, output)?;
+            self.print(&report, &findings, output)?;
         }
         Ok(ExitCode::from(status))
     }
 
-    fn json<'r>(&self, report: &'r Report, status: u8, device: Option<String>) -> JsonReport<'r> {
+    fn json<'r>(&self, report: &Report, findings: &'r [Finding], device: Option<&Path>) -> JsonReport<'r> {
         JsonReport {
             pool: crate::name::shown(&self.pool),
-            status,
+            status: status(findings),
             was_clean: report.was_clean,
             replayed: report.replayed,
             inodes: report.inodes,
@@ -145,13 +146,13 @@ impl Fsck {
             bad_bytes: report.bad_blocks * BLOCK_BYTES,
             used_bytes: report.used_blocks * BLOCK_BYTES,
             total_bytes: report.total_blocks * BLOCK_BYTES,
-            device,
-            problems: report.problems.iter().map(JsonProblem::new).collect(),
-            notes: report.notes.iter().map(JsonProblem::new).collect(),
+            device: device.map(crate::name::shown),
+            problems: findings,
+            notes: report.notes.iter().map(Finding::of_pool).collect(),
         }
     }
 
-    fn print(&self, report: &Report, status: u8, output: &mut Output) -> std::io::Result<()> {
+    fn print(&self, report: &Report, findings: &[Finding], output: &mut Output) -> std::io::Result<()> {
         let pool = crate::name::shown(&self.pool);
         for note in &report.notes {
             let done = if note.repair.is_some() {
@@ -161,17 +162,10 @@ impl Fsck {
             };
             writeln!(output, "{pool}: note: {}: {}; {done}", note.place, note.what)?;
         }
-        for problem in &report.problems {
-            write!(output, "{pool}: {}: {}", problem.place, problem.what)?;
-            if let Some(repair) = &problem.repair {
-                write!(output, "; mended: {repair}")?;
-            }
-            if let Some(lost) = &problem.lost {
-                write!(output, "; lost: {lost}")?;
-            }
-            writeln!(output)?;
+        for finding in findings {
+            writeln!(output, "{pool}: {finding}")?;
         }
-        for (ino, path) in paths(report) {
+        for (ino, path) in finding::paths(report) {
             let path = path.map_or("has no path that is known".to_owned(), |path| {
                 format!("is {}", crate::name::escaped(path))
             });
@@ -199,19 +193,7 @@ impl Fsck {
                 counted(report.bad_blocks, "block is", "blocks are")
             )?;
         }
-        let errors = counted(report.problems.len(), "error", "errors");
-        let left = || report.problems.iter().filter(|problem| problem.repair.is_none());
-        let verdict = match status {
-            0 => "clean".to_owned(),
-            CORRECTED => format!("{errors}, all mended"),
-            _ if !left().any(|problem| problem.has_remedy) => format!(
-                "{errors}, {} of them in the data of files, which no repair mends; {}",
-                left().count(),
-                failure::DATA_ADVICE
-            ),
-            _ if self.repair => format!("{errors}, not all of them mended"),
-            _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
-        };
+        let verdict = self.verdict(findings);
         writeln!(
             output,
             "{pool}: {verdict}: {}, {}, {} of {} in use",
@@ -221,57 +203,31 @@ impl Fsck {
             Size(report.total_blocks * BLOCK_BYTES)
         )
     }
-}
 
-impl<'r> JsonProblem<'r> {
-    fn new(problem: &'r Problem) -> Self {
-        Self {
-            place: problem.place.to_string(),
-            inode: problem.inode.map(InodeNo::raw),
-            path: problem.path.as_deref().map(JsonName::new),
-            what: &problem.what,
-            has_remedy: problem.has_remedy,
-            repair: problem.repair.as_deref(),
-            lost: problem.lost.as_deref(),
+    fn verdict(&self, findings: &[Finding]) -> String {
+        let errors = counted(findings.len(), "error", "errors");
+        let left = || findings.iter().filter(|finding| finding.repair.is_none());
+        match status(findings) {
+            0 => "clean".to_owned(),
+            CORRECTED => format!("{errors}, all mended"),
+            _ if left().all(Finding::is_of_data) => format!(
+                "{errors}, {} of them in the data of files, which no repair mends; {}",
+                left().count(),
+                failure::DATA_ADVICE
+            ),
+            _ if self.repair || !left().any(|finding| finding.has_remedy) => {
+                format!("{errors}, not all of them mended")
+            }
+            _ => format!("{errors}, and damage may hide more; mend them with 'udax fsck -y'"),
         }
     }
 }
 
-/// The damaged inodes, and where they are: an inode that lost its name in one step of a repair had it before.
-fn paths(report: &Report) -> BTreeMap<InodeNo, Option<&[u8]>> {
-    let mut paths = BTreeMap::new();
-    for problem in &report.problems {
-        if let Some(ino) = problem.inode {
-            let path: &mut Option<&[u8]> = paths.entry(ino).or_default();
-            *path = path.or(problem.path.as_deref());
-        }
-    }
-    paths
-}
-
-/// What is to be told of the pool's data device, if it has one. Its data is not looked at, and no other pool's is
-/// touched.
-fn device(region: &Region) -> Option<String> {
-    match Filesystem::find_data_device(region) {
-        Ok(path) => path.map(|path| {
-            format!(
-                "the data device {} is there; the data on it was not read",
-                crate::name::shown(&path)
-            )
-        }),
-        Err(error @ udax::Error::NotDevice { .. }) => {
-            Some(format!("not checked, and cannot be mounted without: {error}"))
-        }
-        // What is wrong with the pool itself is in the report.
-        Err(_) => None,
-    }
-}
-
-/// The exit status of fsck(8) for `report`.
-fn status(report: &Report) -> u8 {
-    if report.problems.is_empty() {
+/// The exit status of fsck(8) for what was found.
+fn status(findings: &[Finding]) -> u8 {
+    if findings.is_empty() {
         0
-    } else if report.problems.iter().all(|problem| problem.repair.is_some()) {
+    } else if findings.iter().all(|finding| finding.repair.is_some()) {
         CORRECTED
     } else {
         UNCORRECTED
@@ -281,27 +237,15 @@ fn status(report: &Report) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use udax_media::{BlockNo, Place};
-
-    fn problem(repair: Option<&str>) -> Problem {
-        Problem {
-            place: Place::Block(BlockNo(7)),
-            inode: None,
-            path: None,
-            what: "x".to_owned(),
-            has_remedy: true,
-            repair: repair.map(str::to_owned),
-            lost: None,
-        }
-    }
 
     #[test]
     fn one_error_that_is_left_makes_the_status_4() {
-        let mut report = Report::default();
-        assert_eq!(status(&report), 0);
-        report.problems.push(problem(Some("y")));
-        assert_eq!(status(&report), CORRECTED);
-        report.problems.push(problem(None));
-        assert_eq!(status(&report), UNCORRECTED);
+        let mut findings = Vec::new();
+        assert_eq!(status(&findings), 0);
+        let one = || Finding::of_device("here".to_owned(), "x".to_owned());
+        findings.push(one().mended(Some("y".to_owned())));
+        assert_eq!(status(&findings), CORRECTED);
+        findings.push(one());
+        assert_eq!(status(&findings), UNCORRECTED);
     }
 }
