@@ -135,22 +135,44 @@ impl Condvar {
     }
 }
 
+/// Who has it alone, or may have it so without waiting for more than readers, has `alone` too.
 #[derive(Debug)]
-pub(crate) struct RwLock<T>(sync::RwLock<T>);
+pub(crate) struct RwLock<T> {
+    alone: sync::Mutex<()>,
+    inner: sync::RwLock<T>,
+}
 
-pub(crate) use sync::{RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use sync::RwLockReadGuard;
+
+/// Fields are dropped in this order.
+#[derive(Debug)]
+pub(crate) struct RwLockWriteGuard<'l, T> {
+    inner: sync::RwLockWriteGuard<'l, T>,
+    alone: sync::MutexGuard<'l, ()>,
+    lock: &'l RwLock<T>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RwLockUpgradableReadGuard<'l, T> {
+    inner: RwLockReadGuard<'l, T>,
+    alone: sync::MutexGuard<'l, ()>,
+    lock: &'l RwLock<T>,
+}
 
 impl<T> RwLock<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(sync::RwLock::new(value))
+        Self {
+            alone: sync::Mutex::new(()),
+            inner: sync::RwLock::new(value),
+        }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
-        unpoisoned(self.0.read())
+        unpoisoned(self.inner.read())
     }
 
     pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        self.0.try_read().ok()
+        self.inner.try_read().ok()
     }
 
     pub(crate) fn try_read_until(&self, _deadline: Instant) -> Option<RwLockReadGuard<'_, T>> {
@@ -158,14 +180,70 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
-        unpoisoned(self.0.write())
+        let alone = unpoisoned(self.alone.lock());
+        RwLockWriteGuard {
+            inner: unpoisoned(self.inner.write()),
+            alone,
+            lock: self,
+        }
     }
 
     pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        self.0.try_write().ok()
+        let alone = self.alone.try_lock().ok()?;
+        Some(RwLockWriteGuard {
+            inner: self.inner.try_write().ok()?,
+            alone,
+            lock: self,
+        })
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        unpoisoned(self.0.get_mut())
+        unpoisoned(self.inner.get_mut())
+    }
+}
+
+impl<'l, T> RwLockWriteGuard<'l, T> {
+    pub(crate) fn downgrade_to_upgradable(guard: Self) -> RwLockUpgradableReadGuard<'l, T> {
+        let Self { inner, alone, lock } = guard;
+        drop(inner);
+        RwLockUpgradableReadGuard {
+            inner: lock.read(),
+            alone,
+            lock,
+        }
+    }
+}
+
+impl<'l, T> RwLockUpgradableReadGuard<'l, T> {
+    pub(crate) fn upgrade(guard: Self) -> RwLockWriteGuard<'l, T> {
+        let Self { inner, alone, lock } = guard;
+        drop(inner);
+        RwLockWriteGuard {
+            inner: unpoisoned(lock.inner.write()),
+            alone,
+            lock,
+        }
+    }
+}
+
+impl<T> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T> Deref for RwLockUpgradableReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
     }
 }

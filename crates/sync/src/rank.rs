@@ -131,6 +131,26 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Notes that the thread waits for what it has a part of already.
+    ///
+    /// # Panics
+    /// In debug builds, when the thread holds a lock of a higher (rank, order).
+    #[inline]
+    #[track_caller]
+    pub(crate) fn assert_highest(&self) {
+        #[cfg(debug_assertions)]
+        if let Some(held) = stack::highest()
+            && held > self.entry
+        {
+            panic!(
+                "lock order: waiting for {:?}/{} while holding {:?}/{}",
+                self.entry.0, self.entry.1, held.0, held.1
+            );
+        }
+    }
+}
+
 impl Drop for Held {
     #[inline]
     fn drop(&mut self) {

@@ -130,6 +130,22 @@ impl<T> RwLock<T> {
     }
 }
 
+impl<T> WriteGuard<'_, T> {
+    /// Does `work` while others may share the lock, and nobody may have it alone; then waits for them.
+    ///
+    /// # Panics
+    /// In debug builds, when a lock of a higher rank is held after `work`: who shares this one may wait for it.
+    #[track_caller]
+    pub fn lend<R>(self, work: impl FnOnce(&T) -> R) -> (Self, R) {
+        let Self { inner, _held } = self;
+        let lent = imp::RwLockWriteGuard::downgrade_to_upgradable(inner);
+        let result = work(&lent);
+        _held.assert_highest();
+        let inner = imp::RwLockUpgradableReadGuard::upgrade(lent);
+        (Self { inner, _held }, result)
+    }
+}
+
 impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 

@@ -109,3 +109,30 @@ fn a_shared_lock_with_a_deadline_gives_up_and_leaves_no_trace() {
     drop(alone);
     assert!(lock.read_until(soon()).is_some());
 }
+
+#[test]
+fn a_lock_that_is_lent_can_be_shared_and_not_be_had_alone() {
+    let lock = RwLock::new(Rank::Inode, 1);
+    let mut guard = lock.write();
+    *guard = 2;
+    let (mut guard, seen) = guard.lend(|value| {
+        assert!(lock.try_write().is_none());
+        (*value, lock.try_read().map(|seen| *seen))
+    });
+    assert_eq!(seen, (2, Some(2)));
+    assert!(lock.try_read().is_none());
+    *guard = 3;
+    drop(guard);
+    assert_eq!(*lock.read(), 3);
+}
+
+#[test]
+fn what_is_lent_is_not_waited_for_under_a_higher_lock() {
+    let lock = RwLock::new(Rank::Inode, ());
+    let higher = Mutex::new(Rank::Shares, ());
+    let mut held = None;
+    let guard = lock.write();
+    assert!(is_refused(|| drop(guard.lend(|()| held = Some(higher.lock())))));
+    drop(held);
+    drop(lock.write().lend(|()| drop(higher.lock())));
+}

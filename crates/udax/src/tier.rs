@@ -14,6 +14,7 @@ use udax_pagecache::ErrSeq;
 use udax_sync::fault::{Fault, is_injected};
 
 use crate::error::{Error, Result};
+use crate::inode::hold::Hold;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::space::{Space, Tier};
@@ -122,14 +123,21 @@ impl Pool {
     /// # Errors
     /// `Disk`: it may be lost, as a flush has failed since it was written, whoever had asked for that. This is told
     /// once by the file; every open file is told besides.
-    pub(crate) fn flush_overwritten(&self, state: &mut InodeState) -> Result<()> {
-        let before = state.overwritten.take();
-        match (&self.disk, before) {
-            (Some(disk), Some(before)) if !is_injected(Fault::UnflushedDeviceSync) => {
-                Ok(disk.flush_since(before)?)
-            }
-            _ => self.flush_disk(),
-        }
+    pub(crate) fn flush_overwritten(&self, hold: &mut dyn Hold) -> Result<()> {
+        let Some(disk) = &self.disk else {
+            return Ok(());
+        };
+        let before = hold.state_mut().overwritten.take();
+        let mut flushed = Ok(());
+        hold.while_lent(&mut || {
+            flushed = match before {
+                Some(before) if !is_injected(Fault::UnflushedDeviceSync) => {
+                    disk.flush_since(before).map_err(Error::from)
+                }
+                _ => self.flush_disk(),
+            };
+        });
+        flushed
     }
 
     /// Makes durable what was written to the data device.

@@ -271,6 +271,11 @@ impl<'p> Update<'p> {
         self.with_shares(|shares, update| shares.segments(update, extent.blocks(), limit))
     }
 
+    /// Whether it has locked the share counts.
+    pub(crate) fn holds_shares(&self) -> bool {
+        self.shares.is_some()
+    }
+
     fn with_shares<T>(
         &mut self,
         work: impl FnOnce(&mut SharesChange<'p>, &mut Self) -> Result<T>,

@@ -12,6 +12,7 @@ use super::together::{self, KEPT_PAGES};
 use crate::error::{Error, Result};
 use crate::extents::{self, Mapping as Mapped};
 use crate::file::Cause;
+use crate::inode::hold::Hold;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 
@@ -19,7 +20,7 @@ use crate::pool::Pool;
 #[derive(Debug)]
 enum Held<'s> {
     Shared(&'s InodeState),
-    Alone(&'s mut InodeState),
+    Alone(&'s mut dyn Hold),
 }
 
 /// A file's extents, with its inode's lock and the extents loaded.
@@ -50,13 +51,13 @@ impl<'s> Beneath<'s> {
     }
 
     /// To be read from and written to.
-    pub(crate) fn alone(pool: &'s Pool, inode: &'s Inode, state: &'s mut InodeState) -> Result<Self> {
-        extents::load(pool, inode, state)?;
-        let size = state.size(pool.inode_size(inode)?);
+    pub(crate) fn alone(pool: &'s Pool, inode: &'s Inode, hold: &'s mut dyn Hold) -> Result<Self> {
+        extents::load(pool, inode, hold.state_mut())?;
+        let size = hold.state().size(pool.inode_size(inode)?);
         Ok(Self {
             pool,
             inode,
-            state: Held::Alone(state),
+            state: Held::Alone(hold),
             size,
             kept: Vec::new(),
             kept_pages: 0,
@@ -66,7 +67,7 @@ impl<'s> Beneath<'s> {
     fn state(&self) -> &InodeState {
         match &self.state {
             Held::Shared(state) => state,
-            Held::Alone(state) => state,
+            Held::Alone(hold) => hold.state(),
         }
     }
 
@@ -167,9 +168,10 @@ impl<'s> Beneath<'s> {
     /// bytes that have been written, also should the rest fail.
     fn write_run(&mut self, run: &WriteRun, done: &mut u64) -> Result<bool> {
         let (pool, inode, size) = (self.pool, self.inode, self.size);
-        let Held::Alone(state) = &mut self.state else {
+        let Held::Alone(hold) = &mut self.state else {
             return Err(Error::Invalid("a file is written back with its lock held alone"));
         };
+        let state = hold.state_mut();
         let mapping = inode.cached().map(|part| &part.mapping);
         for segment in run.segments() {
             let written = pool.inode_size(inode)?;
@@ -300,7 +302,7 @@ impl Beneath<'_> {
     /// Writes runs at once; whether it could be done so, else nothing has changed.
     fn write_together(&mut self, runs: &[WriteRun]) -> Result<bool> {
         let (pool, inode) = (self.pool, self.inode);
-        let Held::Alone(state) = &mut self.state else {
+        let Held::Alone(hold) = &mut self.state else {
             return Ok(false);
         };
         let segments = together::segments(runs, self.size);
@@ -314,7 +316,7 @@ impl Beneath<'_> {
         if covered.is_some_and(|covered| covered < last.start() && written < last.start()) {
             return Ok(false);
         }
-        pool.store_together(inode, state, &segments, covered.unwrap_or(u64::MAX))
+        pool.store_together(inode, *hold, &segments, covered.unwrap_or(u64::MAX))
     }
 
     fn write_now(&mut self, mut run: WriteRun) -> std::result::Result<(), BackingError> {

@@ -261,9 +261,9 @@ impl File {
             return Ok(());
         };
         let written = {
-            let mut state = self.inode().write()?;
+            let mut hold = self.inode().write_lendable()?;
             match is_injected(Fault::UnwrittenSync) {
-                false => self.pool().write_range(self.inode(), &mut state, &(0..u64::MAX)),
+                false => self.pool().write_range(self.inode(), &mut hold, &(0..u64::MAX)),
                 true => Ok(()),
             }
         };

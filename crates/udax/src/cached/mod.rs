@@ -125,12 +125,12 @@ impl Owner for Inode {
         let Some(pool) = self.cached().and_then(|part| part.pool.upgrade()) else {
             return Ok(Written::default());
         };
-        let mut state = match self.write() {
+        let mut hold = match self.write_lendable() {
             // It was freed: what was dirty is nobody's.
             Err(Error::Stale(_)) => return Ok(Written::default()),
             other => other.map_err(into_cache_error)?,
         };
-        pool.write_dirty(self, &mut state, control)
+        pool.write_dirty(self, &mut hold, control)
             .map_err(into_cache_error)
     }
 }

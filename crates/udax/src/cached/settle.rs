@@ -1,6 +1,6 @@
 //! Writing a cached file to its extents, wholly or in part.
 //!
-//! All with the inode's lock held alone.
+//! All with the inode's lock held alone; while a data device is written to, it is lent to readers.
 
 use std::ops::Range;
 
@@ -11,6 +11,7 @@ use udax_sync::fault::{Fault, is_injected};
 use super::Beneath;
 use crate::error::{Error, Result};
 use crate::inode::fields::Line;
+use crate::inode::hold::Hold;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::update::Update;
@@ -20,7 +21,7 @@ impl Pool {
     pub(super) fn write_dirty(
         &self,
         inode: &Inode,
-        state: &mut InodeState,
+        hold: &mut dyn Hold,
         control: Control,
     ) -> Result<Written> {
         let Some(part) = inode.cached() else {
@@ -36,23 +37,18 @@ impl Pool {
             Span::Cyclic { .. } => Span::Cyclic { latest: end_page },
         };
         let control = Control { span, ..control };
-        let mut beneath = Beneath::alone(self, inode, state)?;
+        let mut beneath = Beneath::alone(self, inode, hold)?;
         let written = part.mapping.write_back(&mut beneath, control)?;
         if part.mapping.dirty_pages() == 0 {
-            self.publish_size(inode, state)?;
+            self.publish_size(inode, hold.state_mut())?;
         }
         Ok(written)
     }
 
     /// Makes a range durable, with the size and the times.
-    pub(super) fn write_range(
-        &self,
-        inode: &Inode,
-        state: &mut InodeState,
-        bytes: &Range<u64>,
-    ) -> Result<()> {
-        self.write_dirty(inode, state, Control::range(Integrity::Full, bytes))?;
-        self.flush_overwritten(state)
+    pub(super) fn write_range(&self, inode: &Inode, hold: &mut dyn Hold, bytes: &Range<u64>) -> Result<()> {
+        self.write_dirty(inode, hold, Control::range(Integrity::Full, bytes))?;
+        self.flush_overwritten(hold)
     }
 
     /// All that was written to a cached file is durable, and nothing of it in the cache: what every operation but
@@ -87,10 +83,12 @@ impl Pool {
     }
 
     /// All that was written to a cached file is in the pool.
-    pub(crate) fn flush(&self, inode: &Inode, state: &mut InodeState) -> Result<()> {
-        if Self::is_unflushed(inode, state) {
+    pub(crate) fn flush(&self, inode: &Inode, hold: &mut dyn Hold) -> Result<()> {
+        if Self::is_unflushed(inode, hold.state()) {
+            // Whoever had lent it has panicked.
+            hold.state_mut().is_lent = false;
             let all = Control::range(Integrity::Full, &(0..u64::MAX));
-            self.write_dirty(inode, state, all)?;
+            self.write_dirty(inode, hold, all)?;
         }
         Ok(())
     }
@@ -107,7 +105,8 @@ impl Pool {
 
     /// Whether there is something to flush. The caller has the inode's lock, shared at least.
     pub(crate) fn is_unflushed(inode: &Inode, state: &InodeState) -> bool {
-        state.pending_size.is_some() || inode.cached().is_some_and(|part| part.mapping.dirty_pages() > 0)
+        let is_pending = state.pending_size.is_some() || state.is_lent;
+        is_pending || inode.cached().is_some_and(|part| part.mapping.dirty_pages() > 0)
     }
 
     /// The end that writes to the cache have given the file becomes its size in the pool, if it is not yet.
@@ -183,8 +182,8 @@ impl Pool {
             if inode.cached().is_none() {
                 continue;
             }
-            let written = match inode.write() {
-                Ok(mut state) => self.flush(&inode, &mut state),
+            let written = match inode.write_lendable() {
+                Ok(mut hold) => self.flush(&inode, &mut hold),
                 Err(Error::Stale(_)) => Ok(()),
                 Err(error) => Err(error),
             };

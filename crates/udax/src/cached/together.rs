@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use smallvec::SmallVec;
+use udax_journal::Durable;
 use udax_media::{BLOCK_BYTES, BlockRange, ByteOffset, FileBlock};
 use udax_pagecache::WriteRun;
 
@@ -16,12 +17,13 @@ use crate::error::Result;
 use crate::extents::{self, ExtentMap};
 use crate::file::{Aim, Origin, Piece, Pieces, Treatment};
 use crate::inode::fields::Line;
+use crate::inode::hold::Hold;
 use crate::inode::lifecycle::EXTENTS_PER_RECORD;
 use crate::inode::{Inode, InodeState};
 use crate::pool::Pool;
 use crate::update::Update;
 
-/// Pages that are kept at most: 32 MiB, for which readers of the file wait, and beside which a flush costs little.
+/// Pages that are kept at most: 32 MiB, for which writers of the file wait, and beside which a flush costs little.
 pub(super) const KEPT_PAGES: u64 = 8192;
 
 /// Whole pages of a file that follow each other, and the file's bytes among them.
@@ -85,18 +87,20 @@ impl Segment<'_> {
 }
 
 impl Pool {
-    /// Writes all of `segments`, ascending ones of a file with its lock held alone; the size may then cover bytes up to
-    /// `covered`. Whether it could be done together: else nothing has changed.
+    /// Writes all of `segments`, ascending ones of a file with its lock held alone, which is lent to readers until all
+    /// is on the device; the size may then cover bytes up to `covered`. Whether it could be done together: else nothing
+    /// that shows has changed.
     pub(super) fn store_together(
         &self,
         inode: &Inode,
-        state: &mut InodeState,
+        hold: &mut dyn Hold,
         segments: &[Segment<'_>],
         covered: u64,
     ) -> Result<bool> {
         let Some(last) = segments.last() else {
             return Ok(true);
         };
+        let state = hold.state_mut();
         self.finish_cut(inode, state)?;
         let old_size = self.inode_size(inode)?;
         let tail = FileBlock::holding(old_size);
@@ -117,18 +121,23 @@ impl Pool {
             }
             parts.extend(pieces.into_iter().map(|piece| (segment, piece)));
         }
-        let mut writer = self.data_writer();
-        let mut line = Line::read(self, inode)?;
         let end = last.bytes.end.min(covered);
-        if end <= line.size() && parts.iter().all(|(_, piece)| piece.origin == Origin::Written) {
+        let is_in_place =
+            end <= self.inode_size(inode)? && parts.iter().all(|(_, piece)| piece.origin == Origin::Written);
+        if is_in_place {
             self.note_overwrite(state);
-            self.write_parts(&mut writer, &parts)?;
-            // What is on the device is durable when that is flushed; what is in the pool, by this.
-            if parts.iter().any(|(_, piece)| !piece.extent.start.is_on_device()) {
-                self.region.fence()?;
-            }
-            return Ok(true);
         }
+        let mut written = Ok(None);
+        let mut write = || written = self.write_parts(&parts, is_in_place);
+        match update.holds_shares() {
+            false => hold.while_lent(&mut write),
+            // Others would wait for them.
+            true => write(),
+        }
+        let Some(durable) = written? else {
+            return Ok(true);
+        };
+        let state = hold.state_mut();
         let mut map = ExtentMap::begin(self, inode, state)?;
         for (_, piece) in &parts {
             let extent = piece.extent;
@@ -141,10 +150,7 @@ impl Pool {
         if update.check_room(1024 + 64 * parts.len()).is_err() {
             return Ok(false);
         }
-        self.write_parts(&mut writer, &parts)?;
-        let taken = parts.iter().filter(|(_, piece)| piece.is_taken());
-        let taken: SmallVec<[BlockRange; 4]> = taken.map(|(_, piece)| piece.extent.blocks()).collect();
-        let durable = writer.finish(taken).fence(&self.region)?;
+        let mut line = Line::read(self, inode)?;
         update.allocate_data(&durable);
         line.set_size(line.size().max(end));
         state.settle_times(&mut line);
@@ -175,12 +181,16 @@ impl Pool {
         self.plan(update, inode, state, aim)
     }
 
+    /// Writes parts, and gives those that were taken, durable now. What was only overwritten on the device is not
+    /// durable before that is flushed.
+    ///
     /// Whole blocks, so that nothing around them is to be kept or zeroed: behind the file's end the memory is zeros.
     fn write_parts(
         &self,
-        writer: &mut udax_journal::DataWriter<'_>,
         parts: &[(&Segment<'_>, Piece)],
-    ) -> Result<()> {
+        is_in_place: bool,
+    ) -> Result<Option<Durable<SmallVec<[BlockRange; 4]>>>> {
+        let mut writer = self.data_writer();
         let mut writes: Vec<(ByteOffset, &[u8])> = Vec::new();
         for (segment, piece) in parts {
             for (at, bytes) in segment.writes(piece) {
@@ -193,6 +203,14 @@ impl Pool {
         if !writes.is_empty() {
             writer.write_device(&writes)?;
         }
-        Ok(())
+        if !is_in_place {
+            let taken = parts.iter().filter(|(_, piece)| piece.is_taken());
+            let taken = taken.map(|(_, piece)| piece.extent.blocks()).collect();
+            return Ok(Some(writer.finish(taken).fence(&self.region)?));
+        }
+        if parts.iter().any(|(_, piece)| !piece.extent.start.is_on_device()) {
+            self.region.fence()?;
+        }
+        Ok(None)
     }
 }

@@ -198,7 +198,7 @@ impl Pool {
                 return Ok(state);
             }
             drop(state);
-            self.flush(inode, &mut *inode.write()?)?;
+            self.flush(inode, &mut inode.write_lendable()?)?;
         }
     }
 

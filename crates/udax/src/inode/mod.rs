@@ -7,6 +7,7 @@
 pub(crate) mod attributes;
 pub(crate) mod cache;
 pub(crate) mod fields;
+pub(crate) mod hold;
 pub(crate) mod lifecycle;
 pub(crate) mod table;
 
@@ -67,6 +68,8 @@ pub(crate) struct InodeState {
     /// Something was overwritten in place on the data device and is not known to be durable: how many flushes had
     /// failed before.
     pub(crate) overwritten: Option<u64>,
+    /// It is being written back, and what is beneath the cache is neither as it was nor as it will be.
+    pub(crate) is_lent: bool,
 }
 
 /// Times that are newer than those on media.

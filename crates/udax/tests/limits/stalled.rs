@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use udax::{
     CacheError, Cancel, DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, Mode, MountOptions,
-    WaitError, WriteFlags,
+    OpenFlags, WaitError, WriteFlags,
 };
 use udax_disk::{DiskError, Medium, MemoryMedium, Write};
 
 use crate::pins::until;
-use crate::pool::{MIB, TestPool, content, open};
+use crate::pool::{MIB, TestPool, content, new_inode, open};
 
 /// A medium in memory whose writes wait while it is stalled.
 #[derive(Debug)]
@@ -71,8 +71,8 @@ fn source(medium: &Arc<Stalled>) -> DataSource {
     DataSource::Disk(Arc::new(Disk::new(medium)))
 }
 
-#[test]
-fn a_writer_at_the_limit_of_dirty_pages_gives_up_as_it_was_told_and_has_written_nothing() {
+/// A medium, the pool whose data device it is, and that open.
+fn stalled_pool(options: MountOptions) -> (Arc<Stalled>, TestPool, Filesystem) {
     let medium = Arc::new(Stalled {
         below: MemoryMedium::new(32 * MIB),
         state: Mutex::default(),
@@ -85,11 +85,20 @@ fn a_writer_at_the_limit_of_dirty_pages_gives_up_as_it_was_told_and_has_written_
     });
     let options = MountOptions {
         dax: DaxMode::Inode,
-        dirty_bytes: MIB,
         data: Some(source(&medium)),
-        ..MountOptions::default()
+        ..options
     };
     let fs = Filesystem::open(&pool.path, &options).unwrap();
+    (medium, pool, fs)
+}
+
+#[test]
+fn a_writer_at_the_limit_of_dirty_pages_gives_up_as_it_was_told_and_has_written_nothing() {
+    let options = MountOptions {
+        dirty_bytes: MIB,
+        ..MountOptions::default()
+    };
+    let (medium, pool, fs) = stalled_pool(options);
     let file = open(&fs, "/f");
     file.append(b"before").unwrap();
     file.sync().unwrap();
@@ -138,6 +147,43 @@ fn a_writer_at_the_limit_of_dirty_pages_gives_up_as_it_was_told_and_has_written_
     fs.sync().unwrap();
     assert_eq!(content(&file), b"before and after");
     assert_eq!(content(&open(&fs, "/0")), [7; 64 << 10]);
+    drop((file, direct));
+    fs.close().unwrap();
+    pool.check();
+}
+
+#[test]
+fn who_reads_a_file_that_is_being_written_back_does_not_wait_for_the_device() {
+    let options = MountOptions {
+        no_flusher: true,
+        ..MountOptions::default()
+    };
+    let (medium, pool, fs) = stalled_pool(options);
+    let file = open(&fs, "/f");
+    file.write_at(&[1; 3 * 4096], 0).unwrap();
+    file.sync().unwrap();
+    let direct = OpenFlags::READ.union(OpenFlags::DIRECT);
+    let direct = fs.open_file("/f", direct, new_inode()).unwrap();
+    // Over blocks that it has, and to new ones.
+    for (step, at) in [(2, 4096), (3, 3 * 4096)] {
+        file.write_at(&[step; 4096], at).unwrap();
+        let expected = content(&file);
+        medium.stall(true);
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| file.sync().unwrap());
+            until(|| medium.waiting() > 0);
+            assert!(content(&file) == expected);
+            assert_eq!(file.stat().unwrap().size, u64::try_from(expected.len()).unwrap());
+            // What looks beneath the cache, or changes something, waits.
+            let beneath = scope.spawn(|| content(&direct));
+            let writer = scope.spawn(|| file.write_at(&[9; 10], 0).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!sync.is_finished() && !beneath.is_finished() && !writer.is_finished());
+            medium.stall(false);
+            let seen = beneath.join().unwrap();
+            assert!(seen[4096..] == expected[4096..]);
+        });
+    }
     drop((file, direct));
     fs.close().unwrap();
     pool.check();

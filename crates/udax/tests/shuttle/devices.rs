@@ -1,10 +1,10 @@
-//! Files on a data device, of which requests fail.
+//! Files on a data device: requests that fail, and who reads while others write back.
 
-use udax::{File, Filesystem};
+use udax::{File, Filesystem, OpenFlags};
 use udax_disk::MemoryMedium;
 use udax_sync::atomic::{AtomicU64, Ordering};
 
-use crate::arena::{at_once, explore_tiered, filled};
+use crate::arena::{BLOCK, NEW, READ_WRITE, at_once, content, explore_tiered, filled};
 
 /// Syncs a file that was written to, and counts that an error was told.
 fn sync(file: &File, told: &AtomicU64) {
@@ -50,5 +50,31 @@ fn each_open_file_is_told_once_that_a_flush_of_all_has_failed() {
         sync_all(&two, &told[1]);
         let told = told.map(|told| told.load(Ordering::SeqCst));
         assert_eq!(told, [1, 1]);
+    });
+}
+
+#[test]
+fn who_reads_while_others_write_back_sees_what_was_written() {
+    explore_tiered("lent", |fs, _| {
+        let file = filled(fs, "/f", 3, 1);
+        file.sync().unwrap();
+        let direct = fs
+            .open_file("/f", READ_WRITE.union(OpenFlags::DIRECT), NEW)
+            .unwrap();
+        at_once(&[
+            &|| {
+                for byte in 2..6 {
+                    // A block that the file has, and one that it gets.
+                    for at in [BLOCK, 3 * BLOCK] {
+                        assert_eq!(file.write_at(&[byte; 4096], at).unwrap(), 4096);
+                        let mut seen = [0; 4096];
+                        assert_eq!(direct.read_at(&mut seen, at).unwrap(), 4096);
+                        assert!(seen == [byte; 4096], "a write is not seen");
+                    }
+                }
+            },
+            &|| (0..8).for_each(|_| file.sync().unwrap()),
+        ]);
+        assert!(content(&file) == [[1; 4096], [5; 4096], [1; 4096], [5; 4096]].concat());
     });
 }
