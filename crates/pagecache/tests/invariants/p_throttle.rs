@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use udax_pagecache::{Access, CacheOptions, Cancel, Control, Flusher, Mode, PAGE, WaitError};
 
-use crate::disk::{World, page_of, until};
+use crate::disk::{File, World, page_of, until};
 
 fn options(dirty: u64, background: u64) -> CacheOptions {
     CacheOptions {
@@ -18,6 +18,13 @@ fn options(dirty: u64, background: u64) -> CacheOptions {
         expire: Duration::from_secs(1000),
         ..CacheOptions::default()
     }
+}
+
+/// What could not be written is dirty again, once a flusher that is at it has been refused.
+fn stays_dirty(file: &File, pages: u64) {
+    until("what could not be written is dirty", || {
+        file.mapping.dirty_pages() >= pages
+    });
 }
 
 #[test]
@@ -107,7 +114,7 @@ fn a_dead_medium_is_an_error_to_who_writes_at_the_limit_with_and_without_a_flush
         let write = |page: u64| dead.throttled_write(page * 2 * PAGE, &page_of(1));
         let error = (0..20).find_map(|page| write(page).err()).unwrap();
         assert_eq!(error.errno(), Errno::EIO);
-        assert!(dead.mapping.dirty_pages() >= 7);
+        stays_dirty(&dead, 7);
         // Nor do those of another file wait for ever.
         assert!(other.throttled_write(0, &page_of(1)).is_err());
         dead.disk.with_faults(|faults| faults.is_dead = None);
@@ -129,7 +136,7 @@ fn a_file_that_cannot_be_written_does_not_keep_others_from_being_written() {
         other.throttled_write(page * 2 * PAGE, &page_of(1)).unwrap();
     }
     until("it is written", || world.cache.statistics().dirty <= 4);
-    assert_eq!(dead.mapping.dirty_pages(), 3);
+    stays_dirty(&dead, 3);
     dead.disk.with_faults(|faults| faults.is_dead = None);
     drop(flusher);
 }
@@ -156,7 +163,7 @@ fn an_old_file_that_cannot_be_written_is_no_error_of_others() {
             });
         }
     });
-    assert_eq!(dead.mapping.dirty_pages(), 1);
+    stays_dirty(&dead, 1);
     dead.disk.with_faults(|faults| faults.is_dead = None);
     drop(flusher);
 }
