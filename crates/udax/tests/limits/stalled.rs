@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use udax::{
-    CacheError, Cancel, DataSource, Dax, DaxMode, Disk, Error, Filesystem, FormatOptions, Mode, MountOptions,
-    OpenFlags, WaitError, WriteFlags,
+    CacheError, Cancel, DataSource, Dax, DaxMode, Disk, Error, File, Filesystem, FormatOptions, Mode,
+    MountOptions, OpenFlags, ReadFlags, WaitError, WriteFlags,
 };
 use udax_disk::{DiskError, Medium, MemoryMedium, Write};
 
@@ -184,6 +184,48 @@ fn who_reads_a_file_that_is_being_written_back_does_not_wait_for_the_device() {
             assert!(seen[4096..] == expected[4096..]);
         });
     }
+    drop((file, direct));
+    fs.close().unwrap();
+    pool.check();
+}
+
+#[test]
+fn nobody_waits_with_nowait_for_a_write_back_that_is_under_way() {
+    let options = MountOptions {
+        no_flusher: true,
+        ..MountOptions::default()
+    };
+    let (medium, pool, fs) = stalled_pool(options);
+    let file = open(&fs, "/f");
+    file.write_at(&[1; 256 << 10], 0).unwrap();
+    let flags = OpenFlags::READ.union(OpenFlags::WRITE).union(OpenFlags::DIRECT);
+    let direct = fs.open_file("/f", flags, new_inode()).unwrap();
+    let read = |file: &File| file.read_with(&mut [0; 4096], 0, ReadFlags::NOWAIT);
+    let write = |file: &File| {
+        let result = file.write_with(&[2; 4096], 0, WriteFlags::NOWAIT);
+        result.map(|(_, count)| count)
+    };
+    let is_busy = |result: udax::Result<usize>| result.is_err_and(|error| error.errno() == Errno::EAGAIN);
+    medium.stall(true);
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| file.sync().unwrap());
+        until(|| medium.waiting() > 0);
+        let (cached, beneath) = (read(&file), read(&direct));
+        let written = [write(&file), write(&direct)];
+        medium.stall(false);
+        assert_eq!(cached.unwrap(), 4096, "the bytes are in memory");
+        assert!(is_busy(beneath), "it looks beneath the cache");
+        assert!(written.into_iter().all(is_busy));
+        sync.join().unwrap();
+    });
+    read(&file).unwrap();
+    file.write_with(&[2; 4096], 0, WriteFlags::NOWAIT.union(WriteFlags::DONTCACHE))
+        .unwrap();
+    assert_eq!(fs.cache_statistics().dirty, 1, "left to who may wait");
+    assert!(is_busy(read(&direct)) && is_busy(write(&direct)));
+    file.sync().unwrap();
+    read(&direct).unwrap();
+    write(&direct).unwrap();
     drop((file, direct));
     fs.close().unwrap();
     pool.check();

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use udax::{
     AllocateMode, DataSource, Dax, DaxMode, Disk, Error, File, Filesystem, FormatOptions, MountOptions,
-    ReadFlags, WriteFlags,
+    WriteFlags,
 };
 use udax_check::{CheckOptions, Silent};
 use udax_disk::{Medium, MemoryMedium, Step, Watcher};
@@ -604,64 +604,6 @@ fn an_uncached_write_is_durable_only_with_dsync() {
         assert_eq!(fs.cache_statistics().dirty, 0, "it is written");
         cut_now(&tiered, |file| assert!(content(file) == *expected, "{flags:?}"));
     }
-}
-
-/// Keeps who writes to the device waiting.
-struct Gate {
-    is_shut: udax_sync::Mutex<bool>,
-    is_met: AtomicBool,
-    changed: udax_sync::Condvar,
-}
-
-impl Watcher for Gate {
-    fn saw(&self, _: Step) {
-        let mut shut = self.is_shut.lock();
-        self.is_met.store(*shut, Ordering::Relaxed);
-        while *shut {
-            self.changed.wait(&mut shut);
-        }
-    }
-}
-
-#[test]
-fn nobody_waits_with_nowait_for_a_write_back_that_is_under_way() {
-    let gate = Arc::new(Gate {
-        is_shut: udax_sync::Mutex::new(udax_sync::Rank::Leaf, false),
-        is_met: AtomicBool::new(false),
-        changed: udax_sync::Condvar::new(),
-    });
-    let medium = MemoryMedium::new(32 * MIB).watched(gate.clone());
-    let tiered = Tiered::over(32 * MIB, Arc::new(medium));
-    let fs = tiered.open();
-    let file = open(&fs, "/f");
-    file.write_at(&bytes(MIB, 1), 0).unwrap();
-    *gate.is_shut.lock() = true;
-    let is_busy = |result: udax::Result<()>| assert_eq!(result.unwrap_err().errno(), Errno::EAGAIN);
-    std::thread::scope(|scope| {
-        let syncing = scope.spawn(|| file.sync());
-        while !gate.is_met.load(Ordering::Relaxed) {
-            std::thread::yield_now();
-        }
-        let mut page = [0; 4096];
-        is_busy(file.read_with(&mut page, 0, ReadFlags::NOWAIT).map(drop));
-        is_busy(file.write_with(&page, 0, WriteFlags::NOWAIT).map(drop));
-        *gate.is_shut.lock() = false;
-        gate.changed.notify_all();
-        syncing.join().unwrap().unwrap();
-        file.read_with(&mut page, 0, ReadFlags::NOWAIT).unwrap();
-        file.write_with(&page, 0, WriteFlags::NOWAIT | WriteFlags::DONTCACHE)
-            .unwrap();
-    });
-    assert_eq!(fs.cache_statistics().dirty, 1, "left to who may wait");
-    let flags = udax::OpenFlags::READ | udax::OpenFlags::WRITE | udax::OpenFlags::DIRECT;
-    let direct = fs
-        .open_file("/f", flags, udax::NewInode::with_permissions(0))
-        .unwrap();
-    is_busy(direct.read_with(&mut [0; 4096], 0, ReadFlags::NOWAIT).map(drop));
-    is_busy(direct.write_with(&[0; 4096], 0, WriteFlags::NOWAIT).map(drop));
-    file.sync().unwrap();
-    direct.read_with(&mut [0; 4096], 0, ReadFlags::NOWAIT).unwrap();
-    direct.write_with(&[0; 4096], 0, WriteFlags::NOWAIT).unwrap();
 }
 
 #[test]
