@@ -42,6 +42,14 @@ impl Image {
         &self.bytes
     }
 
+    /// What is not zero: where, in bytes, and whole blocks from there.
+    pub fn written(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.runs.iter().map(|(start, end)| {
+            let at = u64::try_from(*start).unwrap_or(u64::MAX);
+            (at, self.bytes.get(*start..*end).unwrap_or_default())
+        })
+    }
+
     /// The block's bytes.
     ///
     /// # Panics
@@ -122,9 +130,8 @@ impl Scratch {
         *self.device() = copy.map(|copy| Arc::new(Disk::new(Arc::new(copy))));
         self.file.set_len(0)?;
         self.file.set_len(u64::try_from(image.bytes.len())?)?;
-        for (start, end) in &image.runs {
-            let bytes = image.bytes.get(*start..*end).unwrap_or_default();
-            self.file.write_all_at(bytes, u64::try_from(*start)?)?;
+        for (at, bytes) in image.written() {
+            self.file.write_all_at(bytes, at)?;
         }
         Ok(())
     }

@@ -39,13 +39,8 @@ pub(crate) fn journal(data: &[u8]) {
         let superblock = &places.superblock;
         let region =
             Region::anonymous(superblock.total_blocks() * BLOCK_BYTES, None).expect("memory for a pool");
-        for (at, block) in (0_u64..)
-            .step_by(BLOCK_SIZE)
-            .zip(sample.image.bytes().as_chunks::<BLOCK_SIZE>().0)
-        {
-            if block.iter().any(|byte| *byte != 0) {
-                region.store(at, block).expect("a block of the pool");
-            }
+        for (at, bytes) in sample.image.written() {
+            region.store(at, bytes).expect("blocks of the pool");
         }
         write_lanes(&region, superblock, &mut input);
         judge(&region, superblock);
