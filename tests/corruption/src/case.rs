@@ -71,7 +71,7 @@ pub(crate) struct Expectation {
     /// What records may cost, where some are damaged.
     of_records: Allowance,
     /// The check may find nothing though something is different.
-    may_go_unnoticed: bool,
+    pub(crate) may_go_unnoticed: bool,
     /// Records are damaged: any earlier state may be what is left.
     hits_records: bool,
     blocks: Vec<u64>,
