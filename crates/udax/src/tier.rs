@@ -129,7 +129,7 @@ impl Pool {
         };
         let before = hold.state_mut().overwritten.take();
         let mut flushed = Ok(());
-        hold.while_lent(&mut || {
+        hold.while_lent(0, &mut || {
             flushed = match before {
                 Some(before) if !is_injected(Fault::UnflushedDeviceSync) => {
                     disk.flush_since(before).map_err(Error::from)

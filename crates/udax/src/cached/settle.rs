@@ -85,8 +85,6 @@ impl Pool {
     /// All that was written to a cached file is in the pool.
     pub(crate) fn flush(&self, inode: &Inode, hold: &mut dyn Hold) -> Result<()> {
         if Self::is_unflushed(inode, hold.state()) {
-            // Whoever had lent it has panicked.
-            hold.state_mut().is_lent = false;
             let all = Control::range(Integrity::Full, &(0..u64::MAX));
             self.write_dirty(inode, hold, all)?;
         }
@@ -105,7 +103,7 @@ impl Pool {
 
     /// Whether there is something to flush. The caller has the inode's lock, shared at least.
     pub(crate) fn is_unflushed(inode: &Inode, state: &InodeState) -> bool {
-        let is_pending = state.pending_size.is_some() || state.is_lent;
+        let is_pending = state.pending_size.is_some() || state.lent.is_some();
         is_pending || inode.cached().is_some_and(|part| part.mapping.dirty_pages() > 0)
     }
 

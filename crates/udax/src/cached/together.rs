@@ -127,10 +127,12 @@ impl Pool {
         if is_in_place {
             self.note_overwrite(state);
         }
+        let taken = parts.iter().filter(|(_, piece)| piece.is_taken());
+        let taken = taken.map(|(_, piece)| piece.extent.count).sum();
         let mut written = Ok(None);
         let mut write = || written = self.write_parts(&parts, is_in_place);
         match update.holds_shares() {
-            false => hold.while_lent(&mut write),
+            false => hold.while_lent(taken, &mut write),
             // Others would wait for them.
             true => write(),
         }

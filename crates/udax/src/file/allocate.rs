@@ -313,7 +313,7 @@ impl Pool {
     ) -> Result<()> {
         line.add_blocks(update.take_metadata_delta());
         line.touch_modified(now());
-        if let Some(time) = state.lazy.accessed {
+        if let Some(time) = state.lazy.accessed() {
             line.set_atime(time);
         }
         line.store(&mut update, inode);

@@ -134,7 +134,7 @@ impl Pool {
         if self.options.no_atime || self.options.read_only || is_kept {
             return false;
         }
-        let (accessed, modified) = match (state.lazy.accessed, state.lazy.modified) {
+        let (accessed, modified) = match (state.lazy.accessed(), state.lazy.modified) {
             (Some(accessed), Some(modified)) => (accessed, modified),
             (accessed, modified) => {
                 let Ok(line) = Line::read(self, inode) else {
@@ -143,33 +143,27 @@ impl Pool {
                 (accessed.unwrap_or(line.atime()), modified.unwrap_or(line.mtime()))
             }
         };
-        drop(state);
         if accessed > modified && !looks_at_age {
             return false;
         }
         let now = now();
         let is_old = now.seconds.saturating_sub(accessed.seconds) > RELATIVE_ATIME_SECONDS;
         if (accessed <= modified || is_old) && accessed != now {
-            self.renew_access(inode, accessed, now);
+            self.renew_access(inode, state, now);
         }
         true
     }
 
     #[cold]
-    fn renew_access(&self, inode: &Inode, accessed: Timestamp, now: Timestamp) {
-        // Somebody who has the lock changes the file: its times will be newer anyway.
-        let Some(mut state) = inode.try_write() else {
-            return;
-        };
-        if state.lazy.accessed.is_some_and(|time| time != accessed) {
-            return;
-        }
-        state.lazy.accessed = Some(now);
+    fn renew_access(&self, inode: &Inode, state: ReadGuard<'_, InodeState>, now: Timestamp) {
+        state.lazy.note_accessed(now);
         inode.note_close_work();
-        // Of what nobody has open there is no close that could write it.
+        drop(state);
+        // Of what nobody has open there is no close that could write it. Who has it locked changes it, or looks at it.
         if !inode.is_open()
             && !inode.is_held()
             && self.check_writable().is_ok()
+            && let Some(mut state) = inode.try_write()
             && let Err(error) = self.flush_times(inode, &mut state)
         {
             tracing::warn!(ino = inode.ino.raw(), %error, "an access time is lost");

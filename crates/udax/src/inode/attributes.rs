@@ -35,7 +35,8 @@ impl Pool {
         self.region
             .read_words(inode.field(offset::MODE).raw(), &mut words[..5])?;
         let line = Line::read(self, inode)?;
-        let lazy = state.lazy;
+        let lazy = &state.lazy;
+        let unmapped = inode.unmapped_blocks() + state.lent.unwrap_or(0);
         let size = match inode.kind {
             FileKind::Directory => line.blocks().saturating_mul(BLOCK_BYTES),
             _ => state.size(line.size()),
@@ -51,8 +52,8 @@ impl Pool {
             gid: high(words[1]),
             rdev: words[2],
             size,
-            blocks: line.blocks().saturating_add(inode.unmapped_blocks()),
-            atime: lazy.accessed.unwrap_or(line.atime()),
+            blocks: line.blocks().saturating_add(unmapped),
+            atime: lazy.accessed().unwrap_or(line.atime()),
             mtime: lazy.modified.unwrap_or(line.mtime()),
             ctime: line.ctime().max(lazy.modified.unwrap_or(line.ctime())),
             btime: Timestamp {
@@ -219,7 +220,7 @@ impl InodeState {
             line.count_changes(self.lazy.changes.saturating_sub(1));
             line.set_ctime(changed.max(time));
         }
-        if let Some(time) = self.lazy.accessed {
+        if let Some(time) = self.lazy.accessed() {
             line.set_atime(time);
         }
     }

@@ -4,6 +4,7 @@
 //! does not wait for it: see [`Hold::while_lent`].
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use udax_sync::WriteGuard;
 
@@ -16,9 +17,10 @@ pub(crate) trait Hold: fmt::Debug {
 
     fn state_mut(&mut self) -> &mut InodeState;
 
-    /// Does `work` while others may read, if the lock can be lent: what is in the state stays as it is. No lock may be
-    /// held that a reader could want.
-    fn while_lent(&mut self, work: &mut dyn FnMut());
+    /// Does `work`, which writes to so many blocks that are not the file's yet, while others may read, if the lock can
+    /// be lent: what is in the state stays as it is. No lock may be held that a reader could want. Should it panic, the
+    /// lock is held alone again before anybody else sees that.
+    fn while_lent(&mut self, blocks: u64, work: &mut dyn FnMut());
 }
 
 /// Held by somebody who keeps it to himself.
@@ -31,7 +33,7 @@ impl Hold for InodeState {
         self
     }
 
-    fn while_lent(&mut self, work: &mut dyn FnMut()) {
+    fn while_lent(&mut self, _: u64, work: &mut dyn FnMut()) {
         work();
     }
 }
@@ -62,11 +64,14 @@ impl Hold for Lendable<'_> {
         self.0.as_mut().expect(IS_HELD)
     }
 
-    fn while_lent(&mut self, work: &mut dyn FnMut()) {
+    fn while_lent(&mut self, blocks: u64, work: &mut dyn FnMut()) {
         let mut guard = self.0.take().expect(IS_HELD);
-        guard.is_lent = true;
-        let (mut guard, ()) = guard.lend(|_| work());
-        guard.is_lent = false;
+        guard.lent = Some(blocks);
+        let (mut guard, result) = guard.lend(|_| catch_unwind(AssertUnwindSafe(work)));
+        guard.lent = None;
         self.0 = Some(guard);
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
     }
 }

@@ -17,7 +17,7 @@ use udax_dax::Mapping;
 use udax_media::inode::FileKind;
 use udax_media::node::{NodeIdentity, TreeKind};
 use udax_media::{BlockRange, ByteOffset, InodeNo, Timestamp};
-use udax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use udax_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use udax_sync::{OnceLock, Rank, ReadGuard, RwLock, WriteGuard};
 
 use crate::cached::{CachePart, Way};
@@ -68,25 +68,57 @@ pub(crate) struct InodeState {
     /// Something was overwritten in place on the data device and is not known to be durable: how many flushes had
     /// failed before.
     pub(crate) overwritten: Option<u64>,
-    /// It is being written back, and what is beneath the cache is neither as it was nor as it will be.
-    pub(crate) is_lent: bool,
+    /// It is being written back, and what is beneath the cache is neither as it was nor as it will be: the blocks that
+    /// it will have then, and has not yet.
+    pub(crate) lent: Option<u64>,
 }
 
 /// Times that are newer than those on media.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct LazyTimes {
     /// The content was overwritten in place: modification and status change time.
     pub(crate) modified: Option<Timestamp>,
-    /// The content was read.
-    pub(crate) accessed: Option<Timestamp>,
+    /// The content was read then: who reads has the lock shared. Packed as [`pack`] does.
+    accessed: AtomicU64,
     /// Changes of a cached file that its change counter on media does not count.
     pub(crate) changes: u64,
 }
 
 impl LazyTimes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.modified.is_none() && self.accessed.is_none()
+        self.modified.is_none() && self.accessed().is_none()
     }
+
+    /// When the content was read last, as far as it is not on media.
+    #[inline]
+    pub(crate) fn accessed(&self) -> Option<Timestamp> {
+        unpack(self.accessed.load(Ordering::Relaxed))
+    }
+
+    /// The content is read now.
+    pub(crate) fn note_accessed(&self, now: Timestamp) {
+        self.accessed.store(pack(now), Ordering::Relaxed);
+    }
+}
+
+/// Bits of a packed time that are nanoseconds.
+const NANOSECOND_BITS: u32 = 30;
+
+/// A time in one word that is not 0: from the first nanosecond after the epoch to the year 2514, else the nearest.
+fn pack(time: Timestamp) -> u64 {
+    let most = (1 << (u64::BITS - NANOSECOND_BITS)) - 1;
+    let seconds = u64::try_from(time.seconds).unwrap_or(0).min(most);
+    (seconds << NANOSECOND_BITS | u64::from(time.nanoseconds)).max(1)
+}
+
+/// What was packed; none of 0.
+#[inline]
+fn unpack(word: u64) -> Option<Timestamp> {
+    let nanoseconds = word & ((1 << NANOSECOND_BITS) - 1);
+    (word != 0).then(|| Timestamp {
+        seconds: (word >> NANOSECOND_BITS).cast_signed(),
+        nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
+    })
 }
 
 impl Inode {
@@ -239,5 +271,27 @@ impl Inode {
     #[inline]
     pub(crate) const fn field(&self, offset: u64) -> ByteOffset {
         ByteOffset(self.at.raw() + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_time_is_the_time_or_the_nearest_that_can_be() {
+        let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        let most = (1 << 34) - 1;
+        for (at, packed) in [
+            (time(0, 1), time(0, 1)),
+            (time(0, 0), time(0, 1)),
+            (time(-5, 7), time(0, 7)),
+            (time(1_795_000_000, 999_999_999), time(1_795_000_000, 999_999_999)),
+            (time(most, 5), time(most, 5)),
+            (time(i64::MAX, 5), time(most, 5)),
+        ] {
+            assert_eq!(unpack(pack(at)), Some(packed));
+        }
+        assert_eq!(unpack(0), None);
     }
 }

@@ -20,6 +20,7 @@ mod grounds;
 mod kinds;
 mod layouts;
 mod leases;
+mod lent;
 mod media;
 mod modes;
 mod names;

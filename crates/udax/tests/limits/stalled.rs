@@ -13,9 +13,9 @@ use udax_disk::{DiskError, Medium, MemoryMedium, Write};
 use crate::pins::until;
 use crate::pool::{MIB, TestPool, content, new_inode, open};
 
-/// A medium in memory whose writes wait while it is stalled.
+/// A medium in memory whose writes wait while it is stalled; one may panic then.
 #[derive(Debug)]
-struct Stalled {
+pub(crate) struct Stalled {
     below: MemoryMedium,
     state: Mutex<State>,
     goes_on: Condvar,
@@ -24,16 +24,22 @@ struct Stalled {
 #[derive(Debug, Default)]
 struct State {
     is_stalled: bool,
+    panics: bool,
     waiting: usize,
 }
 
 impl Stalled {
-    fn stall(&self, is_stalled: bool) {
+    pub(crate) fn stall(&self, is_stalled: bool) {
         self.state.lock().unwrap().is_stalled = is_stalled;
         self.goes_on.notify_all();
     }
 
-    fn waiting(&self) -> usize {
+    /// The next write that goes on panics instead.
+    pub(crate) fn panic(&self) {
+        self.state.lock().unwrap().panics = true;
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
         self.state.lock().unwrap().waiting
     }
 }
@@ -56,8 +62,10 @@ impl Medium for Stalled {
             .wait_timeout_while(state, patience, |state| state.is_stalled)
             .unwrap();
         state.waiting -= 1;
+        let panics = std::mem::take(&mut state.panics);
         drop(state);
         assert!(!ended.timed_out(), "nobody let it go on");
+        assert!(!panics, "the medium panics");
         self.below.write(writes)
     }
 
@@ -72,7 +80,7 @@ fn source(medium: &Arc<Stalled>) -> DataSource {
 }
 
 /// A medium, the pool whose data device it is, and that open.
-fn stalled_pool(options: MountOptions) -> (Arc<Stalled>, TestPool, Filesystem) {
+pub(crate) fn stalled_pool(options: MountOptions) -> (Arc<Stalled>, TestPool, Filesystem) {
     let medium = Arc::new(Stalled {
         below: MemoryMedium::new(32 * MIB),
         state: Mutex::default(),

@@ -78,3 +78,100 @@ fn who_reads_while_others_write_back_sees_what_was_written() {
         assert!(content(&file) == [[1; 4096], [5; 4096], [1; 4096], [5; 4096]].concat());
     });
 }
+
+#[test]
+fn whoever_shares_the_lock_while_it_is_lent_sees_a_whole_file() {
+    explore_tiered("lent-all", |fs, _| {
+        let file = filled(fs, "/f", 3, 1);
+        file.sync().unwrap();
+        let other = fs.open_file("/f", READ_WRITE, NEW).unwrap();
+        let direct = fs
+            .open_file("/f", READ_WRITE.union(OpenFlags::DIRECT), NEW)
+            .unwrap();
+        at_once(&[
+            &|| {
+                for byte in 2..5 {
+                    for at in [BLOCK, u64::from(byte) * 2 * BLOCK] {
+                        assert_eq!(file.write_at(&[byte; 4096], at).unwrap(), 4096);
+                    }
+                }
+            },
+            &|| (0..4).for_each(|_| file.sync().unwrap()),
+            &|| {
+                let (mut size, mut seen_before) = (0, 0);
+                for _ in 0..4 {
+                    other.dont_need(0, u64::MAX);
+                    let stat = other.stat().unwrap();
+                    assert!(stat.size >= size, "the size goes back");
+                    size = stat.size;
+                    assert!(stat.blocks >= 3);
+                    let mut seen = [0; 4096];
+                    assert_eq!(other.read_at(&mut seen, BLOCK).unwrap(), 4096);
+                    assert!(seen == [seen[0]; 4096], "torn");
+                    assert!(seen[0] >= seen_before, "an older one");
+                    seen_before = seen[0];
+                    if size > 0 {
+                        let count = other.read_at(&mut seen, size - BLOCK).unwrap();
+                        assert_eq!(count, 4096);
+                        assert!(seen[0] != 0, "not what was written");
+                    }
+                }
+            },
+            &|| {
+                let mut seen_before = 0;
+                for _ in 0..3 {
+                    let mut seen = [0; 4096];
+                    assert_eq!(direct.read_at(&mut seen, BLOCK).unwrap(), 4096);
+                    assert!(seen == [seen[0]; 4096], "torn beneath");
+                    assert!(seen[0] >= seen_before, "an older one beneath");
+                    seen_before = seen[0];
+                    let size = direct.stat().unwrap().size;
+                    let found = direct.extents(0, 100).unwrap();
+                    let end = found.last().unwrap();
+                    assert!(end.offset + end.len >= size, "not all is beneath");
+                    let _ = direct.seek_data(3 * BLOCK);
+                }
+            },
+        ]);
+    });
+}
+
+#[test]
+fn a_file_is_cut_while_others_write_it_back_and_read_it() {
+    explore_tiered("lent-cut", |fs, device| {
+        let file = filled(fs, "/f", 3, 1);
+        file.sync().unwrap();
+        let other = fs.open_file("/f", READ_WRITE, NEW).unwrap();
+        device.fail_writes(1);
+        at_once(&[
+            &|| {
+                for byte in 2..4 {
+                    file.write_at(&[byte; 4096], 3 * BLOCK).unwrap();
+                    file.truncate(2 * BLOCK).unwrap();
+                }
+            },
+            &|| (0..4).for_each(|_| drop(other.sync())),
+            &|| {
+                for _ in 0..4 {
+                    other.dont_need(0, u64::MAX);
+                    let mut seen = [9; 4 * 4096];
+                    let count = other.read_at(&mut seen, 0).unwrap();
+                    assert!(count >= 2 * 4096);
+                    assert!(seen[..8192] == [1; 8192]);
+                    if count > 3 * 4096 {
+                        assert!(
+                            seen[8192..3 * 4096].iter().all(|byte| *byte < 2),
+                            "not in the hole"
+                        );
+                        assert!(seen[3 * 4096..count] == [seen[3 * 4096]; 4096][..count - 3 * 4096]);
+                        assert!((2..4).contains(&seen[3 * 4096]));
+                    }
+                }
+            },
+        ]);
+        file.sync().ok();
+        file.sync().unwrap();
+        other.sync().ok();
+        assert!(content(&file) == [1; 8192]);
+    });
+}
