@@ -39,6 +39,81 @@ impl Outcome {
     pub(crate) const DONE: Self = Self { left: 0, fault: 0 };
 }
 
+/// Copies as a [`CopyFn`], so that each aligned word of `to` changes at once: words that are covered in part as well,
+/// whose other bytes stay what anybody makes them meanwhile.
+///
+/// # Safety
+/// As [`CopyFn`]; the words that `to` begins and ends in are mapped wholly.
+#[inline(always)]
+pub(crate) unsafe fn store_at_once(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    if (to.addr() | len).is_multiple_of(WORD) {
+        // SAFETY: the caller's.
+        return unsafe { store_words(to, from, len) };
+    }
+    // SAFETY: the caller's.
+    unsafe { store_ragged(to, from, len) }
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// As [`store_at_once`].
+///
+/// # Safety
+/// The same.
+unsafe fn store_ragged(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    let head = (to.addr().next_multiple_of(WORD) - to.addr()).min(len);
+    let body = (len - head) / WORD * WORD;
+    let mut done = 0;
+    for (part, is_whole) in [(head, false), (body, true), (len - head - body, false)] {
+        let (to, from) = (to.wrapping_add(done), from.wrapping_add(done));
+        let outcome = match is_whole {
+            // SAFETY: a part of what the caller has.
+            true => unsafe { store_words(to, from, part) },
+            // SAFETY: a part of what the caller has, within one word.
+            false => unsafe { store_part(to, from, part) },
+        };
+        if outcome.left != 0 {
+            return Outcome {
+                left: len - done - part + outcome.left,
+                ..outcome
+            };
+        }
+        done += part;
+    }
+    Outcome { left: 0, fault: 0 }
+}
+
+/// As [`store_at_once`], within one word.
+///
+/// # Safety
+/// The same.
+unsafe fn store_part(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+    let skipped = to.addr() % WORD;
+    let (mut bytes, mut mask) = ([0; WORD], [0; WORD]);
+    // The caller's bytes may not be there.
+    // SAFETY: the caller's; the array has that many bytes from there on, as they are within a word.
+    let mut outcome = unsafe { store_words(bytes.as_mut_ptr().wrapping_add(skipped), from, len) };
+    let good = len - outcome.left;
+    if good == 0 {
+        return outcome;
+    }
+    mask[skipped..skipped + good].fill(u8::MAX);
+    let (bytes, mask) = (u64::from_ne_bytes(bytes), u64::from_ne_bytes(mask));
+    let word = to.wrapping_sub(skipped).cast::<u64>();
+    // SAFETY: aligned, and mapped as the caller says.
+    let mut found = unsafe { load(word) };
+    while let Ok(before) = found {
+        // SAFETY: aligned, and mapped as the caller says.
+        found = unsafe { compare_exchange(word, before, before & !mask | bytes & mask) };
+        if found == Ok(before) {
+            return outcome;
+        }
+    }
+    outcome.left = len;
+    outcome.fault = to.addr();
+    outcome
+}
+
 /// A word could not be accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fault;

@@ -421,10 +421,20 @@ pub(crate) fn select_flush() -> FlushFn {
 mod tests {
     use super::*;
 
+    /// # Safety
+    /// As [`CopyFn`].
+    unsafe extern "C" fn at_once(to: *mut u8, from: *const u8, len: usize) -> Outcome {
+        // SAFETY: the caller's; what a test copies to has whole words.
+        unsafe { super::super::store_at_once(to, from, len) }
+    }
+
     /// Every routine that copies and that this processor can run.
     fn copies() -> Vec<(&'static str, CopyFn)> {
-        let mut all: Vec<(&'static str, CopyFn)> =
-            vec![("store_words", store_words), ("copy_sse2", copy_sse2)];
+        let mut all: Vec<(&'static str, CopyFn)> = vec![
+            ("store_words", store_words),
+            ("store_at_once", at_once),
+            ("copy_sse2", copy_sse2),
+        ];
         if is_x86_feature_detected!("avx2") {
             all.push(("copy_avx2", copy_avx2));
         }

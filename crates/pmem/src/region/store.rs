@@ -31,7 +31,8 @@ fn to_u64(bytes: usize) -> u64 {
 }
 
 impl Region {
-    /// Stores through the cache; whole aligned words by relaxed 8-byte atomic stores.
+    /// Stores through the cache; aligned words by relaxed 8-byte atomic stores. One of which it covers a part is
+    /// changed at once too: a power failure leaves it as before or as after.
     ///
     /// # Durability
     /// After [`Region::flush`] of the range and [`Region::fence`] by this thread.
@@ -53,8 +54,8 @@ impl Region {
     /// As [`Region::store`], to pages that are not known to be bad, or have just been cleared.
     #[inline(always)]
     fn store_good(&self, at: u64, to: *mut u8, bytes: &[u8]) -> Result<()> {
-        // SAFETY: `to` is mapped for that length, as callers have checked, and `bytes` is borrowed for it.
-        let store = || unsafe { access::store_words(to, bytes.as_ptr(), bytes.len()) };
+        // SAFETY: `to` is mapped for that length, as callers have checked, in whole pages, and `bytes` is borrowed.
+        let store = || unsafe { access::store_at_once(to, bytes.as_ptr(), bytes.len()) };
         let outcome = match &self.watch {
             None => store(),
             Some(watch) => watch.see(store, |outcome| stored(at, &bytes[..bytes.len() - outcome.left])),

@@ -46,6 +46,45 @@ fn words_are_never_seen_half_stored() {
 }
 
 #[test]
+fn what_a_store_covers_of_a_word_changes_at_once_and_nothing_else_of_it() {
+    let region = Region::anonymous(4096, None).unwrap();
+    let stored = |byte: u8| vec![byte; 26];
+    std::thread::scope(|scope| {
+        // 5 bytes, two words, 5 bytes.
+        let writer = scope.spawn(|| {
+            for round in 0..2_000_000 {
+                region
+                    .store(11, &stored(if round % 2 == 0 { 0x11 } else { 0xEE }))
+                    .unwrap();
+            }
+        });
+        // The three bytes around that, at both ends: nobody else stores to them.
+        let around = scope.spawn(|| {
+            for round in (0..=u8::MAX).cycle().take(1_000_000) {
+                for at in [8, 37] {
+                    region.store(at, &[round; 3]).unwrap();
+                    assert!(region.compare(at, &[round; 3]).unwrap(), "lost at byte {at}");
+                }
+            }
+        });
+        let mut words = [0; 4];
+        while !(writer.is_finished() && around.is_finished()) {
+            region.read_words(8, &mut words).unwrap();
+            let ends = [&words[0].to_le_bytes()[3..], &words[3].to_le_bytes()[..5]];
+            for end in ends {
+                assert!(
+                    [[0; 5], [0x11; 5], [0xEE; 5]].contains(&end.try_into().unwrap()),
+                    "{end:x?}"
+                );
+            }
+        }
+        writer.join().unwrap();
+        around.join().unwrap();
+    });
+    assert!(region.compare(11, &stored(0xEE)).unwrap());
+}
+
+#[test]
 fn a_region_grows_while_others_use_it() {
     let directory = memory_directory();
     let path = directory.path().join("pool");
