@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use udax_crash::Domain;
 use udax_sync::fault::Fault;
 
 use crate::explore::Effort;
@@ -29,8 +30,8 @@ const TASK_EVERY: usize = 3;
 /// After so many actions come threads that use each other's blocks.
 const REUSE_EVERY: usize = 20;
 
-/// What is gone through to find a fault.
-pub fn campaign(seed: u64, limits: Limits) -> Campaign {
+/// What is gone through to find a fault on such a machine.
+pub fn campaign(domain: Domain, seed: u64, limits: Limits) -> Campaign {
     let grow = || Workload::Grow(vec![0, 1]);
     let mut workloads = vec![grow(), Workload::Lanes { records: 700 }];
     workloads.extend(settled().into_iter().map(tiered));
@@ -79,7 +80,7 @@ pub fn campaign(seed: u64, limits: Limits) -> Campaign {
     }
     Campaign {
         workloads,
-        domains: vec![udax_crash::Domain::Flush],
+        domains: vec![domain],
         effort: EFFORT,
         seed,
         limits,
@@ -123,13 +124,14 @@ pub fn faults() -> impl Iterator<Item = Fault> {
     Fault::CRASH.iter().chain(Fault::DEVICE).copied()
 }
 
-/// Lets `program`, which is this package's, hunt for `fault`; what it printed first.
+/// Lets `program`, which is this package's, hunt for `fault` on such a machine; what it printed first.
 ///
 /// # Errors
 /// When nothing is found within `time`, or the program cannot be run.
-pub fn hunt(program: &Path, fault: Fault, time: Duration) -> anyhow::Result<String> {
+pub fn hunt(program: &Path, fault: Fault, domain: Domain, time: Duration) -> anyhow::Result<String> {
     let output = Command::new(program)
-        .args(["hunt", fault.name(), "--seconds", &time.as_secs().to_string()])
+        .args(["hunt", fault.name(), "--domain", domain.name()])
+        .args(["--seconds", &time.as_secs().to_string()])
         .stderr(Stdio::null())
         .output()
         .context("start of the hunt")?;

@@ -2,7 +2,7 @@
 //!
 //! A workload runs on a recorded pool, with the code that ships. Its trace gives every legal image of the medium
 //! (`udax_crash`). Each is checked, recovered, compared with what had been promised at that moment, closed and checked
-//! again; and power fails once more at every moment of that recovery.
+//! again; and of some of them power fails once more at the fences of that recovery.
 //!
 //! * [`base`]: the pools that workloads begin with. [`alphabet`], [`workload`]: what is done to them: sequences of
 //!   operations over a few files (after ACE: Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash

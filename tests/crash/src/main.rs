@@ -53,6 +53,9 @@ enum Task {
         /// The longest hunt for one, in seconds.
         #[arg(long, default_value_t = 120)]
         seconds: u64,
+        /// The machine: flush, eadr or msync.
+        #[arg(long, default_value = "flush")]
+        domain: Domain,
     },
     /// Switch this protection off, and end with status 3 when an image shows that.
     Hunt {
@@ -64,6 +67,9 @@ enum Task {
         /// Chooses the workloads and the samples.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// The machine: flush, eadr or msync.
+        #[arg(long, default_value = "flush")]
+        domain: Domain,
     },
     /// Look at one image again, as the line of a failure says.
     Replay {
@@ -419,13 +425,22 @@ fn main() -> anyhow::Result<ExitCode> {
             bar.bar.finish_and_clear();
             Ok(report(&outcome))
         }
-        Task::Faults { faults, seconds } => hunt_all(&faults, Duration::from_secs(seconds)),
-        Task::Hunt { fault, seconds, seed } => {
+        Task::Faults {
+            faults,
+            seconds,
+            domain,
+        } => hunt_all(&faults, domain, Duration::from_secs(seconds)),
+        Task::Hunt {
+            fault,
+            seconds,
+            seed,
+            domain,
+        } => {
             let limits = Limits {
                 images: u64::MAX,
                 time: Duration::from_secs(seconds),
             };
-            let campaign = hunt::campaign(seed, limits);
+            let campaign = hunt::campaign(domain, seed, limits);
             switch_off(fault, &campaign.workloads)?;
             let outcome = campaign.run(&Silent);
             Ok(report(&outcome))
@@ -471,7 +486,7 @@ fn print_memory(number: usize, event: &OwnedEvent) {
     }
 }
 
-fn hunt_all(faults: &[Fault], time: Duration) -> anyhow::Result<ExitCode> {
+fn hunt_all(faults: &[Fault], domain: Domain, time: Duration) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe()?;
     let faults = match faults {
         [] => hunt::faults().collect(),
@@ -480,7 +495,7 @@ fn hunt_all(faults: &[Fault], time: Duration) -> anyhow::Result<ExitCode> {
     let mut missed = 0;
     for fault in &faults {
         let began = Instant::now();
-        match hunt::hunt(&program, *fault, time) {
+        match hunt::hunt(&program, *fault, domain, time) {
             Ok(found) => {
                 let short: String = found.chars().take(200).collect();
                 println!(

@@ -84,7 +84,10 @@ impl fmt::Display for Failure {
                     ),
                 }
             }
-            Finding::Refused(what) => write!(f, "{workload}: {what}"),
+            Finding::Refused(what) => write!(
+                f,
+                "{workload}: {what}\nrepeat it: cargo run -p udax-test-crash -- explore {workload}"
+            ),
         }
     }
 }

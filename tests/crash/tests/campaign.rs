@@ -15,7 +15,7 @@ use udax_test_crash::workload::{Workload, task_list};
 /// At least so many distinct images are judged in each run of CI, those of recoveries apart.
 const IMAGES: u64 = 20_000;
 
-/// The longest run; on two processors that others use too it takes about a minute and a half.
+/// The longest run; on two processors that others use too it takes one to four minutes.
 const LONGEST: Duration = Duration::from_secs(540);
 
 /// After so many single actions, each in three ways, the other kinds have a turn.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use udax_crash::Domain;
 use udax_sync::fault::Fault;
 use udax_test_crash::hunt::{VIOLATION, faults, hunt};
 
@@ -17,7 +18,7 @@ fn those_of_a_share_are_found(share: usize, shares: usize) {
     let program = Path::new(env!("CARGO_BIN_EXE_udax-test-crash"));
     let mut missed = Vec::new();
     for fault in faults().skip(share).step_by(shares) {
-        match hunt(program, fault, LONGEST) {
+        match hunt(program, fault, Domain::Flush, LONGEST) {
             Ok(found) => println!("{}: {found}", fault.name()),
             Err(error) => missed.push(format!("{error:#}")),
         }

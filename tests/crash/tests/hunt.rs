@@ -6,11 +6,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use udax_crash::Domain;
 use udax_sync::fault::Fault;
 use udax_test_crash::hunt::hunt;
 
 fn told(program: &str) -> String {
-    let found = hunt(Path::new(program), Fault::UnflushedPin, Duration::from_secs(1));
+    let found = hunt(
+        Path::new(program),
+        Fault::UnflushedPin,
+        Domain::Flush,
+        Duration::from_secs(1),
+    );
     found.expect_err("nothing can be found").to_string()
 }
 

@@ -72,6 +72,28 @@ fn each_fuzz_target_is_known_everywhere() {
 }
 
 #[test]
+fn each_fault_is_explained_and_no_other() {
+    let tree = tree();
+    let code = text(&tree, "crates/sync/src/fault.rs");
+    let (_, lists) = code.split_once("\nfaults! {").expect("the list of faults");
+    let (lists, _) = lists.split_once("\n}").expect("its end");
+    let names: BTreeSet<&str> = lists.split('"').skip(1).step_by(2).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let mut explained = BTreeSet::new();
+    let documents = ["docs/crash-consistency.md", "docs/testing.md"].map(|path| text(&tree, path));
+    for document in &documents {
+        let mut is_table = false;
+        for line in document.lines() {
+            is_table = line.starts_with("| fault |") || is_table && line.starts_with('|');
+            if is_table && let Some((name, _)) = line.trim_start_matches("| `").split_once('`') {
+                assert!(explained.insert(name), "{name} twice");
+            }
+        }
+    }
+    assert_eq!(explained, names);
+}
+
+#[test]
 fn each_package_with_unsafe_code_runs_under_both_sanitizers() {
     let tree = tree();
     let script = text(&tree, "ci/sanitize");

@@ -1,7 +1,8 @@
 //! Processes that die where an allocation of memory fails, at each one: the pool they leave is sound, keeps what was
 //! promised, and has the operation that was under way as a whole or not at all.
 //!
-//! Nothing in the library asks for memory in a way that could be refused (`try_reserve`), so that std ends the process.
+//! But for the page cache's pages nothing in the library asks for memory in a way that could be refused
+//! (`try_reserve`), so that std ends the process.
 //! The test starts itself again for each allocation, with an [`Order`] in the environment.
 
 use std::os::unix::process::ExitStatusExt;
