@@ -42,16 +42,23 @@ impl<T> Stored<T> {
     /// All that this thread stored past the cache or flushed before is durable on return.
     #[inline]
     pub fn fence(self, region: &Region) -> Result<Durable<T>, JournalError> {
+        self.fence_unless(region, Fault::UnfencedData)
+    }
+
+    /// As [`Stored::fence`], but without the fence where this fault is injected.
+    ///
+    /// # Errors
+    /// As [`Stored::fence`].
+    ///
+    /// # Durability
+    /// As of [`Stored::fence`].
+    #[inline]
+    pub fn fence_unless(self, region: &Region, fault: Fault) -> Result<Durable<T>, JournalError> {
         if let Some((disk, failures)) = &self.disk
             && !is_injected(Fault::UnflushedDevice)
         {
             disk.flush_since(*failures)?;
         }
-        self.fence_unless(region, Fault::UnfencedData)
-    }
-
-    #[inline]
-    pub(crate) fn fence_unless(self, region: &Region, fault: Fault) -> Result<Durable<T>, JournalError> {
         if !is_injected(fault) {
             region.fence()?;
         }

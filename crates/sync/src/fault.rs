@@ -152,6 +152,10 @@ faults! {
         EarlyEnd = "early-end",
         /// A file's dirty pages are dropped when it is switched to memory access.
         UnsettledSwitch = "unsettled-switch",
+        /// A collapse or an insertion moves extents in one record, and gives the file its size in another.
+        SplitShift = "split-shift",
+        /// New trees of extents are published without the fence that makes their nodes durable.
+        UnfencedRebuild = "unfenced-rebuild",
         /// A pool grows without a fence after the bitmaps of what is added.
         UnfencedGrowth = "unfenced-growth",
     }

@@ -7,6 +7,7 @@
 use udax_journal::{DataWriter, Durable};
 use udax_media::node::{NodeIdentity, TreeRoot};
 use udax_media::{BLOCK_SIZE, BlockNo, BlockRange, seal};
+use udax_sync::fault::Fault;
 
 use crate::error::{Error, Result};
 use crate::pool::Pool;
@@ -55,7 +56,8 @@ impl<'p> FreshNodes<'p> {
     pub(crate) fn finish(mut self) -> Result<Durable<Vec<BlockRange>>> {
         self.store_current()?;
         let left = std::mem::take(&mut self.free);
-        Ok(self.writer.finish(left).fence(&self.pool.region)?)
+        let written = self.writer.finish(left);
+        Ok(written.fence_unless(&self.pool.region, Fault::UnfencedRebuild)?)
     }
 
     fn store_current(&mut self) -> Result<()> {

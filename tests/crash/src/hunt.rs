@@ -35,6 +35,7 @@ pub fn campaign(domain: Domain, seed: u64, limits: Limits) -> Campaign {
     let grow = || Workload::Grow(vec![0, 1]);
     let mut workloads = vec![grow(), Workload::Lanes { records: 700 }];
     workloads.extend(settled().into_iter().map(tiered));
+    workloads.extend(moved());
     let mut tasks = (0..task_list().len()).map(Workload::Many);
     let single = Sequences {
         length: 1,
@@ -105,7 +106,7 @@ fn tiered(workload: Workload) -> Workload {
 
 /// What matters most with a data device: what was overwritten there is promised, or given to another file.
 pub fn settled() -> Vec<Workload> {
-    let names = [
+    actions(&[
         "overwrite-fsync",
         "overwrite-dsync",
         "write-clone",
@@ -113,7 +114,19 @@ pub fn settled() -> Vec<Workload> {
         "write-exchange",
         "unlink-reuse",
         "cut-reuse",
-    ];
+    ])
+}
+
+/// What gives extents other places in their files, few of them and many.
+fn moved() -> Vec<Workload> {
+    let mut workloads = actions(&["collapse", "insert"]);
+    let task = task_list().iter().position(|task| task.name == "exchange");
+    workloads.extend(task.map(Workload::Many));
+    workloads
+}
+
+/// The actions of these names, each a workload.
+fn actions(names: &[&str]) -> Vec<Workload> {
     let index = |name: &str| alphabet().iter().position(|action| action.name == name);
     let found = names.iter().filter_map(|name| index(name));
     found.map(|index| Workload::Actions(vec![index])).collect()

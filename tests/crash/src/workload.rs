@@ -423,13 +423,22 @@ fn large_record(path: &str, seed: u64) -> Act {
     })
 }
 
-/// Writes a file, and cuts it to nothing, again and again. No two writes store the same words.
+/// Writes a file, and in turn cuts it to nothing and punches all of it, again and again. No two writes store the same
+/// words.
 fn written_and_cut(thread: u64, rounds: u64) -> Script {
     let path = || Text::from(&b"f"[..]);
     let round = |round| {
         let data = Data {
             seed: 7_000_000 + thread * 10_000 + round,
             len: REUSED,
+        };
+        let cut = match round % 2 {
+            0 => FileOperation::Truncate { size: 0 },
+            _ => FileOperation::Allocate {
+                mode: AllocateMode::PunchHole,
+                offset: 0,
+                len: u64::try_from(REUSED).unwrap_or(0),
+            },
         };
         [
             Operation::Open {
@@ -445,11 +454,8 @@ fn written_and_cut(thread: u64, rounds: u64) -> Script {
                 slot: 0,
                 what: FileOperation::Write { offset: 0, data },
             },
+            Operation::File { slot: 0, what: cut },
             Operation::Close { slot: 0 },
-            Operation::Node {
-                path: path(),
-                what: NodeOperation::Truncate { size: 0 },
-            },
         ]
     };
     Script::Fixed((0..rounds).flat_map(round).map(Act::Operation).collect())

@@ -47,6 +47,35 @@ shares! {
     each_missing_protection_is_found_share_7 = 7 of 8,
 }
 
+/// The images of other machines can show a missing protection as well: some of which each machine has a use for.
+#[test]
+fn missing_protections_are_found_on_other_machines() {
+    let program = Path::new(env!("CARGO_BIN_EXE_udax-test-crash"));
+    let caches_are_saved = [
+        Fault::UnfencedRecord,
+        Fault::EarlyApply,
+        Fault::UnfencedData,
+        Fault::EarlySize,
+        Fault::UnwrittenSync,
+    ];
+    let sectors_are_synced = [
+        Fault::UnflushedRecord,
+        Fault::UnfencedCheckpoint,
+        Fault::UnflushedData,
+        Fault::UnwrittenDsync,
+        Fault::UnflushedDeviceSync,
+    ];
+    for (domain, faults) in [
+        (Domain::Eadr, caches_are_saved),
+        (Domain::Msync, sectors_are_synced),
+    ] {
+        for fault in faults {
+            let found = hunt(program, fault, domain, LONGEST).unwrap();
+            println!("{} on {}: {found}", fault.name(), domain.name());
+        }
+    }
+}
+
 /// What was stored through a pin is flushed by the pin, or else by a sync of its file, in blocks of the file's own and
 /// in copies of shared ones.
 #[test]

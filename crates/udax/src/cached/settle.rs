@@ -120,7 +120,7 @@ impl Pool {
     }
 
     /// The file in the pool, whose end is prepared for that, gets longer.
-    fn store_size(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
+    pub(crate) fn store_size(&self, inode: &Inode, state: &mut InodeState, size: u64) -> Result<()> {
         let mut line = Line::read(self, inode)?;
         let mut update = Update::freeing(self);
         state.settle_times(&mut line);

@@ -9,6 +9,7 @@ use udax_dax::Fate;
 use udax_journal::JournalError;
 use udax_media::extent::Extent;
 use udax_media::{BLOCK_BYTES, FileBlock, MAX_FILE_BYTES};
+use udax_sync::fault::{Fault, is_injected};
 
 use super::allocate::Range;
 use super::rebuild::Change;
@@ -176,6 +177,11 @@ impl Pool {
         }
         map.rebuild(&mut update, shifted.extents)?;
         map.store(&mut update)?;
+        if is_injected(Fault::SplitShift) {
+            self.finish_range(update, inode, state, line, map)?;
+            self.store_size(inode, state, shift.new_size)?;
+            return Ok(Completeness::All);
+        }
         line.set_size(shift.new_size);
         self.finish_range(update, inode, state, line, map)?;
         Ok(Completeness::All)
