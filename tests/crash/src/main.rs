@@ -251,8 +251,21 @@ impl How {
     }
 }
 
-/// All single actions, all pairs, and between them triples, random workloads and threads.
+/// All single actions and all operations of several records on each kind of files, in turn with all pairs, triples,
+/// random workloads, threads, growths and full pools: whenever the run ends, something of each kind is through.
 fn all(seed: u64) -> Vec<Workload> {
+    let mut mixed = mixed(seed).into_iter();
+    let mut workloads = Vec::new();
+    for one in each(seed) {
+        workloads.push(one);
+        workloads.extend(mixed.next());
+    }
+    workloads.extend(mixed);
+    workloads
+}
+
+/// What is done alone.
+fn each(seed: u64) -> Vec<Workload> {
     let of = |length, sample| sequences(Sequences { length, sample }, seed);
     let mut workloads = of(1, None);
     let summed = |workload| Files::Sums.of(workload);
@@ -279,6 +292,15 @@ fn all(seed: u64) -> Vec<Workload> {
         threads: 2,
         rounds: 60,
     });
+    workloads
+}
+
+/// What is done after something else, beside it, or in little space.
+fn mixed(seed: u64) -> Vec<Workload> {
+    let of = |length, sample| sequences(Sequences { length, sample }, seed);
+    let [summed, cached, tiered] =
+        [Files::Sums, Files::Cached, Files::Tiered].map(|files| move |workload| files.of(workload));
+    let mut workloads = Vec::new();
     let mut triples = of(3, Some(20_000)).into_iter();
     for (index, pair) in (0_u64..).zip(of(2, None)) {
         workloads.push(pair.clone());
@@ -314,10 +336,16 @@ fn all(seed: u64) -> Vec<Workload> {
                 workloads.extend([tiered(random.clone()), tiered(threads.clone())]);
             }
             workloads.extend([random, threads]);
-            workloads.push(Workload::Full {
+            let full = Workload::Full {
                 seed,
                 operations: 100,
-            });
+            };
+            let also = match index / 8 % 3 {
+                0 => cached(full.clone()),
+                1 => summed(full.clone()),
+                _ => tiered(full.clone()),
+            };
+            workloads.extend([full, also]);
         }
     }
     workloads.extend(triples);

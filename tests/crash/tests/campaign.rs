@@ -119,6 +119,7 @@ fn others(
         summed(threads.clone()),
         tiered(threads.clone()),
         threads,
+        cached(full.clone()),
         tiered(full.clone()),
         summed(full.clone()),
         full,
