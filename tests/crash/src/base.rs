@@ -11,6 +11,8 @@ use udax_test_model::operation::Operation;
 use udax_test_model::pool::{Files, Pool};
 use udax_test_model::run::{Session, Summary, now, since};
 
+use crate::record::Share;
+
 /// What is known of a directory tree at a moment.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -91,7 +93,7 @@ impl Base {
             ..MountOptions::default()
         };
         let filesystem = Filesystem::open_region(region, &options)?;
-        let mut session = session(filesystem.clone(), b"", self.state.clone());
+        let mut session = session(filesystem.clone(), &Share::default(), self.state.clone());
         let mut summary = Summary::default();
         for operation in operations {
             let done = session.apply(operation, &mut summary);
@@ -109,11 +111,15 @@ impl Base {
         Ok(Self { image, state, made })
     }
 
-    /// What is known of a directory that was made in it, and is empty.
-    pub fn empty_directory(&self) -> State {
+    /// What is known of a directory that was made in it, where nothing is that is this share.
+    pub fn nothing_of(&self, share: &Share) -> State {
+        let scope = match share.names.is_empty() {
+            true => Scope::Subtree,
+            false => Scope::Names,
+        };
         State {
             model: Model::new(0o755, Owner::default(), since(self.made)),
-            comparer: Comparer::new(Times::Compared, Scope::Subtree),
+            comparer: Comparer::new(Times::Compared, scope),
         }
     }
 }
@@ -132,15 +138,20 @@ pub fn data_source(image: &Image, trace: &Arc<Trace>) -> Option<DataSource> {
     (image.device_len() > 0).then(|| DataSource::Disk(Arc::new(Disk::new(trace.clone()))))
 }
 
-/// Operations and the model side by side, in the directory `prefix` of an open pool.
-pub fn session(filesystem: Filesystem, prefix: &[u8], state: State) -> Session<Pool> {
+/// Operations and the model side by side, of a share of an open pool.
+pub fn session(filesystem: Filesystem, share: &Share, state: State) -> Session<Pool> {
     let files = match filesystem.superblock().device {
         Some(_) => Files::Tiered,
         None => Files::Plain,
     };
+    // The path is for remounts, of which there are none.
+    let pool = Pool::within(
+        "anonymous memory".as_ref(),
+        filesystem,
+        share.directory.as_bytes(),
+    );
     Session {
-        // The path is for remounts, of which there are none.
-        target: Pool::within("anonymous memory".as_ref(), filesystem, prefix).keeping(files),
+        target: pool.naming(share.names.as_bytes()).keeping(files),
         model: state.model,
         comparer: state.comparer,
         is_small: true,

@@ -1,5 +1,6 @@
 //! Whether an image is right: it checks, recovers, holds what was promised, goes on working, closes and checks.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,13 +10,14 @@ use udax::{FileKind, Filesystem, MountOptions, NewInode, OpenFlags, Owner};
 use udax_check::{CheckOptions, Report, Silent};
 use udax_crash::{Cut, Domain, Happened, Image, Medium, Pick};
 use udax_pmem::Region;
-use udax_test_model::model::{Body, Model};
+use udax_test_model::model::{Body, Model, ROOT};
 use udax_test_model::operation::{Data, FileOperation, NameOperation, NodeOperation, Operation, Text};
 use udax_test_model::run::Summary;
 use udax_test_model::verify::verify;
 
 use crate::base::{State, data_source, session};
 use crate::promise::{Candidate, Promise};
+use crate::record::Share;
 
 /// Bytes by which files become longer, so that what lies behind their ends is seen: in the last block, and extents that
 /// a truncation of several records should have freed.
@@ -168,7 +170,7 @@ fn compare(filesystem: &Filesystem, promise: &Promise) -> Result<State, String> 
             Err(difference) => differences.push(format!("not {}: {difference}", candidate.what)),
         }
     }
-    Err(format!("/{}: {}", promise.directory, differences.join("; ")))
+    Err(format!("{}: {}", promise.share, differences.join("; ")))
 }
 
 fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Result<State, String> {
@@ -179,7 +181,7 @@ fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Re
         crash(&mut torn);
         torn.model
     });
-    let mut session = session(filesystem.clone(), promise.directory.as_bytes(), state);
+    let mut session = session(filesystem.clone(), &promise.share, state);
     if let Some(history) = &promise.history {
         let (base, last) = candidate.versions;
         history.adopt(&mut session, base, last)?;
@@ -197,6 +199,7 @@ fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Re
         torn.as_ref(),
         &mut session.comparer,
     )?;
+    names_are_there(filesystem, &promise.share, &session.model)?;
     if torn.is_some() {
         session.model.adopt_bytes(&mut session.target)?;
     }
@@ -204,6 +207,33 @@ fn fits(filesystem: &Filesystem, promise: &Promise, candidate: &Candidate) -> Re
         model: session.model,
         comparer: session.comparer,
     })
+}
+
+/// Whether a directory that others use too has exactly the names of `model` among those that are the share's.
+fn names_are_there(filesystem: &Filesystem, share: &Share, model: &Model) -> Result<(), String> {
+    if share.names.is_empty() {
+        return Ok(());
+    }
+    let expected: BTreeSet<Vec<u8>> = match &model.inode(ROOT).body {
+        Body::Directory { entries, .. } => entries.keys().cloned().collect(),
+        _ => BTreeSet::new(),
+    };
+    let directory = Path::new("/").join(&share.directory);
+    let entries = filesystem
+        .read_dir(&directory, 0, usize::MAX)
+        .map_err(|error| format!("{}: {error}", share.directory))?;
+    let own = entries
+        .iter()
+        .filter_map(|entry| entry.name.strip_prefix(share.names.as_bytes()));
+    let found: BTreeSet<Vec<u8>> = own.map(<[u8]>::to_vec).collect();
+    match found == expected {
+        true => Ok(()),
+        false => {
+            let differ = found.symmetric_difference(&expected);
+            let differ: Vec<_> = differ.map(|name| Text(name.clone())).collect();
+            Err(format!("there, or not there, are {differ:?}"))
+        }
+    }
 }
 
 /// What a crash does to what is known: files are closed, and lazy times may be lost.
@@ -257,7 +287,7 @@ fn go_on(filesystem: &Filesystem, promise: &Promise, state: State) -> Result<(),
         file(FileOperation::Read { offset: 0, len: 9100 }),
         Operation::Close { slot: 0 },
     ]);
-    let mut session = session(filesystem.clone(), promise.directory.as_bytes(), state);
+    let mut session = session(filesystem.clone(), &promise.share, state);
     let mut summary = Summary::default();
     for operation in &operations {
         let done = session.apply(operation, &mut summary);

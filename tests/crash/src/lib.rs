@@ -28,4 +28,5 @@ pub mod parts;
 pub mod promise;
 pub mod record;
 pub mod run;
+mod shared;
 pub mod workload;

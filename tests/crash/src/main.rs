@@ -40,7 +40,8 @@ enum Task {
     /// Go through these workloads.
     Explore {
         /// Their names: `ace/ACTION,ACTION`, `random/SEED/OPERATIONS`, `threads/SEED/THREADS/OPERATIONS`,
-        /// `load/THREADS/RECORDS`, `reuse/THREADS/ROUNDS`, `many/TASK`; before them `cached/`, `sums/` or `tiered/`.
+        /// `shared/THREADS/ROUNDS`, `load/THREADS/RECORDS`, `reuse/THREADS/ROUNDS`, `many/TASK`; before them `cached/`,
+        /// `sums/` or `tiered/`.
         #[arg(required = true)]
         workloads: Vec<Workload>,
         #[command(flatten)]
@@ -292,6 +293,10 @@ fn each(seed: u64) -> Vec<Workload> {
         threads: 2,
         rounds: 60,
     });
+    for threads in [2, 3] {
+        let shared = Workload::Shared { threads, rounds: 20 };
+        workloads.extend([cached(shared.clone()), tiered(shared.clone()), shared]);
+    }
     workloads
 }
 

@@ -8,13 +8,13 @@ use udax_test_model::operation::{FileOperation, Operation};
 use crate::base::State;
 use crate::cached::History;
 use crate::parts::Rule;
-use crate::record::{Act, Lane, Parts, Recording};
+use crate::record::{Act, Lane, Parts, Recording, Share};
 
-/// What one thread's directory may hold.
+/// What may be there of what is one thread's.
 #[derive(Clone, Debug)]
 pub struct Promise {
-    /// The directory.
-    pub directory: String,
+    /// What is the thread's.
+    pub share: Share,
     /// One of these.
     pub candidates: Vec<Candidate>,
     /// Where files are in the page cache: what they have held.
@@ -115,7 +115,7 @@ impl Lane {
             }
         }
         Promise {
-            directory: self.directory.clone(),
+            share: self.share.clone(),
             candidates,
             history: has_cache.then(|| self.history(returned + usize::from(has_begun))),
             emptied: recording.emptied,

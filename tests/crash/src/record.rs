@@ -1,5 +1,6 @@
 //! Runs operations on a recorded pool, and keeps the trace and what each operation promised.
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
@@ -40,11 +41,30 @@ pub enum Act {
     Grow(u64),
 }
 
-/// A thread's part: a directory in which nobody else does anything.
+/// What of the tree is a thread's: nobody else does anything to it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Share {
+    /// A directory; empty for all of the pool.
+    pub directory: String,
+    /// What its names there begin with, where others have names in the directory too.
+    pub names: String,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { directory, names } = self;
+        match names.is_empty() {
+            true => write!(f, "/{directory}"),
+            false => write!(f, "/{directory}/{names}*"),
+        }
+    }
+}
+
+/// A thread's part.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// The directory; empty for all of the pool.
-    pub directory: String,
+    /// What is its.
+    pub share: Share,
     /// What is done there.
     pub script: Script,
 }
@@ -67,8 +87,8 @@ pub struct Step {
 /// What one thread did.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// The directory.
-    pub directory: String,
+    /// What is its.
+    pub share: Share,
     /// What was there before.
     pub before: Arc<State>,
     /// In order.
@@ -154,12 +174,12 @@ impl Recording {
 }
 
 fn lane(filesystem: &Filesystem, trace: &Trace, part: &Part, base: &Base) -> anyhow::Result<Lane> {
-    let state = match part.directory.is_empty() {
+    let state = match part.share.directory.is_empty() {
         true => base.state.clone(),
-        false => base.empty_directory(),
+        false => base.nothing_of(&part.share),
     };
     let before = Arc::new(state.clone());
-    let mut session = session(filesystem.clone(), part.directory.as_bytes(), state);
+    let mut session = session(filesystem.clone(), &part.share, state);
     let mut script = part.script.operations();
     let mut summary = Summary::default();
     let mut steps = Vec::new();
@@ -198,7 +218,7 @@ fn lane(filesystem: &Filesystem, trace: &Trace, part: &Part, base: &Base) -> any
         bail!("there is nothing to do");
     }
     Ok(Lane {
-        directory: part.directory.clone(),
+        share: part.share.clone(),
         before,
         steps,
     })

@@ -14,7 +14,8 @@ use crate::alphabet::{Action, actions, tree};
 use crate::base::Base;
 use crate::judge::emptied;
 use crate::many::{Task, tasks};
-use crate::record::{Act, Part, Parts, Recording, Script};
+use crate::record::{Act, Part, Parts, Recording, Script, Share};
+use crate::shared;
 
 /// The smallest pool, so that an image is quickly made.
 const SMALL: u64 = 16 << 20;
@@ -69,6 +70,14 @@ pub enum Workload {
         threads: u64,
         /// How many operations in each.
         operations: usize,
+    },
+    /// Threads that make, link, rename and remove files and directories so many times, each of its own name, but all in
+    /// one directory, whose leaves split and merge: `shared/THREADS/ROUNDS`.
+    Shared {
+        /// How many threads.
+        threads: u64,
+        /// How many times each of them does it.
+        rounds: u64,
     },
     /// So many random operations from a seed, on a pool that is almost full: `full/SEED/OPERATIONS`.
     Full {
@@ -275,6 +284,11 @@ impl Workload {
                 let scripts = (0..*threads).map(script).collect();
                 side_by_side(setting.empty(ROOMY, ROOMY)?, scripts, setting.dax)
             }
+            Self::Shared { threads, rounds } => {
+                let base = setting.empty(SMALL, SMALL_DEVICE)?;
+                let base = base.after(&[make_directory(shared::DIRECTORY)])?;
+                Recording::of(&base, &shared::scripts(*threads, *rounds), setting.dax)
+            }
             Self::Load { threads, records } => {
                 let mut scripts: Vec<Script> = (0..*threads).map(|_| own_records(*records)).collect();
                 let syncs = (0..*records).map(|_| Act::Operation(Operation::Sync));
@@ -328,7 +342,7 @@ impl Workload {
     pub fn is_deterministic(&self) -> bool {
         match self {
             Self::Summed(inner) | Self::Cached(inner) | Self::Tiered(inner) => inner.is_deterministic(),
-            Self::Threads { .. } | Self::Load { .. } | Self::Reuse { .. } => false,
+            Self::Threads { .. } | Self::Shared { .. } | Self::Load { .. } | Self::Reuse { .. } => false,
             _ => true,
         }
     }
@@ -343,6 +357,7 @@ impl Workload {
             },
             Self::Random { .. } => "random".to_owned(),
             Self::Threads { .. } => "threads".to_owned(),
+            Self::Shared { .. } => "shared".to_owned(),
             Self::Full { .. } => "full".to_owned(),
             Self::Lanes { .. } => "lanes".to_owned(),
             Self::Load { .. } => "load".to_owned(),
@@ -371,15 +386,7 @@ fn acts(actions: &[usize]) -> Vec<Act> {
 /// Each script in a thread and a directory of its own.
 fn side_by_side(base: Base, scripts: Vec<Script>, dax: DaxMode) -> anyhow::Result<Recording> {
     let names: Vec<String> = (0..scripts.len()).map(|thread| format!("t{thread}")).collect();
-    let make = |name: &String| {
-        Operation::Name(NameOperation::CreateDir {
-            path: Text::from(name.as_bytes()),
-            new: NewInode {
-                permissions: 0o755,
-                owner: Owner::default(),
-            },
-        })
-    };
+    let make = |name: &String| make_directory(name);
     let base = base.after(&names.iter().map(make).collect::<Vec<_>>())?;
     let parts = names.iter().zip(scripts).map(|(name, script)| part(name, script));
     Recording::of(&base, &parts.collect::<Vec<_>>(), dax)
@@ -394,15 +401,19 @@ fn large_records(records: u64) -> Script {
     Script::Fixed((0..records).map(set).collect())
 }
 
-/// Makes a directory, and sets an attribute of it again and again.
-fn own_records(records: u64) -> Script {
-    let make = Operation::Name(NameOperation::CreateDir {
-        path: Text::from(&b"d"[..]),
+fn make_directory(path: &str) -> Operation {
+    Operation::Name(NameOperation::CreateDir {
+        path: Text::from(path.as_bytes()),
         new: NewInode {
             permissions: 0o755,
             owner: Owner::default(),
         },
-    });
+    })
+}
+
+/// Makes a directory, and sets an attribute of it again and again.
+fn own_records(records: u64) -> Script {
+    let make = make_directory("d");
     let set = |record| large_record("d", record);
     let acts = std::iter::once(Act::Operation(make)).chain((0..records).map(set));
     Script::Fixed(acts.collect())
@@ -495,7 +506,10 @@ fn in_filling(what: impl IntoIterator<Item = FileOperation>) -> Vec<Operation> {
 
 fn part(directory: &str, script: Script) -> Part {
     Part {
-        directory: directory.to_owned(),
+        share: Share {
+            directory: directory.to_owned(),
+            names: String::new(),
+        },
         script,
     }
 }
@@ -518,6 +532,7 @@ impl fmt::Display for Workload {
                 threads,
                 operations,
             } => write!(f, "threads/{seed}/{threads}/{operations}"),
+            Self::Shared { threads, rounds } => write!(f, "shared/{threads}/{rounds}"),
             Self::Full { seed, operations } => write!(f, "full/{seed}/{operations}"),
             Self::Lanes { records } => write!(f, "lanes/{records}"),
             Self::Load { threads, records } => write!(f, "load/{threads}/{records}"),
@@ -606,6 +621,10 @@ fn numbered(kind: &str, name: &str, numbers: &[u64]) -> anyhow::Result<Workload>
             threads: *threads,
             rounds: *rounds,
         }),
+        ("shared", [threads, rounds]) if (1..=64).contains(threads) => Ok(Workload::Shared {
+            threads: *threads,
+            rounds: *rounds,
+        }),
         ("random", [seed, count]) => Ok(Workload::Random {
             seed: *seed,
             operations: operations(*count)?,
@@ -619,10 +638,11 @@ fn numbered(kind: &str, name: &str, numbers: &[u64]) -> anyhow::Result<Workload>
         ("lanes", _) => bail!("'{name}' is not lanes/RECORDS"),
         ("load", _) => bail!("'{name}' is not load/THREADS/RECORDS with 1 to 64 threads"),
         ("reuse", _) => bail!("'{name}' is not reuse/THREADS/ROUNDS with 1 to 64 threads"),
+        ("shared", _) => bail!("'{name}' is not shared/THREADS/ROUNDS with 1 to 64 threads"),
         ("threads", _) => bail!("'{name}' is not threads/SEED/THREADS/OPERATIONS with 1 to 64 threads"),
         _ => bail!(
             "'{kind}' is no kind of workload: there are ace, cached, full, grow, lanes, load, many, random, reuse, \
-             sums, threads, tiered"
+             shared, sums, threads, tiered"
         ),
     }
 }

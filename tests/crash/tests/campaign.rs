@@ -106,10 +106,15 @@ fn others(
         threads: 2,
         rounds: 10,
     };
+    let shared = Workload::Shared {
+        threads: 2,
+        rounds: 6,
+    };
     let mut workloads = vec![
         Workload::Lanes { records: 600 },
         load,
         reuse,
+        shared,
         tiered(random.clone()),
         cached(random.clone()),
         cached(summed(random.clone())),

@@ -34,8 +34,7 @@ pub struct Comparer {
     owners: BTreeMap<(u64, u64), Id>,
     times: Times,
     holes: Holes,
-    /// Whether the model's root is the file system's: then its `..` is itself.
-    is_whole: bool,
+    scope: Scope,
 }
 
 /// What of a tree is compared.
@@ -45,6 +44,8 @@ pub enum Scope {
     Whole,
     /// What is below one of its directories.
     Subtree,
+    /// Some names in one of its directories, and what is below them: the directory itself is others' too.
+    Names,
 }
 
 impl Comparer {
@@ -55,7 +56,7 @@ impl Comparer {
             owners: BTreeMap::new(),
             times,
             holes: Holes::Exact,
-            is_whole: scope == Scope::Whole,
+            scope,
         }
     }
 
@@ -66,6 +67,11 @@ impl Comparer {
             holes: Holes::MayBeData,
             ..self
         }
+    }
+
+    /// Whether the model's root is compared.
+    pub(crate) fn has_root(&self) -> bool {
+        self.scope != Scope::Names
     }
 
     /// Time stamps are not compared any more.
@@ -247,7 +253,9 @@ impl Comparer {
                     entry.name
                 ));
             };
-            if entry.name.0 == b".." && (id == ROOT && !self.is_whole || model.inode(id).nlink == 0) {
+            if entry.name.0 == b".."
+                && (id == ROOT && self.scope != Scope::Whole || model.inode(id).nlink == 0)
+            {
                 continue;
             }
             if entry.kind != model.inode(child).body.kind() {

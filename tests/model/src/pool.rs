@@ -115,6 +115,8 @@ pub struct Pool {
     filesystem: Option<Filesystem>,
     slots: Vec<Option<Open>>,
     prefix: Vec<u8>,
+    /// What all names in that directory begin with.
+    names: Vec<u8>,
 }
 
 impl Pool {
@@ -169,6 +171,16 @@ impl Pool {
             filesystem: Some(filesystem),
             slots: (0..=SLOTS).map(|_| None).collect(),
             prefix: prefix.to_vec(),
+            names: Vec::new(),
+        }
+    }
+
+    /// The same, of the names in that directory that begin so, which the model knows without that.
+    #[must_use]
+    pub fn naming(self, names: &[u8]) -> Self {
+        Self {
+            names: names.to_vec(),
+            ..self
         }
     }
 
@@ -263,7 +275,12 @@ impl Pool {
         }
         let mut full = self.prefix.clone();
         full.push(b'/');
-        full.extend(&path.0);
+        full.extend(&self.names);
+        let slashes = match self.names.is_empty() {
+            true => 0,
+            false => path.0.iter().take_while(|byte| **byte == b'/').count(),
+        };
+        full.extend(&path.0[slashes..]);
         Text(full)
     }
 

@@ -1,7 +1,7 @@
 //! A whole tree against the model.
 
 use crate::compare::Comparer;
-use crate::model::{Body, Content, Expected, Id, Model};
+use crate::model::{Body, Content, Expected, Id, Model, ROOT};
 use crate::opened::Opened;
 use crate::operation::{NodeOperation, Operation, Text};
 use crate::pool::Target;
@@ -22,7 +22,12 @@ pub fn verify(
     torn: Option<&Model>,
     comparer: &mut Comparer,
 ) -> Result<(), String> {
-    for (id, path) in model.paths() {
+    let has_root = comparer.has_root();
+    for (id, path) in model
+        .paths()
+        .into_iter()
+        .filter(|(id, _)| *id != ROOT || has_root)
+    {
         let path = Text(path);
         let mut tree = Tree {
             target,
