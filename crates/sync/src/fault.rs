@@ -74,6 +74,15 @@ faults! {
         /// The folio leaves the cache when it is clean, although the write did not ask for that.
         OverwriteDropped = "overwrite-dropped",
     }
+    /// Those that power failures during a repair find.
+    MEND {
+        /// A step of a repair is made without the fence that makes its record durable.
+        UnfencedMend = "unfenced-mend",
+        /// A step of a repair is made before its record is stored.
+        EarlyMend = "early-mend",
+        /// A repair begins without a checkpoint that says so.
+        UnmarkedMend = "unmarked-mend",
+    }
     /// Those that the crash tests find.
     CRASH {
         /// A record is applied without the fence that makes it durable.
@@ -262,7 +271,13 @@ mod tests {
 
     #[test]
     fn each_fault_is_found_by_its_name() {
-        let lists = [Fault::DMA, Fault::DEVICE, Fault::OVERWRITE, Fault::CRASH];
+        let lists = [
+            Fault::DMA,
+            Fault::DEVICE,
+            Fault::OVERWRITE,
+            Fault::MEND,
+            Fault::CRASH,
+        ];
         assert_eq!(Fault::ALL.len(), lists.map(<[Fault]>::len).iter().sum());
         assert!(Fault::ALL.len() <= 64, "a fault is a bit of a word");
         for fault in Fault::ALL {

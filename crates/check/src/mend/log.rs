@@ -19,6 +19,7 @@ use udax_media::{
     BLOCK_BYTES, BLOCK_SIZE, BlockNo, ByteOffset, LINE_BYTES, LINE_SIZE, Sequence, Superblock, seal,
 };
 use udax_pmem::{Region, RegionError};
+use udax_sync::fault::{Fault, is_injected};
 
 use crate::CheckError;
 use crate::source::{BlockSource, touched_lines};
@@ -93,6 +94,9 @@ impl<'r> Log<'r> {
         let (nonce, _) = uuid::Uuid::new_v4().as_u64_pair();
         self.checkpoint.nonce = nonce;
         self.checkpoint.is_half_mended = true;
+        if is_injected(Fault::UnmarkedMend) {
+            return Ok(());
+        }
         self.publish(false)
     }
 
@@ -131,8 +135,13 @@ impl<'r> Log<'r> {
         );
         record.resize(record::padded_len(record.len()), 0);
         let lane = self.superblock.lane(0).start.offset().raw();
+        if is_injected(Fault::EarlyMend) {
+            self.apply(writes)?;
+        }
         self.region.store_nontemporal(lane, &record)?;
-        self.region.fence()?;
+        if !is_injected(Fault::UnfencedMend) {
+            self.region.fence()?;
+        }
         self.apply(writes)?;
         self.checkpoint.sequence = sequence;
         self.publish(false)

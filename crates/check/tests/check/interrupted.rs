@@ -136,3 +136,42 @@ fn the_first_step_of_a_repair_of_a_clean_pool_is_whole_or_not_done() {
     }
     assert!(images > 100, "the repairs made only {images} images");
 }
+
+/// Each missing protection is seen by one of the tests above; a fault is for the whole process, which has one test.
+#[cfg(udax_faults)]
+mod faults {
+    use std::panic::catch_unwind;
+
+    use udax_sync::fault::{Fault, inject};
+
+    fn is_found(fault: Fault, test: fn()) {
+        inject(fault).unwrap();
+        let panic = catch_unwind(test).expect_err("nothing was found");
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        println!("{}: {:.300}", fault.name(), text);
+    }
+
+    #[test]
+    fn a_step_without_its_fence_is_found() {
+        is_found(
+            Fault::UnfencedMend,
+            super::the_first_step_of_a_repair_of_a_clean_pool_is_whole_or_not_done,
+        );
+    }
+
+    #[test]
+    fn a_step_before_its_record_is_found() {
+        is_found(
+            Fault::EarlyMend,
+            super::the_first_step_of_a_repair_of_a_clean_pool_is_whole_or_not_done,
+        );
+    }
+
+    #[test]
+    fn a_repair_that_is_not_marked_is_found() {
+        is_found(
+            Fault::UnmarkedMend,
+            super::between_its_steps_a_repair_leaves_a_pool_that_is_not_opened,
+        );
+    }
+}

@@ -3,8 +3,8 @@
 //! A page becomes known as bad when the kernel says so as the region is mapped (`badblocks` in sysfs) or by a signal,
 //! when an access meets it, or by [`Region::poison`]. From then on nothing touches it: loads give the media error at
 //! once, and so do stores that cover only a part of it. A store that covers the whole page makes it good again, in
-//! this order: the medium clears it; the bytes are stored; only then the page is forgotten. So readers fail until
-//! what they read is valid.
+//! this order: the medium clears it; the bytes are stored, on a device also made durable; only then the page is
+//! forgotten (the kernel's `pmem_recovery_write`). So readers fail until what they read is valid.
 //!
 //! Who stores a page keeps others from storing there meanwhile, as with any store; readers need no care.
 
@@ -139,9 +139,14 @@ impl Region {
             let is_of_medium = self.bad.is_of_medium(page);
             self.clear_medium(page)?;
             store(page, part(page, page + PAGE))?;
+            let is_lost_by_device = is_of_medium && self.is_device();
+            if is_lost_by_device {
+                self.flush(page, PAGE)?;
+                self.fence()?;
+            }
             // Last: until here it holds nothing valid.
             self.bad.forget(page);
-            if is_of_medium && self.is_device() {
+            if is_lost_by_device {
                 self.verify_cleared(page, part(page, page + PAGE))?;
             }
             self.failures.lock().remove(&page);
@@ -174,8 +179,6 @@ impl Region {
     /// Looks whether the medium gives back what was stored on a page that it had lost: of a device only that tells. If
     /// not, the page is bad again.
     fn verify_cleared(&self, page: u64, bytes: &[u8]) -> Result<()> {
-        self.flush(page, PAGE)?;
-        self.fence()?;
         if self.compare(page, bytes)? {
             Ok(())
         } else {
