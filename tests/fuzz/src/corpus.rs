@@ -13,6 +13,7 @@ use udax_media::{BLOCK_SIZE, LINE_SIZE};
 use udax_test_corruption::place::{Places, Role};
 use udax_test_corruption::run::Samples;
 use udax_test_corruption::sample::{Ending, Sample, UUID};
+use udax_test_model::pool::Files;
 
 use crate::input::{DEVICE, SEALED};
 
@@ -60,6 +61,13 @@ pub fn make(to: &Path) -> anyhow::Result<()> {
     for target in ["journal", "image", "operations"] {
         let of_one = |len: usize, random: &mut SmallRng| (0..len).map(|_| random.random()).collect();
         units.extend([16, 40, 200, 600].map(|len| (target, of_one(len, &mut random))));
+    }
+    // One of each kind of files.
+    for (kind, _) in (0..).zip(Files::ALL) {
+        let mut bytes = vec![0; 200];
+        random.fill(&mut bytes[..]);
+        bytes[0] = kind;
+        units.push(("operations", bytes));
     }
     for (target, _) in crate::TARGETS {
         let own = units

@@ -34,7 +34,8 @@ pub enum Files {
 }
 
 impl Files {
-    const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 5] = [
         Self::Plain,
         Self::Summed,
         Self::Cached,
