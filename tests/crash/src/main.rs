@@ -473,7 +473,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 images: u64::MAX,
                 time: Duration::from_secs(seconds),
             };
-            let campaign = hunt::campaign(domain, seed, limits);
+            let campaign = hunt::campaign(fault, domain, seed, limits);
             switch_off(fault, &campaign.workloads)?;
             let outcome = campaign.run(&Silent);
             Ok(report(&outcome))
