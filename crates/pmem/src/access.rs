@@ -33,7 +33,6 @@ pub(crate) struct Outcome {
     pub(crate) fault: usize,
 }
 
-#[cfg(any(feature = "libpmem", not(target_arch = "x86_64")))]
 impl Outcome {
     /// All done.
     pub(crate) const DONE: Self = Self { left: 0, fault: 0 };
@@ -80,7 +79,7 @@ unsafe fn store_ragged(to: *mut u8, from: *const u8, len: usize) -> Outcome {
         }
         done += part;
     }
-    Outcome { left: 0, fault: 0 }
+    Outcome::DONE
 }
 
 /// As [`store_at_once`], within one word.

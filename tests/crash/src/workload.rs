@@ -508,7 +508,7 @@ fn part(directory: &str, script: Script) -> Part {
     Part {
         share: Share {
             directory: directory.to_owned(),
-            names: String::new(),
+            ..Share::default()
         },
         script,
     }

@@ -17,11 +17,23 @@ fn text(tree: &Tree, path: &str) -> String {
     file.text.clone()
 }
 
-/// What stands between `before` and the next `after` in `text`, word by word.
-fn words<'t>(text: &'t str, before: &str, after: &str) -> BTreeSet<&'t str> {
+/// What stands between `before` and the next `after` in `text`.
+fn list<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     let (_, rest) = text.split_once(before).expect("where the list begins");
     let (list, _) = rest.split_once(after).expect("where it ends");
-    list.split_whitespace().filter(|word| *word != "\\").collect()
+    list
+}
+
+/// The same, word by word.
+fn words<'t>(text: &'t str, before: &str, after: &str) -> BTreeSet<&'t str> {
+    let words = list(text, before, after).split_whitespace();
+    words.filter(|word| *word != "\\").collect()
+}
+
+/// What is in quotation marks there.
+fn quoted(text: &str, before: &str, after: &str) -> BTreeSet<String> {
+    let quoted = list(text, before, after).split('"').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
 }
 
 /// The names of files or folders directly in `folder`, without what `suffix` cuts off.
@@ -40,9 +52,7 @@ fn names(tree: &Tree, folder: &str, suffix: &str) -> BTreeSet<String> {
 fn each_fuzz_target_is_known_everywhere() {
     let tree = tree();
     let library = text(&tree, "tests/fuzz/src/lib.rs");
-    let (_, list) = library.split_once("TARGETS: ").expect("the list of targets");
-    let (list, _) = list.split_once("];").expect("its end");
-    let targets: BTreeSet<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    let targets = quoted(&library, "TARGETS: ", "];");
     assert!(targets.len() > 10, "{targets:?}");
 
     let script = text(&tree, "ci/fuzz");
@@ -75,9 +85,7 @@ fn each_fuzz_target_is_known_everywhere() {
 fn each_fault_is_explained_and_no_other() {
     let tree = tree();
     let code = text(&tree, "crates/sync/src/fault.rs");
-    let (_, lists) = code.split_once("\nfaults! {").expect("the list of faults");
-    let (lists, _) = lists.split_once("\n}").expect("its end");
-    let names: BTreeSet<&str> = lists.split('"').skip(1).step_by(2).collect();
+    let names = quoted(&code, "\nfaults! {", "\n}");
     assert!(names.len() > 20, "{names:?}");
     let mut explained = BTreeSet::new();
     let documents = ["docs/crash-consistency.md", "docs/testing.md"].map(|path| text(&tree, path));
@@ -86,7 +94,7 @@ fn each_fault_is_explained_and_no_other() {
         for line in document.lines() {
             is_table = line.starts_with("| fault |") || is_table && line.starts_with('|');
             if is_table && let Some((name, _)) = line.trim_start_matches("| `").split_once('`') {
-                assert!(explained.insert(name), "{name} twice");
+                assert!(explained.insert(name.to_owned()), "{name} twice");
             }
         }
     }
